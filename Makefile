@@ -1,0 +1,83 @@
+# The thin face of `python -m pipeline`. Every target sets up .venv first, once.
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed
+
+# Two busy OpenMP pools on a small machine slow each other down by an order of magnitude.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+# What the stages read. Each may be given on the command line: make fuse FUSION=ssa
+MANIFEST ?=
+CONFIG   ?=
+FUSION   ?=
+STUDENT  ?=
+SPLIT    ?=
+CACHE    ?=
+SET      ?=
+ARGS     ?=
+OPTIONS = $(if $(MANIFEST),--manifest $(MANIFEST)) $(if $(CONFIG),--config $(CONFIG)) \
+          $(if $(CACHE),--cache $(CACHE)) $(if $(SPLIT),--split $(SPLIT)) \
+          $(foreach s,$(SET),--set $(s)) $(ARGS)
+WITH_FUSION  = $(if $(FUSION),--fusion $(FUSION))
+WITH_STUDENT = $(if $(STUDENT),--student $(STUDENT))
+
+.PHONY: help setup test test-all lint bench precompute fuse train evaluate predict view inspect verify gc clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## create .venv with the pinned packages (once)
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; \
+	  sys.exit(0 if v >= (3, 11) else f"make setup: Python 3.11 or newer is needed, {sys.executable} is {v[0]}.{v[1]}; pass another with PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@# The OpenMMLab packages ask for opencv-python, which needs libGL; the headless build has the same module without it.
+	$(PY) -m pip uninstall --quiet --yes opencv-python
+	$(PY) -m pip install --quiet --constraint constraints.txt --force-reinstall --no-deps opencv-python-headless
+	@touch $@
+
+precompute: $(STAMP) ## stage one: SAM masks, boundaries, TA logits -> Zarr
+	@$(PY) -m pipeline precompute $(OPTIONS)
+
+fuse: $(STAMP) ## stage two: DAR over the cached arrays -> ensemble labels   [FUSION=paper|ssa|ta]
+	@$(PY) -m pipeline fuse $(WITH_FUSION) $(OPTIONS)
+
+train: $(STAMP) ## stage three: the student                                 [STUDENT=goodsam_m]
+	@$(PY) -m pipeline train $(WITH_STUDENT) $(WITH_FUSION) $(OPTIONS)
+
+evaluate: $(STAMP) ## mIoU, per-class IoU, pixel accuracy of students and pseudo-labels
+	@$(PY) -m pipeline evaluate $(OPTIONS)
+
+predict: $(STAMP) ## label PNGs and overlays of a folder of panoramas
+	@$(PY) -m pipeline predict $(ARGS)
+
+view: $(STAMP) ## one image: masks, TA, ensemble, weight, student side by side  [ARGS=IMAGE]
+	@$(PY) -m pipeline view $(OPTIONS)
+
+inspect: $(STAMP) ## what the cache holds: artefacts, images, bytes per array
+	@$(PY) -m pipeline inspect $(OPTIONS)
+
+verify: $(STAMP) ## re-hash images and cached arrays
+	@$(PY) -m pipeline verify $(OPTIONS)
+
+gc: $(STAMP) ## sweep what killed runs left in the cache
+	@$(PY) -m pipeline gc $(OPTIONS)
+
+bench: $(STAMP) ## benchmarks; ends with one line of JSON                    [ONLY=rerun]
+	@$(PY) -m benchmarks $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
+test: $(STAMP) ## the fast tests
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -m "not slow" -n 2 $(ARGS)
+
+test-all: $(STAMP) ## all tests, the end-to-end and fault tests included
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 $(ARGS)
+
+lint: $(STAMP) ## ruff and mypy
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+clean: ## remove .venv and the caches of the tools (never the Zarr cache)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

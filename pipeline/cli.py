@@ -1,0 +1,123 @@
+"""The command line: finds the stages, parses, calls, and turns errors into one sentence.
+
+A stage is a package in ``stages/`` whose module ``cli`` has a function ``command``; its signature is the stage's
+options, its docstring the help. Those modules import nothing heavy at the top, so the help comes at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import pkgutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.config import Config, load_config
+from pipeline.errors import UserError
+from pipeline.executor import Execution, parse_shard
+from pipeline.manifests import Manifest, load_manifest
+
+#: Exit status when single images failed and the rest is done; 2 stands for a refused run.
+SOME_IMAGES_FAILED = 3
+
+ManifestOption = Annotated[
+    Path | None, typer.Option("--manifest", help="Data manifest (YAML); see data_manifests/.", envvar="MANIFEST")
+]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings (YAML); see configs/.", envvar="CONFIG")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Override one setting, e.g. teacher.views.stride=128. Repeatable.")
+]
+CacheOption = Annotated[str | None, typer.Option("--cache", help="Cache folder or URL instead of the config's.")]
+SplitOption = Annotated[
+    list[str] | None, typer.Option("--split", help="Only this split of the manifest. Repeatable. Default: all.")
+]
+FusionOption = Annotated[
+    str | None, typer.Option("--fusion", help="Fusion rule with its default options: paper, ssa, ta.")
+]
+WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Processes; more than 1 starts a dask cluster.")]
+ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Images at a time in each process.")]
+SchedulerOption = Annotated[str | None, typer.Option("--scheduler", help="Address of a running dask scheduler.")]
+ShardOption = Annotated[str | None, typer.Option("--shard", help="i/n: only every n-th image, for array jobs.")]
+
+
+def read_run(
+    manifest: Path | None,
+    config: Path | None,
+    overrides: list[str] | None,
+    cache: str | None,
+    fusion: str | None = None,
+) -> tuple[Manifest, Config]:
+    """Manifest and settings of a run, with the command line's changes applied."""
+    if manifest is None:
+        raise UserError(
+            "--manifest is missing (MANIFEST=... for make): expected a data manifest such as "
+            "data_manifests/my_panoramas.yaml; the README shows how to write one"
+        )
+    changes = list(overrides or [])
+    if fusion is not None:
+        changes.append(f"fusion.rule={fusion}")
+    if cache is not None:
+        changes.append(f"cache={json.dumps(cache)}")
+    settings = load_config(config, changes)
+    return load_manifest(manifest), settings
+
+
+def execution(workers: int, threads: int, scheduler: str | None, shard: str | None) -> Execution:
+    """The run's execution settings."""
+    return Execution(workers, threads, scheduler, parse_shard(shard))
+
+
+def say(text: str) -> None:
+    """Prints for the user."""
+    typer.echo(text)
+
+
+def say_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
+    """Prints a table; the first column is left-aligned, the others right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*[f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row])
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def say_json(figures: dict[str, Any]) -> None:
+    """The last line of every command that measures: its figures as one line of JSON."""
+    typer.echo(json.dumps(figures, ensure_ascii=False))
+
+
+def make_app() -> typer.Typer:
+    """The command line with a command for every stage."""
+    app = typer.Typer(
+        help="Pseudo-labels for 360-degree panoramas from SAM and any semantic model, and the student they train.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    stages = importlib.import_module("stages")
+    for module in pkgutil.iter_modules(stages.__path__):
+        name = f"stages.{module.name}.cli"
+        if importlib.util.find_spec(name) is not None:
+            app.command(module.name)(importlib.import_module(name).command)
+    return app
+
+
+def main() -> None:
+    """Runs the command line; a :class:`UserError` becomes one sentence on stderr and exit status 2."""
+    try:
+        make_app()()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        sys.exit(130)

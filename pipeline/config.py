@@ -1,0 +1,207 @@
+"""The settings of one run: one YAML file, one section an artefact, and the keys that follow from them.
+
+A key is a hash of everything that determines an artefact's content and of nothing else (no path, device, batch or
+worker count). See docs/cache-format.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny
+
+from pipeline.components import Component, component_validator, default_component
+from pipeline.errors import UserError
+from pipeline.images import Preparation
+from pipeline.labels import LabelSpace, load_label_space
+from pipeline.settings import (
+    NOT_IN_KEY,
+    Settings,
+    SettingsFile,
+    apply_overrides,
+    parse_settings,
+    read_yaml,
+    short_hash,
+)
+from pipeline.views import ViewSettings
+
+#: Raised when the code of an artefact changes what the same settings give.
+ALGORITHM = {"sam": 1, "masks": 1, "teacher": 1, "fused": 1}
+
+Generator = Annotated[SerializeAsAny[Component], BeforeValidator(component_validator("generator"))]
+TeacherModel = Annotated[SerializeAsAny[Component], BeforeValidator(component_validator("teacher"))]
+Rule = Annotated[SerializeAsAny[Component], BeforeValidator(component_validator("rule"))]
+
+_ARTEFACT = Field(
+    None,
+    json_schema_extra=NOT_IN_KEY,
+    pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$",
+    description="Use the artefact of this name in the cache, made elsewhere, instead of computing one.",
+)
+
+
+class SamSettings(Settings):
+    """Artefact ``sam``: masks of every view, at permissive thresholds (METHOD 2)."""
+
+    artefact: str | None = _ARTEFACT
+    views: ViewSettings = Field(ViewSettings(), description="Where the mask generator looks.")
+    generator: Generator = Field(
+        default_factory=lambda: default_component("generator", "felzenszwalb"),
+        description="The mask generator.",
+    )
+
+
+class FilterSettings(Settings):
+    """Which of the cached masks count. The quality thresholds are segment_anything's own defaults; the area is ours."""
+
+    min_area: int = Field(32, ge=0, description="Smallest mask, in pixels.")
+    predicted_iou: float = Field(0.88, ge=0, le=1, description="Lowest predicted IoU; masks without one stay.")
+    stability_score: float = Field(0.95, ge=0, le=1, description="Lowest stability score; masks without one stay.")
+
+
+class LiftSettings(Settings):
+    """How window masks become panorama masks (METHOD 2, ours)."""
+
+    agreement: float = Field(
+        0.6, gt=0, le=1, description="IoU on the shared pixels from which two masks of neighbouring views are one."
+    )
+
+
+class MaskSettings(Settings):
+    """Artefact ``masks``: filtered and lifted panorama masks and their boundary."""
+
+    artefact: str | None = _ARTEFACT
+    filter: FilterSettings = FilterSettings()
+    lift: LiftSettings = LiftSettings()
+
+
+class TeacherSettings(Settings):
+    """Artefact ``teacher``: logits of the TA (teacher assistant) for every view, at its native stride."""
+
+    artefact: str | None = _ARTEFACT
+    views: ViewSettings = Field(ViewSettings(), description="Where the TA looks.")
+    model: TeacherModel | None = Field(None, description="The TA.")
+    label_space: str = Field(
+        "cityscapes19",
+        json_schema_extra=NOT_IN_KEY,
+        description="The TA's own classes: a label space's name, or a YAML file.",
+    )
+
+
+class PoolingSettings(Settings):
+    """How the views' predictions become one (METHOD 3.1; all numbers ours)."""
+
+    mode: Literal["arithmetic", "log"] = Field("arithmetic", description="Average probabilities, or logarithms.")
+    confidence: float = Field(1.0, ge=0, description="Exponent kappa of (1 - normalised entropy) in the weight.")
+    floor: float = Field(1e-3, gt=0, description="Smallest weight epsilon of a view at a pixel.")
+
+
+class FusionSettings(Settings):
+    """Artefact ``fused``: the ensemble."""
+
+    artefact: str | None = _ARTEFACT
+    rule: Rule = Field(
+        default_factory=lambda: default_component("rule", "paper"), description="The fusion rule."
+    )
+    pooling: PoolingSettings = PoolingSettings()
+    label_space: str | None = Field(
+        None,
+        json_schema_extra=NOT_IN_KEY,  # enters by its classes and mapping, see Config.artefact_settings
+        description="Classes of the ensemble: a label space's name or file; null keeps the TA's own.",
+    )
+
+
+class TrainSettings(Settings):
+    """The student and its training."""
+
+    student: SettingsFile = Field(
+        Path(__file__).parent.parent / "mmseg_configs" / "students" / "goodsam_m.py",
+        description="An mmsegmentation config.",
+    )
+    split: str = Field("train", description="Split of the manifest to train on.")
+    iterations: int | None = Field(None, ge=1, description="Optimiser steps; null takes the student config's.")
+    batch_size: int = Field(2, ge=1, description="Images a step and process.")
+    workers: int = Field(2, ge=0, description="Loader processes.")
+    seed: int = Field(0, ge=0, description="Seed of the run.")
+    load_from: SettingsFile | None = Field(None, description="Weights to start from.")
+
+
+class Config(Settings):
+    """The settings of one run."""
+
+    cache: str = Field("cache", description="Directory or fsspec URL of the cache; data sets get a folder each.")
+    device: str = Field("auto", description="auto, cpu or cuda[:index]; changes no key.")
+    sam: SamSettings = SamSettings()
+    masks: MaskSettings = MaskSettings()
+    teacher: TeacherSettings = TeacherSettings()
+    fusion: FusionSettings = FusionSettings()
+    train: TrainSettings = TrainSettings()
+
+    def teacher_space(self) -> LabelSpace:
+        """The TA's classes."""
+        return load_label_space(self.teacher.label_space)
+
+    def fused_space(self) -> LabelSpace:
+        """The ensemble's classes."""
+        return load_label_space(self.fusion.label_space or self.teacher.label_space)
+
+    def artefacts(self, preparation: Preparation) -> Artefacts:
+        """Every artefact's settings and key for images prepared in this way."""
+        return Artefacts(self, preparation)
+
+
+@dataclass(frozen=True)
+class Artefacts:
+    """Settings that determine each artefact, and the key made of them; a key names its upstream keys."""
+
+    config: Config
+    preparation: Preparation
+
+    def settings(self, kind: str) -> dict[str, Any]:
+        """What determines artefact ``kind``, as plain JSON: its own settings and its upstream keys."""
+        config = self.config
+        parts: dict[str, Any] = {"artefact": kind, "algorithm": ALGORITHM[kind]}
+        if kind == "sam":
+            parts |= {"preparation": self.preparation.key_parts(), "sam": config.sam.key_parts()}
+        elif kind == "masks":
+            parts |= {"upstream": self.upstream(kind), "masks": config.masks.key_parts()}
+        elif kind == "teacher":
+            if config.teacher.model is None:
+                raise UserError(
+                    "config: teacher.model is missing; expected a TA, e.g. {kind: mmseg, config: ..., "
+                    "checkpoint: ...}, or teacher.artefact naming one in the cache"
+                )
+            parts |= {"preparation": self.preparation.key_parts(), "teacher": config.teacher.key_parts()}
+        else:
+            parts |= {"upstream": self.upstream(kind), "fusion": config.fusion.key_parts()}
+            target, source = config.fused_space(), config.teacher_space()
+            if target.classes != source.classes:
+                mapping = target.mapping_from(source).tolist()
+                parts["label_space"] = {"classes": list(target.classes), "mapping": mapping}
+        return parts
+
+    def upstream(self, kind: str) -> dict[str, str]:
+        """The artefacts that ``kind`` is computed from: name to key."""
+        if kind == "masks":
+            return {"sam": self.key("sam")}
+        if kind == "fused":
+            return {needed: self.key(needed) for needed in self.config.fusion.rule.needs}  # type: ignore[attr-defined]
+        return {}
+
+    def key(self, kind: str) -> str:
+        """The name of the artefact in the cache: a hash, or what ``artefact:`` in its section says."""
+        section = getattr(self.config, {"fused": "fusion"}.get(kind, kind))
+        return section.artefact or short_hash(self.settings(kind))
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+    """The settings in ``path`` (none: all defaults) with the ``a.b=value`` overrides applied."""
+    data = read_yaml(path) if path is not None else {}
+    source = str(path) if path is not None else "config (defaults)"
+    if overrides:
+        data = apply_overrides(data, overrides)
+        source += f" with --set {' --set '.join(overrides)}"
+    return parse_settings(Config, data, source, folders=[path.parent] if path is not None else [])

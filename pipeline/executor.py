@@ -1,0 +1,220 @@
+"""Runs one task over many images: in this process, on a local dask cluster, or on an existing scheduler.
+
+A task carries settings only; each worker opens it once (that is where models are loaded) and then gets image ids.
+An image that fails is an outcome, not the end of the run. At most a few images a worker are in flight, so memory does
+not grow with their number.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import pickle
+import threading
+import time
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.errors import ImageError, UserError
+from pipeline.manifests import ImageRecord
+from pipeline.progress import Progress, SilentProgress
+
+#: Images in flight for each worker: one that runs and one that waits.
+IN_FLIGHT_PER_WORKER = 2
+
+
+class ImageTask(ABC):
+    """Work on single images. Instances are small, picklable settings."""
+
+    @abstractmethod
+    def open(self) -> Callable[[ImageRecord], dict[str, Any]]:
+        """Loads what the work needs, once a worker; returns the function from an image to a small summary."""
+
+    @abstractmethod
+    def record_failure(self, image_id: str, reason: str) -> None:
+        """Keeps the reason why an image failed."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How work is run; changes no result."""
+
+    workers: int = 1  # processes; more than one starts a local dask cluster
+    threads: int = 1  # images at a time in this process, or in each worker process
+    scheduler: str | None = None  # address of an existing dask scheduler
+    shard: tuple[int, int] | None = None  # (i, n): every n-th image, from the i-th
+
+    def select(self, records: Sequence[ImageRecord]) -> list[ImageRecord]:
+        """This shard's part of ``records``."""
+        if self.shard is None:
+            return list(records)
+        index, count = self.shard
+        ordered = sorted(records, key=lambda record: record.id)
+        return [record for k, record in enumerate(ordered) if k % count == index]
+
+
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """``"i/n"`` as ``(i, n)``. Raises :class:`UserError` unless 0 <= i < n."""
+    if text is None:
+        return None
+    index, separator, count = text.partition("/")
+    if not (separator and index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise UserError(f"--shard {text}: expected i/n with 0 <= i < n, e.g. 0/4")
+    return int(index), int(count)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one image."""
+
+    id: str
+    seconds: float
+    summary: dict[str, Any] = field(default_factory=dict)
+    failure: str | None = None
+
+
+_opened: dict[str, Callable[[ImageRecord], dict[str, Any]]] = {}
+_opening = threading.Lock()
+
+
+def _process(task_bytes: bytes, record: ImageRecord) -> Outcome:
+    image_id = record.id
+    began = time.perf_counter()
+    task: ImageTask = pickle.loads(task_bytes)  # our own task, sent by this very program
+    token = hashlib.sha256(task_bytes).hexdigest()
+    with _opening:
+        if token not in _opened:
+            _opened.clear()  # one model at a time
+            _opened[token] = task.open()
+        work = _opened[token]
+    try:
+        summary = work(record)
+    except ImageError as error:
+        reason = str(error)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise UserError(f"{image_id}: the cache cannot be written ({error.strerror}); nothing finished is lost") from None
+        reason = f"{type(error).__name__}: {error}"
+    except Exception as error:  # a defect in one image must not end the run; the trace tells where it came from
+        reason = f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-3)}"
+    else:
+        return Outcome(image_id, time.perf_counter() - began, summary)
+    task.record_failure(image_id, reason)
+    return Outcome(image_id, time.perf_counter() - began, failure=reason)
+
+
+def run_images(
+    task: ImageTask,
+    records: Sequence[ImageRecord],
+    execution: Execution = Execution(),
+    progress: Progress | None = None,
+    description: str = "",
+) -> list[Outcome]:
+    """Runs ``task`` on every image; outcomes come in the order of completion. ``shard`` is not applied here."""
+    progress = progress or SilentProgress()
+    if not records:
+        return []
+    task_bytes = pickle.dumps(task)
+    progress.start(description, len(records))
+    outcomes = []
+    try:
+        with _pool(execution) as (pool, width):
+            for outcome in _bounded(pool, width * IN_FLIGHT_PER_WORKER, task_bytes, records):
+                outcomes.append(outcome)
+                if outcome.failure:
+                    progress.note(f"{outcome.id}: failed: {outcome.failure.splitlines()[0]}")
+                progress.advance(failed=outcome.failure is not None)
+    finally:
+        _opened.clear()
+    return outcomes
+
+
+def _bounded(
+    pool: Executor, in_flight: int, task_bytes: bytes, records: Sequence[ImageRecord]
+) -> Iterator[Outcome]:
+    waiting = iter(records)
+    running: dict[Future[Outcome], str] = {}
+    while True:
+        for record in waiting:
+            running[pool.submit(_process, task_bytes, record)] = record.id
+            if len(running) >= in_flight:
+                break
+        if not running:
+            return
+        finished, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in finished:
+            image_id = running.pop(future)
+            yield _result(future, task_bytes, image_id)
+
+
+def _result(future: Future[Outcome], task_bytes: bytes, image_id: str) -> Outcome:
+    try:
+        return future.result()
+    except UserError:
+        raise
+    except Exception as error:
+        if type(error).__name__ != "KilledWorker":
+            raise
+        reason = "the worker process died on this image more than once (out of memory?)"
+        pickle.loads(task_bytes).record_failure(image_id, reason)
+        return Outcome(image_id, 0.0, failure=reason)
+
+
+class _Inline(Executor):
+    """Runs at once in the calling thread: the plainest pool, and the easiest to debug and to kill."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@contextmanager
+def _pool(execution: Execution) -> Iterator[tuple[Executor, int]]:
+    if execution.scheduler is None and execution.workers <= 1:
+        if execution.threads <= 1:
+            yield _Inline(), 1
+            return
+        with ThreadPoolExecutor(execution.threads) as pool:
+            yield pool, execution.threads
+        return
+    with _client(execution) as client:
+        executor = client.get_executor(pure=False)
+        try:
+            yield executor, max(1, sum(client.nthreads().values()))
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _client(execution: Execution) -> Iterator[Any]:
+    from dask.distributed import Client, LocalCluster
+
+    if execution.scheduler is not None:
+        try:
+            client = Client(execution.scheduler, timeout=20)
+        except (OSError, ValueError) as error:
+            raise UserError(f"--scheduler {execution.scheduler}: no dask scheduler answers there ({error})") from None
+        with client:
+            yield client
+        return
+    with (
+        LocalCluster(
+            n_workers=execution.workers,
+            threads_per_worker=execution.threads,
+            processes=True,
+            dashboard_address=None,
+            memory_limit=0,
+            silence_logs="ERROR",
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client

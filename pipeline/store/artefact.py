@@ -1,0 +1,279 @@
+"""One artefact of the cache: a Zarr v3 hierarchy with a group for each image, committed by markers.
+
+Layout below ``<kind>/<key>/``::
+
+    zarr.json                      root group; attributes: format, kind, key, settings, upstream, versions
+    images/<image>/<attempt>/      a zarr group with the image's arrays
+    done/<image>.json              marker: names the attempt that counts
+    failed/<image>.json            why an image could not be processed
+
+What no marker names does not exist. No lock is taken: every writer works under its own attempt name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import ImageError, UserError
+from pipeline.store.marker import Failure, Marker, Source, encode_id
+from pipeline.store.storage import Storage
+
+#: Version of the layout described in docs/cache-format.md.
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """``<kind>/<key>`` of a cache."""
+
+    storage: Storage
+    kind: str
+    key: str
+
+    @property
+    def path(self) -> str:
+        return f"{self.kind}/{self.key}"
+
+    def __str__(self) -> str:
+        return f"{self.storage.url}/{self.path}"
+
+    # -- the artefact as a whole
+
+    def exists(self) -> bool:
+        return self._attributes() is not None
+
+    def attributes(self) -> dict[str, Any]:
+        """The root group's attributes. Raises :class:`UserError` if the artefact is missing or of another format."""
+        attributes = self._attributes()
+        if attributes is None:
+            raise UserError(f"{self}: no such artefact in the cache; expected a zarr group made by an earlier stage")
+        if attributes.get("format") != FORMAT_VERSION:
+            raise UserError(
+                f"{self}/zarr.json: attribute 'format' is {attributes.get('format')!r}, expected {FORMAT_VERSION}; "
+                f"the cache was written by another version of this program"
+            )
+        return attributes
+
+    def _attributes(self) -> dict[str, Any] | None:
+        try:
+            document = json.loads(self.storage.read(f"{self.path}/zarr.json"))
+            attributes = document.get("attributes", {})
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            raise UserError(f"{self}/zarr.json: is not valid JSON; expected a zarr group's metadata") from None
+        return attributes if isinstance(attributes, dict) else {}
+
+    def create(self, settings: Mapping[str, Any], upstream: Mapping[str, str], **more: Any) -> None:
+        """Writes the root group unless it is there; ``settings``, ``upstream`` and ``more`` become attributes."""
+        if self.exists():
+            self.attributes()
+            return
+        attributes = {
+            "format": FORMAT_VERSION,
+            "kind": self.kind,
+            "key": self.key,
+            "settings": settings,
+            "upstream": upstream,
+            "versions": _versions(),
+            **more,
+        }
+        document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        self.storage.create(f"{self.path}/zarr.json", json.dumps(document, indent=1, ensure_ascii=False).encode())
+
+    # -- status
+
+    def done(self) -> dict[str, Marker]:
+        """Every finished image by id: one listing of the markers."""
+        result = {}
+        for name, data in self.storage.read_folder(f"{self.path}/done").items():
+            try:
+                marker = Marker.from_json(data)
+            except (ValueError, TypeError) as error:
+                raise UserError(f"{self}/done/{name}: is not a valid marker: {error}") from None
+            result[marker.id] = marker
+        return result
+
+    def failed(self) -> dict[str, Failure]:
+        """Every image that failed in its last run, by id."""
+        documents = self.storage.read_folder(f"{self.path}/failed").values()
+        return {failure.id: failure for failure in map(Failure.from_json, documents)}
+
+    def marker(self, image_id: str) -> Marker | None:
+        try:
+            return Marker.from_json(self.storage.read(f"{self.path}/done/{encode_id(image_id)}.json"))
+        except FileNotFoundError:
+            return None
+
+    # -- one image
+
+    def record_failure(self, image_id: str, reason: str) -> None:
+        """Keeps the reason; an older result of the image, made from what is no longer there, stops counting."""
+        self.forget(image_id)
+        failure = Failure(image_id, reason)
+        self.storage.replace(f"{self.path}/failed/{encode_id(image_id)}.json", failure.to_json())
+
+    def attempt_path(self, marker: Marker) -> str:
+        return f"{self.path}/images/{encode_id(marker.id)}/{marker.attempt}"
+
+    def read(self, image_id: str) -> ImageGroup:
+        """The finished image. Raises :class:`ImageError` if it is not finished or files of it are missing."""
+        marker = self.marker(image_id)
+        if marker is None:
+            raise ImageError(f"{image_id}: is not in {self.path}")
+        self.check_files(marker)
+        return ImageGroup(self, marker)
+
+    def check_files(self, marker: Marker) -> None:
+        """Raises :class:`ImageError` unless every file that the marker lists is there with its size.
+
+        A missing chunk would be read as zeros, that is as the first class.
+        """
+        if not marker.files:
+            return
+        sizes = self.storage.sizes(self.attempt_path(marker))
+        for name, (size, _) in marker.files.items():
+            if sizes.get(name) != size:
+                found = f"has {sizes[name]} bytes" if name in sizes else "is missing"
+                raise ImageError(
+                    f"{marker.id}: {self.path}: file {name} {found}, expected {size} bytes; "
+                    f"the cache was damaged, run `verify --repair`"
+                )
+
+    def verify(self, marker: Marker) -> None:
+        """Like :meth:`check_files`, by content. Raises :class:`ImageError`."""
+        self.check_files(marker)
+        for name, (_, digest) in marker.files.items():
+            data = self.storage.read(f"{self.attempt_path(marker)}/{name}")
+            if hashlib.sha256(data).hexdigest() != digest:
+                raise ImageError(f"{marker.id}: {self.path}: file {name} does not have the content it was written with")
+
+    def forget(self, image_id: str) -> None:
+        """Takes an image's marker away, so that it is computed again; ``gc`` sweeps its arrays."""
+        self.storage.delete(f"{self.path}/done/{encode_id(image_id)}.json")
+
+    @contextmanager
+    def write(self, image_id: str, *, source: Source | None = None, inputs: Mapping[str, str] | None = None) -> Iterator[Attempt]:
+        """A new attempt at an image; it is committed when the block ends, and removed if the block raises."""
+        attempt = Attempt(self, image_id)
+        try:
+            yield attempt
+            files = self._seal(attempt)
+        except BaseException:
+            self.storage.delete(attempt.path)
+            raise
+        marker = Marker(image_id, attempt.name, source, dict(inputs or {}), files)
+        self._commit(marker, attempt)
+
+    def _seal(self, attempt: Attempt) -> dict[str, tuple[int, str]]:
+        self.storage.flush(attempt.path)
+        files = {}
+        for name, size in sorted(self.storage.sizes(attempt.path).items()):
+            digest = hashlib.sha256(self.storage.read(f"{attempt.path}/{name}")).hexdigest()
+            files[name] = (size, digest)
+        return files
+
+    def _commit(self, marker: Marker, attempt: Attempt) -> None:
+        name = f"{self.path}/done/{encode_id(marker.id)}.json"
+        if not self.storage.create(name, marker.to_json()):
+            other = self.marker(marker.id)
+            same = other is not None and (other.source, other.inputs) == (marker.source, marker.inputs)
+            if same and other is not None and other.files == marker.files:
+                self.storage.delete(attempt.path)  # another process finished the same image first
+            else:
+                self.storage.replace(name, marker.to_json())
+        self.storage.delete(f"{self.path}/failed/{encode_id(marker.id)}.json")
+
+
+class Attempt:
+    """One try at one image: a zarr group under a name that no other writer has."""
+
+    def __init__(self, artefact: Artefact, image_id: str) -> None:
+        self.name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(6)}"
+        self.path = f"{artefact.path}/images/{encode_id(image_id)}/{self.name}"
+        self._storage = artefact.storage
+        self.attributes: dict[str, Any] = {}
+
+    @cached_property
+    def _group(self) -> Any:
+        import zarr
+
+        return zarr.create_group(
+            store=self._storage.zarr_store(self.path), zarr_format=3, attributes=self.attributes, overwrite=False
+        )
+
+    def array(self, name: str, values: np.ndarray, *, chunks: tuple[int, ...] | None = None) -> None:
+        """Writes a whole array. Attributes of the group must be set before the first array."""
+        import zarr
+
+        shape = tuple(max(1, n) for n in values.shape)
+        chunks = shape if chunks is None else tuple(min(max(1, c), n) for c, n in zip(chunks, shape, strict=True))
+        array = self._group.create_array(
+            name,
+            shape=values.shape,
+            dtype=values.dtype,
+            chunks=chunks,
+            compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"),
+            fill_value=0,
+            config={"write_empty_chunks": True},
+        )
+        if values.size:
+            array[...] = values
+
+
+class ImageGroup:
+    """The arrays of one finished image."""
+
+    def __init__(self, artefact: Artefact, marker: Marker) -> None:
+        self.artefact = artefact
+        self.marker = marker
+
+    @cached_property
+    def _group(self) -> Any:
+        import zarr
+
+        path = self.artefact.attempt_path(self.marker)
+        try:
+            return zarr.open_group(store=self.artefact.storage.zarr_store(path), mode="r", zarr_format=3)
+        except FileNotFoundError:
+            raise ImageError(f"{self.marker.id}: {path} has no zarr group, expected what its marker names") from None
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return dict(self._group.attrs)
+
+    def names(self) -> list[str]:
+        return sorted(self._group.array_keys())
+
+    def array(self, name: str, *, ndim: int | None = None) -> np.ndarray:
+        """The whole array. Raises :class:`ImageError` if it is missing or has another number of axes."""
+        if name not in self._group:
+            raise ImageError(f"{self.marker.id}: {self.artefact.path} has no array {name!r}; found {self.names()}")
+        values = self._group[name][...]
+        if ndim is not None and values.ndim != ndim:
+            raise ImageError(
+                f"{self.marker.id}: {self.artefact.path}: array {name!r} is {values.shape}, expected {ndim} axes"
+            )
+        return values
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    result = {}
+    for package in ("goodsam-offline", "numpy", "zarr", "torch", "segment-anything", "onedl-mmsegmentation", "scikit-image"):
+        try:
+            result[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return result

@@ -1,0 +1,42 @@
+"""Whether a finished image is still true: made from the image file and the upstream images that are there now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.errors import ImageError
+from pipeline.images import file_digest
+from pipeline.store.marker import Marker, Source
+
+
+def read_source(path: Path) -> Source:
+    """Size, modification time and digest of an image file. Raises :class:`ImageError` if it cannot be read."""
+    try:
+        stat = path.stat()
+        return Source(stat.st_size, stat.st_mtime_ns, file_digest(path))
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def made_from_file(marker: Marker | None, path: Path) -> bool:
+    """Is ``marker`` about the file as it is now? Size and time decide; only if the time differs, the digest.
+
+    A marker without a source (written by a foreign program) is trusted.
+    """
+    if marker is None:
+        return False
+    if marker.source is None:
+        return True
+    try:
+        stat = path.stat()
+    except OSError:
+        return False
+    if stat.st_size != marker.source.size:
+        return False
+    return stat.st_mtime_ns == marker.source.mtime_ns or file_digest(path) == marker.source.sha256
+
+
+def made_from_inputs(marker: Marker | None, inputs: Mapping[str, Marker]) -> bool:
+    """Is ``marker`` about these upstream images?"""
+    return marker is not None and marker.inputs == {kind: upstream.content for kind, upstream in inputs.items()}

@@ -1,0 +1,90 @@
+"""How views and mask sets are laid down in an image's zarr group; the same for every artefact that has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import ImageError
+from pipeline.masks import TABLE, MaskSet
+from pipeline.store.artefact import Attempt, ImageGroup
+from pipeline.views import Window
+
+#: Columns of the stored table: the view (0 for a set on the panorama), then those of masks.TABLE.
+COLUMNS = ("view", *TABLE.names)  # type: ignore[misc]
+
+
+def views_to_attributes(views: Sequence[Window], image_size: tuple[int, int]) -> dict[str, Any]:
+    """Attributes that place the views: ``image_size`` [H, W] and ``views``, each [y0, x0, height, width]."""
+    return {"image_size": list(image_size), "views": [[v.y0, v.x0, v.height, v.width] for v in views]}
+
+
+def views_from_attributes(group: ImageGroup) -> tuple[tuple[Window, ...], tuple[int, int]]:
+    """The views and the panorama's (H, W). Raises :class:`ImageError` if they are missing or wrong."""
+    attributes = group.attributes
+    try:
+        height, width = (int(n) for n in attributes["image_size"])
+        views = tuple(Window(*(int(n) for n in view)) for view in attributes["views"])
+    except (KeyError, TypeError, ValueError):
+        raise ImageError(
+            f"{group.marker.id}: {group.artefact.path}: expected attributes image_size [H, W] and "
+            f"views [[y0, x0, height, width], ...]"
+        ) from None
+    for view in views:
+        if not (0 <= view.y0 and view.y0 + view.height <= height and 0 < view.width <= width and 0 <= view.x0 < width):
+            raise ImageError(f"{group.marker.id}: {group.artefact.path}: view {view} does not fit {height} x {width}")
+    return views, (height, width)
+
+
+def write_mask_sets(attempt: Attempt, sets: Sequence[MaskSet]) -> None:
+    """Writes one mask set a view: ``planes`` uint16 (P, h, w), ``plane_view`` (P,), ``table`` float64 (K, columns).
+
+    Attributes of the attempt must be set before; ``columns`` is added to them.
+    """
+    attempt.attributes["columns"] = list(COLUMNS)
+    planes = np.concatenate([s.planes for s in sets])
+    plane_view = np.concatenate([np.full(len(s.planes), view, np.uint16) for view, s in enumerate(sets)])
+    rows = [
+        np.column_stack([np.full(len(s), float(view)), *(s.table[name].astype(np.float64) for name in TABLE.names or ())])
+        for view, s in enumerate(sets)
+    ]
+    attempt.array("planes", planes, chunks=(1, *planes.shape[1:]))
+    attempt.array("plane_view", plane_view)
+    attempt.array("table", np.concatenate(rows))
+
+
+def read_mask_sets(group: ImageGroup, count: int, shape: tuple[int, int]) -> list[MaskSet]:
+    """The mask sets of ``count`` views of ``shape`` (h, w). Raises :class:`ImageError` where they do not fit.
+
+    Columns that are missing in the stored table (a foreign program's) are NaN or 0; ``view``, ``plane`` and the planes
+    are needed, ``area`` is counted anew where it is missing.
+    """
+    where = f"{group.marker.id}: {group.artefact.path}"
+    planes, plane_view = group.array("planes", ndim=3), group.array("plane_view", ndim=1)
+    stored, columns = group.array("table", ndim=2), list(group.attributes.get("columns", ()))
+    if planes.shape[1:] != shape or planes.dtype != np.uint16 or len(plane_view) != len(planes):
+        raise ImageError(f"{where}: planes are {planes.dtype} {planes.shape}, expected uint16 (P, {shape[0]}, {shape[1]})")
+    if not {"view", "plane"} <= set(columns) or stored.shape[1] != len(columns):
+        raise ImageError(f"{where}: table is {stored.shape} with columns {columns}, expected at least view and plane")
+    sets = []
+    for view in range(count):
+        rows = stored[stored[:, columns.index("view")] == view]
+        own = planes[plane_view == view]
+        if own.size and own.max() > len(rows):
+            raise ImageError(f"{where}: a plane of view {view} holds label {own.max()}, but its table has {len(rows)} rows")
+        table = np.zeros(len(rows), TABLE)
+        for name in TABLE.names or ():
+            if name in columns:
+                values = rows[:, columns.index(name)]
+                table[name] = values if TABLE[name].kind == "f" else np.nan_to_num(values)
+            elif TABLE[name].kind == "f":
+                table[name] = np.nan
+        if len(table) and (not len(own) or table["plane"].max() >= len(own)) and len(own):
+            raise ImageError(f"{where}: a mask of view {view} is on plane {table['plane'].max()} of {len(own)}")
+        if "area" not in columns and own.size:
+            counts = sum(np.bincount(p.ravel(), minlength=len(rows) + 1) for p in own)
+            table["area"] = counts[1:]
+        sets.append(MaskSet(own, table))
+    return sets

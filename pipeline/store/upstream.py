@@ -1,0 +1,43 @@
+"""Reading what an earlier stage made, one image at a time; what is missing carries its reason downstream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pipeline.config import Artefacts
+from pipeline.errors import ImageError
+from pipeline.store.artefact import Artefact
+from pipeline.store.cache import Cache
+from pipeline.store.marker import Marker, encode_id
+
+
+def open_artefacts(cache: Cache, artefacts: Artefacts, kinds: Iterable[str]) -> dict[str, Artefact]:
+    """The named artefacts, each checked to be there and of this format. Raises :class:`UserError`."""
+    opened = {kind: cache.artefact(kind, artefacts.key(kind)) for kind in kinds}
+    for artefact in opened.values():
+        artefact.attributes()
+    return opened
+
+
+def upstream_markers(image_id: str, upstream: Mapping[str, Artefact]) -> dict[str, Marker]:
+    """The markers of one image in every upstream artefact.
+
+    Raises :class:`ImageError` with the upstream failure's reason, or saying what is not computed.
+    """
+    markers = {}
+    for kind, artefact in upstream.items():
+        marker = artefact.marker(image_id)
+        if marker is None:
+            raise ImageError(f"{kind}: {failure_reason(artefact, image_id) or f'not computed ({artefact.path})'}")
+        markers[kind] = marker
+    return markers
+
+
+def failure_reason(artefact: Artefact, image_id: str) -> str | None:
+    """Why an image failed in ``artefact``; None if it did not."""
+    from pipeline.store.marker import Failure
+
+    try:
+        return Failure.from_json(artefact.storage.read(f"{artefact.path}/failed/{encode_id(image_id)}.json")).reason
+    except FileNotFoundError:
+        return None

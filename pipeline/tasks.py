@@ -1,0 +1,36 @@
+"""The base of the stages' tasks: one artefact is written, others are read, image by image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.config import Artefacts, Config
+from pipeline.executor import ImageTask
+from pipeline.images import Preparation
+from pipeline.store import Artefact, Cache
+
+
+@dataclass(frozen=True)
+class CacheTask(ImageTask):
+    """A task that writes the artefact ``kind`` of the data set ``dataset``."""
+
+    config: Config
+    preparation: Preparation
+    dataset: str
+    kind: str = ""
+
+    @property
+    def artefacts(self) -> Artefacts:
+        return self.config.artefacts(self.preparation)
+
+    @property
+    def cache(self) -> Cache:
+        return Cache(self.config.cache, self.dataset)
+
+    def artefact(self, kind: str | None = None) -> Artefact:
+        """The task's own artefact, or the one named."""
+        kind = kind or self.kind
+        return self.cache.artefact(kind, self.artefacts.key(kind))
+
+    def record_failure(self, image_id: str, reason: str) -> None:
+        self.artefact().record_failure(image_id, reason)

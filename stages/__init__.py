@@ -1,0 +1,1 @@
+"""The stages: each reads artefacts and writes artefacts, and none imports another."""

@@ -1,0 +1,1 @@
+"""Stage two: DAR (distortion-aware rectification) over the cached arrays; builds the ensemble."""

@@ -1,0 +1,1 @@
+"""Fusion rules, one a module. To add one, see CONTRIBUTING.md."""

@@ -1,0 +1,27 @@
+"""Semantic-Segment-Anything's vote on panorama masks (METHOD 3.4, baseline)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from stages.fuse.rules.base import FULL, Ensemble, FusionInput, FusionRule
+from stages.fuse.voting import majority, paint
+
+
+class Ssa(FusionRule):
+    """Largest mask first, its majority label; smaller masks overwrite; uncovered pixels keep the TA."""
+
+    kind: str = "ssa"
+    needs: ClassVar[tuple[str, ...]] = ("teacher", "masks")
+
+    def __call__(self, inputs: FusionInput) -> Ensemble:
+        assert inputs.masks is not None
+        votes = majority(inputs.masks, inputs.labels, inputs.num_classes)
+        label = paint(inputs.masks, votes.winner, inputs.labels)
+        full = np.full_like(label, FULL)
+        return Ensemble(label, full, full)
+
+
+COMPONENT = Ssa

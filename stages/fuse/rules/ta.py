@@ -1,0 +1,20 @@
+"""The TA's stitched prediction alone; needs no masks (METHOD 3.4, baseline)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stages.fuse.rules.base import FULL, Ensemble, FusionInput, FusionRule
+
+
+class Ta(FusionRule):
+    """``E`` is the stitched prediction itself: gate 0, weight 1 everywhere."""
+
+    kind: str = "ta"
+
+    def __call__(self, inputs: FusionInput) -> Ensemble:
+        labels = inputs.labels
+        return Ensemble(labels, np.zeros_like(labels), np.full_like(labels, FULL))
+
+
+COMPONENT = Ta

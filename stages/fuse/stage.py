@@ -1,0 +1,52 @@
+"""Stage two as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.config import Config
+from pipeline.errors import UserError
+from pipeline.executor import Execution
+from pipeline.manifests import Manifest
+from pipeline.progress import Progress, SilentProgress
+from pipeline.runs import Report, bring_up_to_date, stale_by_inputs
+from pipeline.store.upstream import open_artefacts
+from stages.fuse.tasks import FuseTask
+
+
+def fuse(
+    manifest: Manifest,
+    config: Config,
+    *,
+    splits: Sequence[str] = (),
+    execution: Execution = Execution(),
+    progress: Progress | None = None,
+) -> Report:
+    """Brings the artefact ``fused`` up to date with what stage one has made.
+
+    Raises :class:`UserError` before any work if an upstream artefact is missing or does not fit the settings. An image
+    that is missing or failed upstream fails here with that reason; the others are fused.
+    """
+    task = FuseTask(config, manifest.preparation, manifest.name)
+    needs: tuple[str, ...] = config.fusion.rule.needs  # type: ignore[attr-defined]
+    upstream = open_artefacts(task.cache, task.artefacts, needs)
+    space, stored = config.teacher_space(), upstream["teacher"].attributes().get("classes")
+    if stored is not None and len(stored) != space.num_classes:
+        raise UserError(
+            f"{upstream['teacher']}: holds logits of {len(stored)} classes, but teacher.label_space {space.name} has "
+            f"{space.num_classes}; expected the TA's own label space"
+        )
+    task.cache.storage.check_writable()
+    records = execution.select(manifest.select(splits))
+    target = config.fused_space()
+    return bring_up_to_date(
+        task,
+        lambda artefact: stale_by_inputs(artefact, upstream, records),
+        records,
+        execution,
+        progress or SilentProgress(),
+        f"ensemble by rule {config.fusion.rule.kind}",
+        classes=list(target.classes),
+        label_space=target.name,
+        ignore_index=target.ignore_index,
+    )

@@ -1,0 +1,98 @@
+"""Command line of stage one."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import (
+    SOME_IMAGES_FAILED,
+    CacheOption,
+    ConfigOption,
+    ManifestOption,
+    SchedulerOption,
+    SetOption,
+    ShardOption,
+    SplitOption,
+    ThreadsOption,
+    WorkersOption,
+    execution,
+    read_run,
+    say,
+    say_json,
+    say_table,
+)
+
+
+def command(
+    manifest: ManifestOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    cache: CacheOption = None,
+    split: SplitOption = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Only sam, masks or teacher. Repeatable.")
+    ] = None,
+    workers: WorkersOption = 1,
+    threads: ThreadsOption = 1,
+    scheduler: SchedulerOption = None,
+    shard: ShardOption = None,
+) -> None:
+    """Stage one: SAM masks, panorama masks, boundaries and TA logits of every panorama -> the cache.
+
+    What is in the cache already is left alone; killed at any instant, the same command goes on from there.
+    """
+    from pipeline.errors import UserError
+    from pipeline.progress import console_progress
+    from stages.precompute.stage import TASKS, precompute
+
+    if unknown := set(only or ()) - set(TASKS):
+        raise UserError(f"--only: found {sorted(unknown)[0]!r}, expected one of {', '.join(TASKS)}")
+    data, settings = read_run(manifest, config, set_, cache)
+    how = execution(workers, threads, scheduler, shard)
+    records = how.select(data.select(split or ()))
+    say(f"{data.name}: {len(records)} panoramas from {data.root}")
+    say(f"cache: {settings.cache}/{data.name}; budget about {_budget_mib(data) * len(records):.0f} MiB{_free(settings.cache)}")
+    with console_progress() as progress:
+        reports = precompute(
+            data, settings, splits=split or (), only=only or (), execution=how, progress=progress
+        )
+    say_table(
+        "precompute",
+        ["artefact", "panoramas", "computed", "reused", "failed"],
+        [[f"{r.artefact.kind}/{r.artefact.key}", r.wanted, r.computed, r.reused, len(r.failures)] for r in reports],
+    )
+    failed = {image_id for report in reports for image_id in report.failures}
+    if failed:
+        say(f"{len(failed)} panoramas failed; `python -m pipeline inspect --failed` tells why, the next run tries again")
+    say("next: make fuse with the same MANIFEST and CONFIG")
+    say_json(
+        {
+            "stage": "precompute",
+            "panoramas": len(records),
+            "failed": len(failed),
+            **{r.artefact.kind: {"key": r.artefact.key, "computed": r.computed, "reused": r.reused} for r in reports},
+        }
+    )
+    if failed:
+        raise typer.Exit(SOME_IMAGES_FAILED)
+
+
+def _budget_mib(data: object) -> float:
+    """The format's budget for one panorama: 6 MiB at 400 x 2048, in proportion to the pixels."""
+    preparation = data.preparation  # type: ignore[attr-defined]
+    height, width = preparation.size or (400, 2048)
+    return 6 * height * width / (400 * 2048)
+
+
+def _free(cache: str) -> str:
+    from pathlib import Path
+
+    folder = Path(cache).absolute()
+    if "://" in cache:
+        return ""
+    while not folder.exists():
+        folder = folder.parent
+    return f", {shutil.disk_usage(folder).free / 2**20:.0f} MiB free"

@@ -1,0 +1,1 @@
+"""Mask generators, one a module. To add one, see CONTRIBUTING.md."""

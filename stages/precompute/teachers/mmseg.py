@@ -1,0 +1,75 @@
+"""A TA from mmsegmentation: any config with any checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from pipeline.errors import UserError
+from pipeline.settings import SettingsFile
+from stages.precompute.teachers.base import Infer, Teacher, normalised_inference
+
+
+class Mmseg(Teacher):
+    """An mmsegmentation model. Its ``data_preprocessor`` gives mean, std and the channels' order.
+
+    The config is a Python file and is executed: take it from where you take code. The checkpoint is data only.
+    """
+
+    kind: str = "mmseg"
+    config: SettingsFile = Field(description="An mmsegmentation config (.py).")
+    checkpoint: SettingsFile | None = Field(None, description="Weights; .pth or .safetensors.")
+    random_weights: bool = Field(False, description="Run without a checkpoint (tests and timings).")
+
+    def build(self, device: str) -> Infer:
+        from mmengine.config import Config
+        from mmengine.model import revert_sync_batchnorm
+        from mmengine.registry import init_default_scope
+        from mmseg.registry import MODELS
+
+        from pipeline.checkpoints import load_into
+
+        if not self.config.is_file():
+            raise UserError(f"teacher.model.config: {self.config} is missing; expected an mmsegmentation config")
+        init_default_scope("mmseg")
+        try:
+            config = Config.fromfile(self.config)
+        except Exception as error:  # a Python file may raise anything
+            raise UserError(f"teacher.model.config: {self.config} cannot be read: {error}") from None
+        if "model" not in config:
+            raise UserError(f"{self.config}: has no key 'model', expected an mmsegmentation config")
+        settings = config.model.copy()
+        settings.pop("pretrained", None)
+        _drop_init_cfg(settings)
+        model: Any = revert_sync_batchnorm(MODELS.build(settings))
+        if self.checkpoint is not None:
+            load_into(model, self.checkpoint, f"TA {self.config.name}")
+        elif not self.random_weights:
+            raise UserError("teacher.model.checkpoint: is missing; expected the weights of the TA")
+        preprocessor = config.model.get("data_preprocessor") or config.get("data_preprocessor") or {}
+        model = model.to(device).eval()
+        return normalised_inference(
+            model,  # mmseg's forward in its default mode 'tensor' gives logits at the head's own stride
+            device,
+            mean=tuple(preprocessor.get("mean") or (0.0, 0.0, 0.0)),
+            std=tuple(preprocessor.get("std") or (1.0, 1.0, 1.0)),
+            # views are RGB; mmseg reads BGR, and bgr_to_rgb says that the model takes RGB
+            bgr=not preprocessor.get("bgr_to_rgb", False),
+            precision=self.precision,
+            batch_size=self.batch_size,
+        )
+
+
+def _drop_init_cfg(settings: Any) -> None:
+    """Removes every ``init_cfg`` that would load pretrained weights: the checkpoint brings all of them."""
+    if isinstance(settings, dict):
+        settings.pop("init_cfg", None)
+        for value in settings.values():
+            _drop_init_cfg(value)
+    elif isinstance(settings, list | tuple):
+        for value in settings:
+            _drop_init_cfg(value)
+
+
+COMPONENT = Mmseg
