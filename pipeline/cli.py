@@ -36,7 +36,7 @@ SplitOption = Annotated[
     list[str] | None, typer.Option("--split", help="Only this split of the manifest. Repeatable. Default: all.")
 ]
 FusionOption = Annotated[
-    str | None, typer.Option("--fusion", help="Fusion rule with its default options: paper, ssa, ta.")
+    str | None, typer.Option("--fusion", help="Fusion rule: paper, ssa or ta; options as the config or --set fusion.rule.* say.")
 ]
 WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Processes; more than 1 starts a dask cluster.")]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Images at a time in each process.")]
@@ -58,7 +58,7 @@ def read_run(
             "data_manifests/my_panoramas.yaml; the README shows how to write one"
         )
     changes = list(overrides or [])
-    if fusion is not None:
+    if fusion is not None and load_config(config, changes).fusion.rule.kind != fusion:
         changes.append(f"fusion.rule={fusion}")
     if cache is not None:
         changes.append(f"cache={json.dumps(cache)}")

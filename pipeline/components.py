@@ -33,7 +33,7 @@ class Component(Settings):
     kind: str = Field(description="Name of the component, or module:Class for one of your own.")
 
     def key_parts(self) -> dict[str, Any]:
-        parts = super().key_parts()
+        parts = {**super().key_parts(), "kind": self.kind}
         return parts if self.algorithm == 1 else {**parts, "algorithm": self.algorithm}
 
 

@@ -55,7 +55,7 @@ def read_image(path: Path, preparation: Preparation) -> np.ndarray:
             image = Image.fromarray(np.clip(values / 257 + 0.5, 0, 255).astype(np.uint8))
         rgb = image.convert("RGB")
     rgb = _prepare(rgb, path, preparation, Image.Resampling.BILINEAR)
-    return np.asarray(rgb)
+    return np.array(rgb)  # a writable copy: torch takes no other
 
 
 def read_labels(path: Path, preparation: Preparation, space: LabelSpace) -> np.ndarray:

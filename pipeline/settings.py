@@ -76,7 +76,10 @@ def short_hash(value: Any) -> str:
 
 
 def _locate(value: Path, info: ValidationInfo) -> Path:
-    path = Path(expand_variables(str(value), "setting")).expanduser()
+    try:
+        path = Path(expand_variables(str(value), "a file")).expanduser()
+    except UserError as error:
+        raise ValueError(str(error)) from None
     folders = (info.context or {}).get("folders", [Path()])
     for folder in folders:
         if (folder / path).exists():

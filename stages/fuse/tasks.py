@@ -20,7 +20,7 @@ from pipeline.tasks import CacheTask
 from pipeline.views import Window
 from stages.fuse.pooling import TINY, Pooled, pool, view_probabilities
 from stages.fuse.rules.base import FULL, FusionInput, FusionRule
-from stages.fuse.upsample import upsample
+from pipeline.upsample import upsample
 
 
 @dataclass(frozen=True)

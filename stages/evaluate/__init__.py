@@ -1,0 +1,1 @@
+"""mIoU, per-class IoU and pixel accuracy of pseudo-labels and students."""

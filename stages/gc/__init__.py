@@ -1,0 +1,1 @@
+"""Sweeps what killed runs left in the cache."""

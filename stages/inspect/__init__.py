@@ -1,0 +1,1 @@
+"""What the cache holds: artefacts, images, bytes per array."""

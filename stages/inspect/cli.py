@@ -1,0 +1,64 @@
+"""Command line of ``inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli import CacheOption, ConfigOption, ManifestOption, SetOption, say, say_json, say_table
+from pipeline.config import load_config
+from pipeline.errors import UserError
+
+
+def command(
+    manifest: ManifestOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    cache: CacheOption = None,
+    failed: Annotated[bool, typer.Option("--failed", help="List every failed panorama and its reason.")] = False,
+    settings: Annotated[bool, typer.Option("--settings", help="Print what determines each artefact.")] = False,
+) -> None:
+    """What the cache holds: artefacts, panoramas, bytes per array, failures."""
+    import json
+
+    from pipeline.progress import mebibytes
+    from pipeline.settings import read_yaml
+    from pipeline.store import Cache
+
+    url = cache or load_config(config, set_ or ()).cache
+    if manifest is not None:
+        names = [str(read_yaml(manifest).get("name", ""))]
+    elif "://" in url:
+        raise UserError("--manifest is missing; expected one for a cache that is not a local folder")
+    else:
+        folders = Path(url).iterdir() if Path(url).is_dir() else ()
+        names = sorted(folder.name for folder in folders if folder.is_dir())
+    figures: dict[str, Any] = {}
+    for name in names:
+        opened = Cache(url, name)
+        rows, failures = [], []
+        for artefact in opened.artefacts():
+            attributes = artefact.attributes()
+            summary = opened.summarise(artefact)
+            per_image = max(1, summary.images)
+            arrays = {array: round(size / per_image) for array, size in summary.bytes_by_array.items()}
+            what = artefact.path
+            rows.append([what, summary.images, summary.failed, mebibytes(summary.bytes_per_image), ""])
+            rows += [["", "", "", mebibytes(size), array] for array, size in arrays.items()]
+            figures[f"{name}/{what}"] = {
+                "images": summary.images,
+                "failed": summary.failed,
+                "bytes_per_image": round(summary.bytes_per_image),
+                "arrays": arrays,
+            }
+            failures += [[what, f.id, f.reason] for f in artefact.failed().values()]
+            if settings:
+                say(f"{what}: {json.dumps(attributes.get('settings'), ensure_ascii=False)}")
+        say_table(f"{url}/{name}", ["artefact", "panoramas", "failed", "a panorama", "array"], rows)
+        if failed:
+            say_table("failed panoramas", ["artefact", "panorama", "reason"], failures)
+    if not figures:
+        say(f"nothing is cached in {url}")
+    say_json(figures)

@@ -1,0 +1,1 @@
+"""A folder of panoramas in, label PNGs and overlays out."""

@@ -1,0 +1,1 @@
+"""Re-hashes images and cached arrays."""

@@ -1,0 +1,1 @@
+"""One panorama as a picture: image, masks, TA, ensemble, weight, student."""

@@ -1,0 +1,30 @@
+"""Command line of ``view``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import CacheOption, ConfigOption, FusionOption, ManifestOption, SetOption, read_run, say
+
+
+def command(
+    image: Annotated[str, typer.Argument(help="Id of a panorama: its path below the root, without suffix.")],
+    manifest: ManifestOption = None,
+    config: ConfigOption = None,
+    fusion: FusionOption = None,
+    set_: SetOption = None,
+    cache: CacheOption = None,
+    student: Annotated[Path | None, typer.Option("--student", help="A student's checkpoint to show as well.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="The picture to write.")] = Path("outputs/view.png"),
+) -> None:
+    """One panorama as a picture: image, SAM masks, boundary, TA, ensemble, weight and student, below each other."""
+    from stages.view.picture import draw
+
+    data, settings = read_run(manifest, config, set_, cache, fusion)
+    picture = draw(data, settings, image, student)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(out)
+    say(str(out))

@@ -1,0 +1,60 @@
+"""Draws what the cache and a student say about one panorama."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipeline.config import Config
+from pipeline.errors import ImageError, UserError
+from pipeline.images import read_image, read_labels
+from pipeline.manifests import Manifest
+from pipeline.pictures import grey, mask_picture, overlay, sheet
+from pipeline.store import Cache, ImageGroup
+from pipeline.store.groups import read_mask_sets
+from pipeline.upsample import upsample
+
+
+def draw(manifest: Manifest, config: Config, image_id: str, student: Path | None = None) -> Image.Image:
+    """A sheet of everything that is there for ``image_id``; what is not there is left out.
+
+    Raises :class:`UserError` if the manifest has no such image.
+    """
+    record = next((r for r in manifest.images if r.id == image_id), None)
+    if record is None:
+        some = ", ".join(r.id for r in manifest.images[:5])
+        raise UserError(f"{manifest.path}: has no image {image_id!r}; it has for instance {some}")
+    image = read_image(record.path, manifest.preparation)
+    size = image.shape[:2]
+    space = config.fused_space()
+    panels = [(f"image {image_id}, {size[1]} x {size[0]}", image)]
+    artefacts, cache = config.artefacts(manifest.preparation), Cache(config.cache, manifest.name)
+
+    def cached(kind: str) -> ImageGroup | None:
+        try:
+            return cache.artefact(kind, artefacts.key(kind)).read(image_id)
+        except ImageError:
+            return None
+
+    if masks := cached("masks"):
+        found = read_mask_sets(masks, 1, size)[0]
+        panels.append((f"panorama masks: {len(found)} on {len(found.planes)} planes", mask_picture(image, found)))
+        panels.append(("boundary of the window masks", grey(masks.array("boundary") * np.uint8(255))))
+    if fused := cached("fused"):
+        stitched = fused.array("stitched", ndim=3).astype(np.float32)
+        full = upsample(stitched, int(fused.attributes["output_stride"]), size[0], cyclic=True)
+        signals = fused.attributes.get("signals", {})
+        panels.append((f"TA, stitched (L_CC {signals.get('l_cc')})", overlay(image, full.argmax(axis=0).astype(np.uint8), space)))
+        panels.append((f"ensemble, rule {config.fusion.rule.kind}", overlay(image, fused.array("label"), space)))
+        panels.append((f"weight map (mean {signals.get('weight')})", grey(fused.array("weight"))))
+    if student is not None:
+        from pipeline.student import load_student
+
+        loaded = load_student(student)
+        panels.append((f"student {student.name}", overlay(image, loaded(image), loaded.space)))
+    if record.label_path is not None:
+        truth = read_labels(record.label_path, manifest.preparation, manifest.label_space)
+        panels.append(("ground truth", overlay(image, truth, manifest.label_space)))
+    return sheet(panels, space)

@@ -1,0 +1,40 @@
+"""Small real models for tests, named in settings as ``tests.models:name``."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+
+def tiny_teacher(classes: int = 19, stride: int = 4, seed: int = 0) -> torch.nn.Module:
+    """A real convolutional TA with fixed random weights and the given output stride."""
+    generator = torch.Generator().manual_seed(seed)
+    layer = torch.nn.Conv2d(3, classes, kernel_size=stride, stride=stride)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * 0.5)
+        layer.bias.zero_()
+    return layer
+
+
+def nan_teacher() -> torch.nn.Module:
+    """A TA whose logits are NaN on bright images (mean above 0 after normalisation)."""
+
+    class Nan(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = tiny_teacher()
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits = self.layer(images)
+            return torch.where(images.mean() > 1.0, torch.full_like(logits, float("nan")), logits)
+
+    return Nan()
+
+
+def street(height: int = 64, width: int = 256, seed: int = 0) -> np.ndarray:
+    """A random picture of coloured blocks, RGB uint8 ``(height, width, 3)``, cyclic in x."""
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
+    image = np.repeat(np.repeat(blocks, 16, axis=0), 16, axis=1)
+    noise = rng.integers(-12, 13, image.shape)
+    return np.clip(np.roll(image, 5, axis=1) + noise, 0, 255).astype(np.uint8)

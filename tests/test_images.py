@@ -1,0 +1,90 @@
+"""Image files: odd ones are read, broken ones are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.errors import ImageError
+from pipeline.images import Preparation, read_image, read_labels
+from pipeline.labels import load_label_space
+from tests.models import street
+
+PLAIN = Preparation()
+SPACE = load_label_space("cityscapes19")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "1", "CMYK", "LA"])
+def test_every_usual_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    Image.fromarray(street()).convert(mode).save(path)
+    image = read_image(path, PLAIN)
+    assert (image.shape, image.dtype) == ((64, 256, 3), np.uint8)
+    if mode in ("RGB", "RGBA"):
+        np.testing.assert_array_equal(image, street())
+    assert image.std() > 20
+
+
+def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
+    grey = street()[..., 0]
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", PLAIN)[..., 1], grey)
+
+
+def test_crop_and_size(tmp_path: Path) -> None:
+    Image.fromarray(street()).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", Preparation(crop_rows=(16, 48))), street()[16:48])
+    assert read_image(tmp_path / "a.png", Preparation(crop_rows=(16, 48), size=(20, 100))).shape == (20, 100, 3)
+    with pytest.raises(ImageError, match=r"has 64 rows, expected at least 65 for crop_rows \[0, 65\]"):
+        read_image(tmp_path / "a.png", Preparation(crop_rows=(0, 65)))
+
+
+def test_broken_files_are_named(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.jpg"
+    Image.fromarray(street()).save(whole)
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    empty, text = tmp_path / "empty.png", tmp_path / "text.png"
+    empty.write_bytes(b"")
+    text.write_text("not an image")
+    Image.fromarray(street()[:4, :4]).save(tmp_path / "tiny.png")
+    for name, message in [
+        ("cut.jpg", "cannot be decoded"),
+        ("empty.png", r"is empty \(0 bytes\)"),
+        ("text.png", "is not an image"),
+        ("none.png", "no such file"),
+        ("tiny.png", "is 4 x 4"),
+    ]:
+        with pytest.raises(ImageError, match=message) as error:
+            read_image(tmp_path / name, PLAIN)
+        assert name in str(error.value)
+
+
+def test_an_absurd_size_is_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.images.MAX_PIXELS", 100)
+    Image.fromarray(street()).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match="is 256 x 64 pixels, expected at most 100"):
+        read_image(tmp_path / "a.png", PLAIN)
+
+
+def test_labels_follow_their_image(tmp_path: Path) -> None:
+    labels = (np.arange(64 * 256).reshape(64, 256) // 1000).astype(np.uint8)
+    labels[0, 0] = 255
+    Image.fromarray(labels).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.png", PLAIN, SPACE), labels)
+    half = read_labels(tmp_path / "a.png", Preparation(size=(32, 128)), SPACE)
+    assert set(np.unique(half)) <= set(np.unique(labels))
+
+
+def test_labels_outside_the_space_are_refused(tmp_path: Path) -> None:
+    labels = np.zeros((64, 64), np.uint8)
+    labels[3, 3] = 19
+    Image.fromarray(labels).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=r"label value 19, expected 0..18 or 255 \(cityscapes19\)"):
+        read_labels(tmp_path / "a.png", PLAIN, SPACE)
+    Image.fromarray(street()).save(tmp_path / "b.png")
+    with pytest.raises(ImageError, match="mode RGB, expected a label map"):
+        read_labels(tmp_path / "b.png", PLAIN, SPACE)

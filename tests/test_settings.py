@@ -1,0 +1,191 @@
+"""Settings: stable keys, clear errors, overrides."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import Field
+
+from pipeline.components import known_kinds
+from pipeline.config import Config, load_config
+from pipeline.errors import UserError
+from pipeline.images import Preparation
+from pipeline.settings import NOT_IN_KEY, Settings, apply_overrides, short_hash
+from tests.conftest import Project, write_yaml
+
+GOLDEN = Path(__file__).parent / "golden"
+TEACHER = {"model": {"kind": "module", "builder": "tests.models:tiny_teacher"}}
+
+
+def keys(config: Config, preparation: Preparation = Preparation()) -> dict[str, str]:
+    artefacts = config.artefacts(preparation)
+    return {kind: artefacts.key(kind) for kind in ("sam", "masks", "teacher", "fused")}
+
+
+def test_golden_keys() -> None:
+    """A new setting with its default must leave the keys of existing caches as they are."""
+    config = Config.model_validate({"teacher": TEACHER})
+    assert keys(config) == json.loads((GOLDEN / "keys.json").read_text())
+
+
+def test_golden_defaults() -> None:
+    """Fields at their default are not hashed, so a default may only change with a higher ALGORITHM (and this file)."""
+    config = Config.model_validate({"teacher": TEACHER, "sam": {"generator": {"kind": "sam", "random_weights": True}}})
+    assert json.loads(config.model_dump_json(exclude={"train", "cache"})) == json.loads(
+        (GOLDEN / "defaults.json").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "changed"),
+    [
+        ("sam.generator={kind: felzenszwalb, scale: 50}", {"sam", "masks", "fused"}),
+        ("sam.views.stride=128", {"sam", "masks", "fused"}),
+        ("masks.filter.min_area=9", {"masks", "fused"}),
+        ("masks.lift.agreement=0.9", {"masks", "fused"}),
+        ("teacher.views.width=1024", {"teacher", "fused"}),
+        ("teacher.model.precision=bfloat16", {"teacher", "fused"}),
+        ("fusion.rule={kind: paper, theta: 0.5}", {"fused"}),
+        ("fusion.pooling.mode=log", {"fused"}),
+        ("fusion.label_space=densepass13", {"fused"}),
+        ("teacher.model.batch_size=1", set()),
+        ("device=cpu", set()),
+        ("cache=elsewhere", set()),
+        ("train.seed=5", set()),
+        ("fusion.rule={kind: paper, theta: 0.7}", set()),
+    ],
+)
+def test_a_key_changes_with_what_determines_the_result_and_nothing_else(change: str, changed: set[str]) -> None:
+    base = {"teacher": TEACHER}
+    before = keys(Config.model_validate(base))
+    after = keys(Config.model_validate(apply_overrides(base, [change])))
+    assert {kind for kind in before if before[kind] != after[kind]} == changed
+
+
+def test_the_rule_ta_does_not_depend_on_masks() -> None:
+    base = {"teacher": TEACHER, "fusion": {"rule": "ta"}}
+    before = keys(Config.model_validate(base))
+    after = keys(Config.model_validate(apply_overrides(base, ["sam.generator={kind: felzenszwalb, scale: 50}"])))
+    assert before["sam"] != after["sam"]
+    assert before["fused"] == after["fused"]
+
+
+def test_every_rule_has_a_key_of_its_own() -> None:
+    rules = [*known_kinds("rule"), "tests.rules:Extra"]
+    found = {keys(Config.model_validate({"teacher": TEACHER, "fusion": {"rule": rule}}))["fused"] for rule in rules}
+    assert len(found) == len(rules)
+
+
+def test_preparation_is_part_of_the_keys_of_stage_one() -> None:
+    config = Config.model_validate({"teacher": TEACHER})
+    assert all(
+        keys(config)[kind] != keys(config, Preparation(size=(200, 1024)))[kind] for kind in ("sam", "teacher", "fused")
+    )
+
+
+def test_files_count_by_content(tmp_path: Path) -> None:
+    class WithFile(Settings):
+        weights: Path
+
+    a, b = tmp_path / "a.pth", tmp_path / "b.pth"
+    a.write_bytes(b"same")
+    b.write_bytes(b"same")
+    same = short_hash(WithFile(weights=a).key_parts()) == short_hash(WithFile(weights=b).key_parts())
+    b.write_bytes(b"other")
+    other = short_hash(WithFile(weights=a).key_parts()) == short_hash(WithFile(weights=b).key_parts())
+    assert (same, other) == (True, False)
+
+
+def test_python_configs_count_by_code_and_bases_not_by_layout(tmp_path: Path) -> None:
+    class WithConfig(Settings):
+        config: Path
+
+    base, top = tmp_path / "base.py", tmp_path / "top.py"
+
+    def key() -> str:
+        return short_hash(WithConfig(config=top).key_parts())
+
+    base.write_text("channels = 8\n")
+    top.write_text("_base_ = 'base.py'\nmodel = dict(type='A')\n")
+    before = key()
+    top.write_text("# a comment\n_base_ = 'base.py'\n\nmodel = dict(\n    type='A')\n")
+    assert key() == before
+    base.write_text("channels = 16\n")
+    assert key() != before
+    base.write_text("_base_ = 'top.py'\n")
+    with pytest.raises(UserError, match="leads back"):
+        key()
+
+
+def test_not_in_key_and_defaults() -> None:
+    class Some(Settings):
+        a: int = 1
+        b: int = Field(2, json_schema_extra=NOT_IN_KEY)
+
+    assert Some().key_parts() == {}
+    assert Some(b=5).key_parts() == {}
+    assert Some(a=3).key_parts() == {"a": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tecaher: {}", "tecaher: unknown key; expected one of: .*teacher"),
+        ("sam: {views: {widht: 5}}", "sam.views.widht: unknown key; expected one of: kind, stride, width"),
+        ("sam: {views: {width: wide}}", "sam.views.width: found 'wide'"),
+        ("fusion: {rule: {kind: paper, theta: 2}}", "fusion.rule.theta: found 2"),
+        ("fusion: {rule: vote}", "rule kind 'vote' is not known; expected one of paper, ssa, ta"),
+        ("fusion: {rule: 'os:path'}", "expected a subclass"),
+        ("sam: {generator: 'nowhere:Generator'}", "cannot be imported"),
+        ("sam: {generator: {kind: felzenszwalb, scael: 3}}", "scael"),
+        ("- 1", "expected a mapping"),
+        ("a: [", "not valid YAML"),
+        ("cache: !!python/object/apply:os.system ['true']", "not valid YAML"),
+    ],
+)
+def test_a_wrong_config_is_refused_in_a_sentence(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        load_config(path)
+    assert str(path) in str(error.value)
+
+
+def test_all_problems_come_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    write_yaml(path, {"sam": {"views": {"width": 0}}, "nothing": 1, "teacher": {"views": {"stride": -1}}})
+    with pytest.raises(UserError, match="3 problems"):
+        load_config(path)
+
+
+def test_overrides() -> None:
+    data = {"a": {"b": 1}}
+    assert apply_overrides(data, ["a.b=2", "a.c=[1, x]", "d=null"]) == {"a": {"b": 2, "c": [1, "x"]}, "d": None}
+    assert data == {"a": {"b": 1}}
+    for wrong, message in [("a.b", "section.key=value"), ("a.b.c=1", "expected a section"), ("a=[", "not valid YAML")]:
+        with pytest.raises(UserError, match=message):
+            apply_overrides(data, [wrong])
+
+
+def test_files_are_relative_to_the_yaml_file(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = project.folder / "weights.pth"
+    weights.write_bytes(b"x")
+    settings = yaml.safe_load(project.config_path.read_text())
+    settings["teacher"]["model"]["checkpoint"] = "weights.pth"
+    write_yaml(project.config_path, settings)
+    assert project.config().teacher.model.checkpoint == weights
+    settings["teacher"]["model"]["checkpoint"] = "${MY_WEIGHTS}"
+    write_yaml(project.config_path, settings)
+    with pytest.raises(UserError, match=r"teacher.model.checkpoint: .* MY_WEIGHTS is not set"):
+        project.config()
+    monkeypatch.setenv("MY_WEIGHTS", str(weights))
+    assert project.config().teacher.model.checkpoint == weights
+
+
+def test_a_missing_checkpoint_is_told_when_a_key_needs_it(project: Project) -> None:
+    config = project.config("teacher.model.checkpoint=nowhere.pth")
+    with pytest.raises(UserError, match="nowhere.pth: no such file"):
+        config.artefacts(Preparation()).key("teacher")

@@ -1,0 +1,218 @@
+"""The cache: what is committed is whole, what is not committed does not exist."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import ImageError, UserError
+from pipeline.store import Artefact, Cache, Marker, Source
+from pipeline.store.freshness import made_from_file, read_source
+from pipeline.store.marker import decode_id, encode_id
+from pipeline.store.storage import RemoteStorage
+
+ARRAYS = {
+    "zeros": np.zeros((3, 8, 8), np.uint8),
+    "logits": np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float16),
+    "none": np.zeros((0, 4, 4), np.uint16),
+}
+
+
+@pytest.fixture(params=["local", "memory"])
+def artefact(request: pytest.FixtureRequest, tmp_path: Path) -> Artefact:
+    url = str(tmp_path / "cache") if request.param == "local" else f"memory://{tmp_path.name}"
+    artefact = Cache(url, "toy").artefact("teacher", "k1")
+    artefact.create({"a": 1}, {})
+    return artefact
+
+
+def write(artefact: Artefact, image_id: str = "a", arrays: dict[str, np.ndarray] = ARRAYS, **more: object) -> None:
+    with artefact.write(image_id, **more) as attempt:  # type: ignore[arg-type]
+        attempt.attributes["size"] = [8, 8]
+        for name, values in arrays.items():
+            attempt.array(name, values, chunks=(1, *values.shape[1:]))
+
+
+def test_what_is_written_is_read(artefact: Artefact) -> None:
+    write(artefact, inputs={"sam": "x"}, source=Source(1, 2, "3"))
+    group = artefact.read("a")
+    assert group.names() == sorted(ARRAYS)
+    for name, values in ARRAYS.items():
+        np.testing.assert_array_equal(group.array(name), values)
+        assert group.array(name).dtype == values.dtype
+    assert group.attributes == {"size": [8, 8]}
+    assert (group.marker.source, group.marker.inputs) == (Source(1, 2, "3"), {"sam": "x"})
+    assert set(artefact.done()) == {"a"}
+    artefact.verify(group.marker)
+
+
+def test_all_zero_chunks_are_files(artefact: Artefact) -> None:
+    """A chunk that is not there must be a loss, never class 0."""
+    write(artefact)
+    marker = artefact.done()["a"]
+    assert {name for name in marker.files if name.startswith("zeros/c/")} == {f"zeros/c/{k}/0/0" for k in range(3)}
+
+
+def test_a_lost_chunk_is_noticed_on_reading(artefact: Artefact) -> None:
+    write(artefact)
+    marker = artefact.done()["a"]
+    artefact.storage.delete(f"{artefact.attempt_path(marker)}/zeros/c/1/0/0")
+    with pytest.raises(ImageError, match="zeros/c/1/0/0 is missing"):
+        artefact.read("a")
+
+
+def test_a_changed_byte_is_noticed_by_verify(artefact: Artefact) -> None:
+    write(artefact)
+    marker = artefact.done()["a"]
+    name = f"{artefact.attempt_path(marker)}/logits/c/0/0/0/0"
+    data = bytearray(artefact.storage.read(name))
+    data[-1] ^= 1
+    artefact.storage.replace(name, bytes(data))
+    artefact.read("a")
+    with pytest.raises(ImageError, match="does not have the content"):
+        artefact.verify(marker)
+
+
+def test_a_failed_attempt_leaves_nothing(artefact: Artefact) -> None:
+    with pytest.raises(RuntimeError), artefact.write("a") as attempt:
+        attempt.array("x", np.ones(3))
+        raise RuntimeError
+    assert artefact.done() == {}
+    assert not artefact.storage.sizes(f"{artefact.path}/images")
+    with pytest.raises(ImageError, match="a: is not in teacher/k1"):
+        artefact.read("a")
+
+
+def test_what_a_killed_writer_left_is_swept_and_nothing_else(artefact: Artefact, tmp_path: Path) -> None:
+    write(artefact)
+    cache = Cache(artefact.storage.url.rsplit("/", 1)[0], "toy")
+    attempt = artefact.write("b")
+    attempt.__enter__().array("x", np.ones(3))  # never leaves the block, as after kill -9
+    assert set(artefact.done()) == {"a"}
+    assert cache.orphans(3600) == []
+    (orphan,) = cache.orphans(0)
+    assert "/images/b/" in orphan
+    cache.sweep([orphan])
+    assert cache.orphans(0) == []
+    artefact.verify(artefact.done()["a"])
+
+
+def test_the_same_image_twice_keeps_one_attempt(artefact: Artefact) -> None:
+    write(artefact)
+    first = artefact.done()["a"]
+    write(artefact)
+    assert artefact.done()["a"] == first
+    assert len(artefact.storage.folders(f"{artefact.path}/images/a")) == 1
+
+
+def test_new_content_takes_over_and_the_old_stays_readable(artefact: Artefact) -> None:
+    write(artefact)
+    old = artefact.read("a")
+    write(artefact, arrays={"zeros": np.ones((1, 2), np.uint8)})
+    np.testing.assert_array_equal(artefact.read("a").array("zeros"), [[1, 1]])
+    np.testing.assert_array_equal(old.array("zeros"), ARRAYS["zeros"])
+    assert old.marker.content != artefact.done()["a"].content
+
+
+def test_equal_bytes_have_equal_content(artefact: Artefact) -> None:
+    write(artefact, "a")
+    write(artefact, "b")
+    done = artefact.done()
+    assert done["a"].content == done["b"].content
+    assert done["a"].attempt != done["b"].attempt
+
+
+def test_failures_are_kept_until_the_image_is_done(artefact: Artefact) -> None:
+    artefact.record_failure("a", "file is truncated")
+    assert artefact.failed()["a"].reason == "file is truncated"
+    write(artefact)
+    assert artefact.failed() == {}
+    artefact.record_failure("a", "file is gone")
+    assert artefact.done() == {}
+
+
+def test_another_format_version_is_refused(artefact: Artefact) -> None:
+    path = f"{artefact.path}/zarr.json"
+    document = json.loads(artefact.storage.read(path))
+    document["attributes"]["format"] = 2
+    artefact.storage.replace(path, json.dumps(document).encode())
+    for call in (artefact.attributes, lambda: artefact.create({}, {})):
+        with pytest.raises(UserError, match=r"zarr.json: attribute 'format' is 2, expected 1"):
+            call()
+
+
+def test_a_broken_marker_is_named(artefact: Artefact) -> None:
+    for text in ("{", '{"id": "a", "attempt": "../../x"}', "[]"):
+        artefact.storage.replace(f"{artefact.path}/done/a.json", text.encode())
+        with pytest.raises(UserError, match=r"done/a\.json: is not a valid marker"):
+            artefact.done()
+
+
+def test_plain_zarr_reads_an_attempt(tmp_path: Path) -> None:
+    import zarr
+
+    artefact = Cache(str(tmp_path), "toy").artefact("teacher", "k")
+    artefact.create({}, {})
+    write(artefact, "a/b")
+    marker = artefact.done()["a/b"]
+    root = zarr.open_group(tmp_path / "toy" / "teacher" / "k", mode="r")
+    assert root.attrs["kind"] == "teacher"
+    np.testing.assert_array_equal(root[f"images/a%2Fb/{marker.attempt}/logits"][...], ARRAYS["logits"])
+
+
+def test_summary_counts_bytes_by_array(artefact: Artefact) -> None:
+    write(artefact, "a")
+    write(artefact, "b")
+    summary = Cache(artefact.storage.url.rsplit("/", 1)[0], "toy").summarise(artefact)
+    assert (summary.images, summary.failed) == (2, 0)
+    assert set(summary.bytes_by_array) == {*ARRAYS, "(group)"}
+    on_disk = sum(artefact.storage.sizes(f"{artefact.path}/images").values())
+    assert sum(summary.bytes_by_array.values()) == on_disk
+
+
+@given(st.text(min_size=1, max_size=200).filter(lambda s: s.isprintable()))
+def test_any_id_becomes_one_safe_file_name(image_id: str) -> None:
+    name = encode_id(image_id)
+    assert "/" not in name
+    assert not name.startswith(".")
+    assert len(name.encode()) <= 200
+    assert decode_id(name) in (image_id, None)
+
+
+def test_ids_never_clash() -> None:
+    ids = ["a/b", "a%2Fb", "a~b", "a b", "Ä", "..", ".a", "x" * 300, "x" * 299 + "y", "ä" * 200]
+    assert len({encode_id(i) for i in ids}) == len(ids)
+
+
+def test_a_replaced_file_is_noticed_and_a_touched_one_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"1234")
+    marker = Marker("a", "t", read_source(path))
+    assert made_from_file(marker, path)
+    path.touch()
+    assert made_from_file(marker, path)
+    path.write_bytes(b"1235")
+    import os
+
+    stat = path.stat()
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1_000_000))
+    assert not made_from_file(marker, path)
+    path.write_bytes(b"12345")
+    assert not made_from_file(marker, path)
+    assert not made_from_file(None, path)
+
+
+def test_an_unwritable_cache_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written .*; expected a writable folder"):
+        Cache(str(tmp_path / "file"), "toy").storage.check_writable()
+
+
+def test_unknown_urls_are_told() -> None:
+    with pytest.raises(UserError, match="nosuch://x"):
+        RemoteStorage("nosuch://x")
