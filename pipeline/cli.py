@@ -25,18 +25,22 @@ from pipeline.manifests import Manifest, load_manifest
 SOME_IMAGES_FAILED = 3
 
 ManifestOption = Annotated[
-    Path | None, typer.Option("--manifest", help="Data manifest (YAML); see data_manifests/.", envvar="MANIFEST")
+    Path | None,
+    typer.Option("--manifest", help="Data manifest (YAML); see data_manifests/.", envvar="MANIFEST"),
 ]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings (YAML); see configs/.", envvar="CONFIG")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Override one setting, e.g. teacher.views.stride=128. Repeatable.")
+    list[str] | None,
+    typer.Option("--set", help="Override one setting, e.g. teacher.views.stride=128. Repeatable."),
 ]
 CacheOption = Annotated[str | None, typer.Option("--cache", help="Cache folder or URL instead of the config's.")]
 SplitOption = Annotated[
-    list[str] | None, typer.Option("--split", help="Only this split of the manifest. Repeatable. Default: all.")
+    list[str] | None,
+    typer.Option("--split", help="Only this split of the manifest. Repeatable. Default: all."),
 ]
 FusionOption = Annotated[
-    str | None, typer.Option("--fusion", help="Fusion rule: paper, ssa or ta; options as the config or --set fusion.rule.* say.")
+    str | None,
+    typer.Option("--fusion", help="Fusion rule: paper, ssa or ta; options as the config or --set fusion.rule.* say."),
 ]
 WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Processes; more than 1 starts a dask cluster.")]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Images at a time in each process.")]
@@ -57,13 +61,20 @@ def read_run(
             "--manifest is missing (MANIFEST=... for make): expected a data manifest such as "
             "data_manifests/my_panoramas.yaml; the README shows how to write one"
         )
+    settings = load_config(config, run_overrides(config, overrides, cache, fusion))
+    return load_manifest(manifest), settings
+
+
+def run_overrides(
+    config: Path | None, overrides: list[str] | None, cache: str | None, fusion: str | None = None
+) -> list[str]:
+    """The command line's changes to the settings, as ``a.b=value`` texts."""
     changes = list(overrides or [])
     if fusion is not None and load_config(config, changes).fusion.rule.kind != fusion:
         changes.append(f"fusion.rule={fusion}")
     if cache is not None:
         changes.append(f"cache={json.dumps(cache)}")
-    settings = load_config(config, changes)
-    return load_manifest(manifest), settings
+    return changes
 
 
 def execution(workers: int, threads: int, scheduler: str | None, shard: str | None) -> Execution:

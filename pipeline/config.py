@@ -66,7 +66,10 @@ class LiftSettings(Settings):
     """How window masks become panorama masks (METHOD 2, ours)."""
 
     agreement: float = Field(
-        0.6, gt=0, le=1, description="IoU on the shared pixels from which two masks of neighbouring views are one."
+        0.6,
+        gt=0,
+        le=1,
+        description="IoU on the shared pixels from which two masks of neighbouring views are one.",
     )
 
 
@@ -103,9 +106,7 @@ class FusionSettings(Settings):
     """Artefact ``fused``: the ensemble."""
 
     artefact: str | None = _ARTEFACT
-    rule: Rule = Field(
-        default_factory=lambda: default_component("rule", "paper"), description="The fusion rule."
-    )
+    rule: Rule = Field(default_factory=lambda: default_component("rule", "paper"), description="The fusion rule.")
     pooling: PoolingSettings = PoolingSettings()
     label_space: str | None = Field(
         None,
@@ -117,16 +118,22 @@ class FusionSettings(Settings):
 class TrainSettings(Settings):
     """The student and its training."""
 
-    student: SettingsFile = Field(
-        Path(__file__).parent.parent / "mmseg_configs" / "students" / "goodsam_m.py",
-        description="An mmsegmentation config.",
+    student: str = Field(
+        "goodsam_m", description="A config in mmseg_configs/students by name, or any mmsegmentation config by path."
     )
     split: str = Field("train", description="Split of the manifest to train on.")
     iterations: int | None = Field(None, ge=1, description="Optimiser steps; null takes the student config's.")
     batch_size: int = Field(2, ge=1, description="Images a step and process.")
-    workers: int = Field(2, ge=0, description="Loader processes.")
-    seed: int = Field(0, ge=0, description="Seed of the run.")
+    seed: int = Field(0, ge=0, description="Seed of weights, order and augmentation.")
+    schedule: str | None = Field(
+        None, description="schedule_gpu, schedule_demo or a config, instead of the student config's schedule."
+    )
     load_from: SettingsFile | None = Field(None, description="Weights to start from.")
+    pretrained_backbone: SettingsFile | None = Field(None, description="Weights of the backbone alone.")
+    overrides: dict[str, Any] = Field(
+        default_factory=dict, description="Changes to the mmsegmentation config, e.g. {model.mka.boundary: 0}."
+    )
+    workers: int = Field(2, ge=0, json_schema_extra=NOT_IN_KEY, description="Loader processes.")
 
 
 class Config(Settings):

@@ -27,6 +27,9 @@ from pipeline.progress import Progress, SilentProgress
 #: Images in flight for each worker: one that runs and one that waits.
 IN_FLIGHT_PER_WORKER = 2
 
+#: How long an existing scheduler may take to answer.
+CONNECT_SECONDS = 20
+
 
 class ImageTask(ABC):
     """Work on single images. Instances are small, picklable settings."""
@@ -94,11 +97,15 @@ def _process(task_bytes: bytes, record: ImageRecord) -> Outcome:
         work = _opened[token]
     try:
         summary = work(record)
+    except UserError:
+        raise
     except ImageError as error:
         reason = str(error)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise UserError(f"{image_id}: the cache cannot be written ({error.strerror}); nothing finished is lost") from None
+            raise UserError(
+                f"{image_id}: the cache cannot be written ({error.strerror}); nothing finished is lost"
+            ) from None
         reason = f"{type(error).__name__}: {error}"
     except Exception as error:  # a defect in one image must not end the run; the trace tells where it came from
         reason = f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-3)}"
@@ -134,9 +141,7 @@ def run_images(
     return outcomes
 
 
-def _bounded(
-    pool: Executor, in_flight: int, task_bytes: bytes, records: Sequence[ImageRecord]
-) -> Iterator[Outcome]:
+def _bounded(pool: Executor, in_flight: int, task_bytes: bytes, records: Sequence[ImageRecord]) -> Iterator[Outcome]:
     waiting = iter(records)
     running: dict[Future[Outcome], str] = {}
     while True:
@@ -186,12 +191,8 @@ def _pool(execution: Execution) -> Iterator[tuple[Executor, int]]:
         with ThreadPoolExecutor(execution.threads) as pool:
             yield pool, execution.threads
         return
-    with _client(execution) as client:
-        executor = client.get_executor(pure=False)
-        try:
-            yield executor, max(1, sum(client.nthreads().values()))
-        finally:
-            executor.shutdown(wait=False, cancel_futures=True)
+    with _client(execution) as client, client.get_executor(pure=False) as executor:
+        yield executor, max(1, sum(client.nthreads().values()))
 
 
 @contextmanager
@@ -200,7 +201,7 @@ def _client(execution: Execution) -> Iterator[Any]:
 
     if execution.scheduler is not None:
         try:
-            client = Client(execution.scheduler, timeout=20)
+            client = Client(execution.scheduler, timeout=CONNECT_SECONDS)
         except (OSError, ValueError) as error:
             raise UserError(f"--scheduler {execution.scheduler}: no dask scheduler answers there ({error})") from None
         with client:
@@ -211,7 +212,7 @@ def _client(execution: Execution) -> Iterator[Any]:
             n_workers=execution.workers,
             threads_per_worker=execution.threads,
             processes=True,
-            dashboard_address=None,
+            dashboard_address=":0",
             memory_limit=0,
             silence_logs="ERROR",
         ) as cluster,

@@ -98,9 +98,7 @@ def _open(path: Path) -> Image.Image:
     return image
 
 
-def _prepare(
-    image: Image.Image, path: Path, preparation: Preparation, resampling: Image.Resampling
-) -> Image.Image:
+def _prepare(image: Image.Image, path: Path, preparation: Preparation, resampling: Image.Resampling) -> Image.Image:
     width, height = image.size
     if preparation.crop_rows is not None:
         first, last = preparation.crop_rows
@@ -111,5 +109,7 @@ def _prepare(
         target_height, target_width = preparation.size
         image = image.resize((target_width, target_height), resampling)
     if min(image.size) < MIN_SIDE:
-        raise ImageError(f"{path}: is {image.height} x {image.width} (H x W), expected {MIN_SIDE} pixels or more a side")
+        raise ImageError(
+            f"{path}: is {image.height} x {image.width} (H x W), expected {MIN_SIDE} pixels or more a side"
+        )
     return image

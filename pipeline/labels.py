@@ -46,9 +46,7 @@ class LabelSpace(Settings):
         for source, targets in self.mappings.items():
             wrong = [t for t in targets if t != self.ignore_index and not 0 <= t < n]
             if wrong:
-                raise ValueError(
-                    f"mapping from {source} holds {wrong}; expected 0..{n - 1} or {self.ignore_index}"
-                )
+                raise ValueError(f"mapping from {source} holds {wrong}; expected 0..{n - 1} or {self.ignore_index}")
         return self
 
     @property

@@ -146,11 +146,9 @@ def from_masks(
         rows = slice(y, y + h)
         inside = mask[rows, columns]
         table["area"][k] = np.count_nonzero(inside)
-        for index, plane in enumerate(planes):
-            if not plane[rows, columns][inside].any():
-                break
-        else:
-            index = len(planes)
+        free = (p for p, plane in enumerate(planes) if not plane[rows, columns][inside].any())
+        index = next(free, len(planes))
+        if index == len(planes):
             planes.append(np.zeros((height, width), dtype=np.uint16))
         planes[index][rows, columns][inside] = k + 1
         table["plane"][k] = index

@@ -6,6 +6,7 @@ Now there are ERP windows (of any size, the whole ring included). This module mo
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,8 +88,8 @@ def make_views(settings: ViewSettings, height: int, width: int, *, align: int = 
     widest = max(b - a for a, b in zip(origins, [*origins[1:], origins[0] + width], strict=True))
     if widest > settings.width:
         raise UserError(
-            f"views: windows of width {settings.width} and stride {settings.stride} leave gaps on a panorama {width} wide "
-            f"when they begin at multiples of {align}; expected wider windows or a smaller stride"
+            f"views: windows of width {settings.width} and stride {settings.stride} leave gaps on a panorama {width} "
+            f"wide when they begin at multiples of {align}; expected wider windows or a smaller stride"
         )
     return tuple(Window(0, x0, height, settings.width) for x0 in origins)
 
@@ -112,7 +113,7 @@ def cells(views: Sequence[Window], width: int) -> tuple[Cell, ...]:
         raise ValueError("cells need views of one height")
     cuts = sorted({0, width} | {v.x0 % width for v in views} | {(v.x0 + v.width) % width for v in views})
     result = []
-    for x0, x1 in zip(cuts[:-1], cuts[1:], strict=True):
+    for x0, x1 in itertools.pairwise(cuts):
         members = []
         for index, view in enumerate(views):
             offset = (x0 - view.x0) % width

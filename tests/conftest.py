@@ -93,8 +93,16 @@ def project(make_project: Callable[..., Project]) -> Project:
 
 #: Where the published data sets keep an image and its label, and the variable that locates each.
 PUBLISHED_FILES = {
-    "densepass": ("DENSEPASS", ["leftImg8bit/train/1/a.png", "leftImg8bit/val/x_.png"], ["gtFine/val/x_labelTrainIds.png"]),
-    "wildpass": ("WILDPASS", ["leftImg8bit/train/1/a.jpg", "leftImg8bit/val/x.jpg"], ["gtFine/val/x_labelTrainIds.png"]),
+    "densepass": (
+        "DENSEPASS",
+        ["leftImg8bit/train/1/a.png", "leftImg8bit/val/x_.png"],
+        ["gtFine/val/x_labelTrainIds.png"],
+    ),
+    "wildpass": (
+        "WILDPASS",
+        ["leftImg8bit/train/1/a.jpg", "leftImg8bit/val/x.jpg"],
+        ["gtFine/val/x_labelTrainIds.png"],
+    ),
     "cityscapes": (
         "CITYSCAPES",
         [f"leftImg8bit/{s}/city/c_{s}_leftImg8bit.png" for s in ("train", "val")],
@@ -102,7 +110,10 @@ PUBLISHED_FILES = {
     ),
     "stanford2d3d": (
         "STANFORD2D3D",
-        [f"area_{k}/pano/rgb/camera_{k}_frame_equirectangular_domain_rgb.png" for k in ("1", "2", "3", "4", "5a", "5b", "6")],
+        [
+            f"area_{k}/pano/rgb/camera_{k}_frame_equirectangular_domain_rgb.png"
+            for k in ("1", "2", "3", "4", "5a", "5b", "6")
+        ],
         [f"area_{k}/pano/labels13/camera_{k}_frame_equirectangular_domain_labels13.png" for k in ("5a", "5b")],
     ),
     "my_panoramas": ("MY_PANORAMAS", ["any/where.jpg"], []),

@@ -274,8 +274,6 @@ def test_load_into_names_what_does_not_fit(tmp_path: Path) -> None:
 
 
 def test_import_is_cheap() -> None:
-    code = (
-        "import sys, pipeline.checkpoints; print(*(m in sys.modules for m in ('torch', 'mmengine', 'numpy')))"
-    )
+    code = "import sys, pipeline.checkpoints; print(*(m in sys.modules for m in ('torch', 'mmengine', 'numpy')))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["False", "False", "False"]

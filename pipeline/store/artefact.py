@@ -163,7 +163,9 @@ class Artefact:
         self.storage.delete(f"{self.path}/done/{encode_id(image_id)}.json")
 
     @contextmanager
-    def write(self, image_id: str, *, source: Source | None = None, inputs: Mapping[str, str] | None = None) -> Iterator[Attempt]:
+    def write(
+        self, image_id: str, *, source: Source | None = None, inputs: Mapping[str, str] | None = None
+    ) -> Iterator[Attempt]:
         """A new attempt at an image; it is committed when the block ends, and removed if the block raises."""
         attempt = Attempt(self, image_id)
         try:
@@ -209,12 +211,15 @@ class Attempt:
         import zarr
 
         return zarr.create_group(
-            store=self._storage.zarr_store(self.path), zarr_format=3, attributes=self.attributes, overwrite=False
+            store=self._storage.zarr_store(self.path),
+            zarr_format=3,
+            attributes=self.attributes,
+            overwrite=False,
         )
 
     def array(self, name: str, values: np.ndarray, *, chunks: tuple[int, ...] | None = None) -> None:
         """Writes a whole array. Attributes of the group must be set before the first array."""
-        import zarr
+        from zarr.codecs import BloscCodec
 
         shape = tuple(max(1, n) for n in values.shape)
         chunks = shape if chunks is None else tuple(min(max(1, c), n) for c, n in zip(chunks, shape, strict=True))
@@ -223,7 +228,7 @@ class Attempt:
             shape=values.shape,
             dtype=values.dtype,
             chunks=chunks,
-            compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"),
+            compressors=BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"),
             fill_value=0,
             config={"write_empty_chunks": True},
         )
@@ -271,7 +276,15 @@ def _versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     result = {}
-    for package in ("goodsam-offline", "numpy", "zarr", "torch", "segment-anything", "onedl-mmsegmentation", "scikit-image"):
+    for package in (
+        "goodsam-offline",
+        "numpy",
+        "zarr",
+        "torch",
+        "segment-anything",
+        "onedl-mmsegmentation",
+        "scikit-image",
+    ):
         try:
             result[package] = version(package)
         except PackageNotFoundError:

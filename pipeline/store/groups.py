@@ -33,7 +33,7 @@ def views_from_attributes(group: ImageGroup) -> tuple[tuple[Window, ...], tuple[
             f"views [[y0, x0, height, width], ...]"
         ) from None
     for view in views:
-        if not (0 <= view.y0 and view.y0 + view.height <= height and 0 < view.width <= width and 0 <= view.x0 < width):
+        if not (view.y0 >= 0 and view.y0 + view.height <= height and 0 < view.width <= width and 0 <= view.x0 < width):
             raise ImageError(f"{group.marker.id}: {group.artefact.path}: view {view} does not fit {height} x {width}")
     return views, (height, width)
 
@@ -47,7 +47,9 @@ def write_mask_sets(attempt: Attempt, sets: Sequence[MaskSet]) -> None:
     planes = np.concatenate([s.planes for s in sets])
     plane_view = np.concatenate([np.full(len(s.planes), view, np.uint16) for view, s in enumerate(sets)])
     rows = [
-        np.column_stack([np.full(len(s), float(view)), *(s.table[name].astype(np.float64) for name in TABLE.names or ())])
+        np.column_stack(
+            [np.full(len(s), float(view)), *(s.table[name].astype(np.float64) for name in TABLE.names or ())]
+        )
         for view, s in enumerate(sets)
     ]
     attempt.array("planes", planes, chunks=(1, *planes.shape[1:]))
@@ -65,7 +67,9 @@ def read_mask_sets(group: ImageGroup, count: int, shape: tuple[int, int]) -> lis
     planes, plane_view = group.array("planes", ndim=3), group.array("plane_view", ndim=1)
     stored, columns = group.array("table", ndim=2), list(group.attributes.get("columns", ()))
     if planes.shape[1:] != shape or planes.dtype != np.uint16 or len(plane_view) != len(planes):
-        raise ImageError(f"{where}: planes are {planes.dtype} {planes.shape}, expected uint16 (P, {shape[0]}, {shape[1]})")
+        raise ImageError(
+            f"{where}: planes are {planes.dtype} {planes.shape}, expected uint16 (P, {shape[0]}, {shape[1]})"
+        )
     if not {"view", "plane"} <= set(columns) or stored.shape[1] != len(columns):
         raise ImageError(f"{where}: table is {stored.shape} with columns {columns}, expected at least view and plane")
     sets = []
@@ -73,7 +77,9 @@ def read_mask_sets(group: ImageGroup, count: int, shape: tuple[int, int]) -> lis
         rows = stored[stored[:, columns.index("view")] == view]
         own = planes[plane_view == view]
         if own.size and own.max() > len(rows):
-            raise ImageError(f"{where}: a plane of view {view} holds label {own.max()}, but its table has {len(rows)} rows")
+            raise ImageError(
+                f"{where}: a plane of view {view} holds label {own.max()}, but its table has {len(rows)} rows"
+            )
         table = np.zeros(len(rows), TABLE)
         for name in TABLE.names or ():
             if name in columns:
@@ -81,10 +87,10 @@ def read_mask_sets(group: ImageGroup, count: int, shape: tuple[int, int]) -> lis
                 table[name] = values if TABLE[name].kind == "f" else np.nan_to_num(values)
             elif TABLE[name].kind == "f":
                 table[name] = np.nan
-        if len(table) and (not len(own) or table["plane"].max() >= len(own)) and len(own):
+        if len(table) and len(own) and table["plane"].max() >= len(own):
             raise ImageError(f"{where}: a mask of view {view} is on plane {table['plane'].max()} of {len(own)}")
         if "area" not in columns and own.size:
-            counts = sum(np.bincount(p.ravel(), minlength=len(rows) + 1) for p in own)
-            table["area"] = counts[1:]
+            counts = [np.bincount(plane.ravel(), minlength=len(rows) + 1) for plane in own]
+            table["area"] = np.sum(counts, axis=0)[1:]
         sets.append(MaskSet(own, table))
     return sets

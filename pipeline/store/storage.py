@@ -180,7 +180,9 @@ class LocalStorage(Storage):
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
-            raise UserError(f"cache {self.root}: cannot be written ({error.strerror}); expected a writable folder") from None
+            raise UserError(
+                f"cache {self.root}: cannot be written ({error.strerror}); expected a writable folder"
+            ) from None
 
 
 def _sync(path: Path, folder: bool = False) -> None:

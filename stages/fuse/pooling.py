@@ -59,9 +59,7 @@ def position_weight(view: Window, panorama_width: int) -> np.ndarray:
     return (0.5 - 0.5 * np.cos(2 * np.pi * centre)).astype(np.float32)
 
 
-def pool(
-    probabilities: np.ndarray, views: Sequence[Window], panorama_width: int, settings: PoolingSettings
-) -> Pooled:
+def pool(probabilities: np.ndarray, views: Sequence[Window], panorama_width: int, settings: PoolingSettings) -> Pooled:
     """The views' ``probabilities`` ``(V, C, h, w)`` pooled on the panorama (``panorama_width`` columns).
 
     ``views`` and width are in pixels of the native grid. Weights are position x (1 - normalised entropy)^confidence,
@@ -81,9 +79,7 @@ def pool(
         q = _pooled(p, weight, settings)
         pooled[:, :, cell.x0 : cell.x1] = q
         log_p = np.log(np.maximum(p, TINY))
-        residual_sum += float(
-            (weight * (p * (log_p - np.log(np.maximum(q, TINY)))).sum(axis=1)).sum(dtype=np.float64)
-        )
+        residual_sum += float((weight * (p * (log_p - np.log(np.maximum(q, TINY)))).sum(axis=1)).sum(dtype=np.float64))
         for i in range(len(p)):
             for j in range(i + 1, len(p)):
                 divergence = (p[i] - p[j]) * (log_p[i] - log_p[j])
@@ -127,9 +123,7 @@ def owners(views: Sequence[Window], panorama_width: int) -> tuple[np.ndarray, np
     column = np.empty(panorama_width, dtype=np.int64)
     for cell in cells(views, panorama_width):
         steps = np.arange(cell.x1 - cell.x0)
-        distance = np.stack(
-            [np.abs(2 * (x + steps) + 1 - views[view].width) for view, x in reversed(cell.members)]
-        )
+        distance = np.stack([np.abs(2 * (x + steps) + 1 - views[view].width) for view, x in reversed(cell.members)])
         nearest = distance.argmin(axis=0)
         members = np.array(cell.members[::-1])
         owner[cell.x0 : cell.x1] = members[nearest, 0]

@@ -1,4 +1,4 @@
-"""Stage two on single images: reads cached arrays, calls the pure functions, writes the ensemble. The stage's only I/O."""
+"""Stage two on single images: reads cached arrays, calls the pure functions, writes the ensemble; its only I/O."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pipeline.store import ImageGroup
 from pipeline.store.groups import read_mask_sets, views_from_attributes
 from pipeline.store.upstream import open_artefacts, upstream_markers
 from pipeline.tasks import CacheTask
+from pipeline.upsample import upsample
 from pipeline.views import Window
 from stages.fuse.pooling import TINY, Pooled, pool, view_probabilities
 from stages.fuse.rules.base import FULL, FusionInput, FusionRule
-from pipeline.upsample import upsample
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,7 @@ class FuseTask(CacheTask):
         return work
 
 
-def read_logits(
-    group: ImageGroup, space: LabelSpace
-) -> tuple[tuple[Window, ...], tuple[int, int], int, np.ndarray]:
+def read_logits(group: ImageGroup, space: LabelSpace) -> tuple[tuple[Window, ...], tuple[int, int], int, np.ndarray]:
     """Views, panorama size, output stride and logits (as stored, ``(V, C, h, w)``) of one cached panorama.
 
     Raises :class:`ImageError` where the parts do not fit together or logits are not finite.

@@ -32,9 +32,7 @@ def command(
     set_: SetOption = None,
     cache: CacheOption = None,
     split: SplitOption = None,
-    only: Annotated[
-        list[str] | None, typer.Option("--only", help="Only sam, masks or teacher. Repeatable.")
-    ] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Only sam, masks or teacher. Repeatable.")] = None,
     workers: WorkersOption = 1,
     threads: ThreadsOption = 1,
     scheduler: SchedulerOption = None,
@@ -54,11 +52,10 @@ def command(
     how = execution(workers, threads, scheduler, shard)
     records = how.select(data.select(split or ()))
     say(f"{data.name}: {len(records)} panoramas from {data.root}")
-    say(f"cache: {settings.cache}/{data.name}; budget about {_budget_mib(data) * len(records):.0f} MiB{_free(settings.cache)}")
+    budget = f"{_budget_mib(data) * len(records):.0f} MiB"
+    say(f"cache: {settings.cache}/{data.name}; budget about {budget}{_free(settings.cache)}")
     with console_progress() as progress:
-        reports = precompute(
-            data, settings, splits=split or (), only=only or (), execution=how, progress=progress
-        )
+        reports = precompute(data, settings, splits=split or (), only=only or (), execution=how, progress=progress)
     say_table(
         "precompute",
         ["artefact", "panoramas", "computed", "reused", "failed"],
@@ -66,7 +63,9 @@ def command(
     )
     failed = {image_id for report in reports for image_id in report.failures}
     if failed:
-        say(f"{len(failed)} panoramas failed; `python -m pipeline inspect --failed` tells why, the next run tries again")
+        say(
+            f"{len(failed)} panoramas failed; `python -m pipeline inspect --failed` tells why, the next run tries again"
+        )
     say("next: make fuse with the same MANIFEST and CONFIG")
     say_json(
         {

@@ -20,7 +20,7 @@ def sam_boundary(sets: Sequence[MaskSet], views: Sequence[Window], size: tuple[i
     """
     boundary = np.zeros(size, dtype=bool)
     for masks, view in zip(sets, views, strict=True):
-        outline = label_boundary(masks.planes, cyclic=view.width == size[1]).any(axis=0)
+        outline = np.any(label_boundary(masks.planes, cyclic=view.width == size[1]), axis=0)
         rows = slice(view.y0, view.y0 + view.height)
         for panorama, own in cyclic_columns(view.x0, view.width, size[1]):
             boundary[rows, panorama] |= outline[:, own]
@@ -50,8 +50,10 @@ def lift(sets: Sequence[MaskSet], views: Sequence[Window], size: tuple[int, int]
         members.setdefault(root, []).append(part)
     if len(members) > MAX_MASKS:
         raise ValueError(f"found {len(members)} panorama masks, expected at most {MAX_MASKS}")
-    assembled = [_Lifted(*_scores(group_parts, sets, views, size[1]), _assemble(group_parts, sets, views, size))
-                 for group_parts in members.values()]
+    assembled = [
+        _Lifted(*_scores(group_parts, sets, views, size[1]), _assemble(group_parts, sets, views, size))
+        for group_parts in members.values()
+    ]
     assembled.sort(key=lambda m: m.order)
     return from_masks(
         [m.mask for m in assembled],
@@ -75,7 +77,7 @@ class _Lifted:
         """Largest first; ties by score, then by rows and box, none of which changes in a roll; last by column."""
         x, y, w, h = mask_box(self.mask, cyclic=True)
         score = 0.0 if np.isnan(self.predicted_iou) else self.predicted_iou
-        return (-np.count_nonzero(self.mask), -score, y, h, w, x)
+        return (-int(np.count_nonzero(self.mask)), -score, y, h, w, x)
 
 
 def _agreeing(
@@ -103,11 +105,7 @@ def _agreeing(
     union = left_area[:, None] + right_area[None, :] - shared
     iou = np.where(shared > 0, shared / np.maximum(union, 1), 0.0)
     best_right, best_left = iou.argmax(axis=1), iou.argmax(axis=0)
-    return [
-        (m, int(n))
-        for m, n in enumerate(best_right)
-        if best_left[n] == m and iou[m, n] >= agreement
-    ]
+    return [(m, int(n)) for m, n in enumerate(best_right) if best_left[n] == m and iou[m, n] >= agreement]
 
 
 def _root(group: np.ndarray, k: int) -> int:

@@ -16,9 +16,10 @@ from pipeline.store.freshness import read_source
 from pipeline.store.groups import read_mask_sets, views_from_attributes, views_to_attributes, write_mask_sets
 from pipeline.store.upstream import upstream_markers
 from pipeline.tasks import CacheTask
-from pipeline.views import ViewSettings, Window, make_views
+from pipeline.views import Window, make_views
 
 Work = Callable[[ImageRecord], dict[str, Any]]
+Infer = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class TeacherTask(CacheTask):
 
         artefact = self.artefact()
         infer = self.config.teacher.model.build(pick_device(self.config.device))  # type: ignore[union-attr]
-        check_classes(infer, self.config)
+        check_model(infer, self.config)
         settings = self.config.teacher.views
         # a view of another width than asked for (a narrow panorama) may have another stride: found for each shape once
         strides: dict[tuple[int, int], int] = {}
@@ -67,7 +68,7 @@ class TeacherTask(CacheTask):
             image = read_image(record.path, self.preparation)
             shape = image.shape[:2]
             if shape not in strides:
-                strides[shape] = output_stride(infer, settings, shape)
+                strides[shape] = output_stride(infer, make_views(settings, *shape)[0], shape[1])
             stride = strides[shape]
             views = make_views(settings, *shape, align=stride)
             logits = infer(np.stack([view.extract_image(image) for view in views]))
@@ -82,31 +83,38 @@ class TeacherTask(CacheTask):
         return work
 
 
-def output_stride(infer: Callable[[np.ndarray], np.ndarray], settings: ViewSettings, shape: tuple[int, int]) -> int:
-    """The TA's output stride on views of a panorama of ``shape``, found by one forward pass.
+def output_stride(infer: Infer, view: Window, panorama_width: int) -> int:
+    """The TA's output stride on views like ``view``, found by one forward pass.
 
-    Raises :class:`UserError` unless it divides the widths of view and panorama: pooled grids would not align.
+    Raises :class:`ImageError` unless it divides the widths of view and panorama: pooled grids would not align.
     """
-    view = make_views(settings, *shape)[0]
     _, _, height, width = infer(np.zeros((1, view.height, view.width, 3), np.uint8)).shape
     stride = round(view.width / width)
-    if width * stride != view.width or shape[1] % stride or height != -(-view.height // stride):
-        raise UserError(
+    if width * stride != view.width or panorama_width % stride or height != -(-view.height // stride):
+        raise ImageError(
             f"teacher.views: on views of {view.height} x {view.width} the TA gives {height} x {width} logits; expected "
-            f"an output stride that divides the view's width and the panorama's ({shape[1]})"
+            f"an output stride that divides the view's width and the panorama's ({panorama_width})"
         )
     return stride
 
 
-def check_classes(infer: Callable[[np.ndarray], np.ndarray], config: Config) -> None:
-    """One forward pass on a small view. Raises :class:`UserError` unless there is a logit for every class."""
-    space = config.teacher_space()
-    found = infer(np.zeros((1, 128, 128, 3), np.uint8)).shape[1]
+def check_model(infer: Infer, config: Config) -> None:
+    """One forward pass on a black view, before any work.
+
+    Raises :class:`UserError` unless there is a logit for every class, at a stride that divides the view's width.
+    """
+    space, views = config.teacher_space(), config.teacher.views
+    view = Window(0, 0, 128, views.width if views.kind == "windows" else 128)
+    found = infer(np.zeros((1, view.height, view.width, 3), np.uint8)).shape[1]
     if found != space.num_classes:
         raise UserError(
             f"teacher.label_space: {space.name} has {space.num_classes} classes, but the TA gives {found}; "
             f"expected the label space that the TA was trained in"
         )
+    try:
+        output_stride(infer, view, view.width)
+    except ImageError as error:
+        raise UserError(str(error)) from None
 
 
 @dataclass(frozen=True)

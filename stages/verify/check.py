@@ -21,9 +21,7 @@ class Problem:
     reason: str
 
 
-def check_cache(
-    cache: Cache, records: Sequence[ImageRecord], progress: Progress
-) -> tuple[list[Problem], int]:
+def check_cache(cache: Cache, records: Sequence[ImageRecord], progress: Progress) -> tuple[list[Problem], int]:
     """Every problem of the images in ``records``, and how many cached images were looked at."""
     wanted = {record.id: record for record in records}
     work = [

@@ -36,9 +36,7 @@ def command(
 
     data, settings = read_run(manifest, config, set_, cache)
     with console_progress() as progress:
-        problems, checked = check_cache(
-            Cache(settings.cache, data.name), data.select(split or ()), progress
-        )
+        problems, checked = check_cache(Cache(settings.cache, data.name), data.select(split or ()), progress)
     for problem in problems:
         say(f"{problem.artefact.path}: {problem.reason}")
         if repair:

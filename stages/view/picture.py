@@ -46,7 +46,9 @@ def draw(manifest: Manifest, config: Config, image_id: str, student: Path | None
         stitched = fused.array("stitched", ndim=3).astype(np.float32)
         full = upsample(stitched, int(fused.attributes["output_stride"]), size[0], cyclic=True)
         signals = fused.attributes.get("signals", {})
-        panels.append((f"TA, stitched (L_CC {signals.get('l_cc')})", overlay(image, full.argmax(axis=0).astype(np.uint8), space)))
+        panels.append(
+            (f"TA, stitched (L_CC {signals.get('l_cc')})", overlay(image, full.argmax(axis=0).astype(np.uint8), space))
+        )
         panels.append((f"ensemble, rule {config.fusion.rule.kind}", overlay(image, fused.array("label"), space)))
         panels.append((f"weight map (mean {signals.get('weight')})", grey(fused.array("weight"))))
     if student is not None:

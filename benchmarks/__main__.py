@@ -1,0 +1,54 @@
+"""Command line of the benchmarks: ``python -m benchmarks --only NAME``.
+
+A benchmark is a module of this package, listed in :data:`BENCHMARKS`, with a function ``run() -> dict`` that prints a
+table and returns its figures. The last line printed is one line of JSON that holds the figures of all that ran.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli import say, say_json
+from pipeline.errors import UserError
+
+#: Name and what it compares.
+BENCHMARKS = {
+    "rerun": "a finished cache of 2,000 (synthetic) images, run again",
+}
+
+
+def run_benchmarks(names: list[str]) -> dict[str, Any]:
+    """Runs the named benchmarks, all if none is named; the figures of each. Raises :class:`UserError`."""
+    if unknown := [name for name in names if name not in BENCHMARKS]:
+        raise UserError(f"--only: found {unknown[0]!r}, expected one of {', '.join(BENCHMARKS)}")
+    figures: dict[str, Any] = {}
+    for name in names or BENCHMARKS:
+        say(f"{name}: {BENCHMARKS[name]}")
+        figures |= {"benchmark": name, **importlib.import_module(f"benchmarks.{name}").run()}
+    return figures
+
+
+def command(
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help=f"One of {', '.join(BENCHMARKS)}. Repeatable. Default: all.")
+    ] = None,
+) -> None:
+    """Measures, prints a table, and ends with one line of JSON."""
+    say_json(run_benchmarks(only or []))
+
+
+def main() -> None:
+    """A :class:`UserError` becomes one sentence on stderr and exit status 2."""
+    try:
+        typer.run(command)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

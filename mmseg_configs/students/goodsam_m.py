@@ -1,0 +1,8 @@
+# GoodSAM-M: SegFormer MiT-B0, 3.7 M parameters [size: paper; backbone: ours].
+_base_ = [
+    '../_base_/segformer_mit_b0.py',
+    '../_base_/schedule_gpu.py',
+    '../_base_/default_runtime.py',
+]
+# The terms of the loss; 0 switches one off, a dict sets temperature or hard targets. See stages/train/segmentor.py.
+model = dict(type='MKASegmentor', mka=dict(whole=1.0, ensemble=1.0, confident=1.0, boundary=1.0))

@@ -1,0 +1,130 @@
+"""What a student is trained on: panoramas with their fused pseudo-labels, read from the cache one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from pipeline.config import Config, load_config
+from pipeline.errors import UserError
+from pipeline.images import read_image
+from pipeline.labels import LabelSpace
+from pipeline.manifests import ImageRecord, Manifest, load_manifest
+from pipeline.store import Artefact, Cache, ImageGroup
+from pipeline.upsample import upsample
+
+
+@dataclass(frozen=True)
+class FusedSample:
+    """The fused pseudo-label of an `H x W` panorama; with `label` alone, an ordinary labelled image."""
+
+    label: np.ndarray
+    """uint8 `(H, W)`: class, or the ignore index."""
+    stitched: np.ndarray | None = None
+    """float16 `(C, h, w)`: log-probabilities of `S̄` at the TA's output stride."""
+    gate: np.ndarray | None = None
+    """uint8 `(H, W)`: `g · 255`, the share of `onehot(label)` in the ensemble."""
+    weight: np.ndarray | None = None
+    """uint8 `(H, W)`: `M · 255`."""
+    boundary: np.ndarray | None = None
+    """uint8 `(H, W)`, 0 or 1: `B_ref`; `None` without one."""
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """Where images and their pseudo-labels come from."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The images to train on."""
+
+    def image(self, image_id: str) -> np.ndarray:
+        """uint8 `(H, W, 3)` RGB."""
+
+    def fused(self, image_id: str) -> FusedSample:
+        """The pseudo-label of the same size."""
+
+
+@dataclass(frozen=True)
+class CacheReader:
+    """A :class:`Reader` of the artefact ``fused`` that the settings name."""
+
+    manifest: Manifest
+    config: Config
+    splits: tuple[str, ...] = ()
+
+    @cached_property
+    def artefact(self) -> Artefact:
+        key = self.config.artefacts(self.manifest.preparation).key("fused")
+        return Cache(self.config.cache, self.manifest.name).artefact("fused", key)
+
+    @cached_property
+    def wanted(self) -> tuple[ImageRecord, ...]:
+        """Every image of the splits, fused or not."""
+        return self.manifest.select(self.splits)
+
+    @cached_property
+    def _records(self) -> dict[str, ImageRecord]:
+        done = self.artefact.done()
+        return {record.id: record for record in self.wanted if record.id in done}
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(self._records)
+
+    def image(self, image_id: str) -> np.ndarray:
+        return read_image(self._records[image_id].path, self.manifest.preparation)
+
+    def fused(self, image_id: str) -> FusedSample:
+        group = self.artefact.read(image_id)
+        return FusedSample(
+            label=group.array("label", ndim=2),
+            stitched=group.array("stitched", ndim=3),
+            gate=group.array("gate", ndim=2),
+            weight=group.array("weight", ndim=2),
+            boundary=group.array("boundary", ndim=2) if "boundary" in group.names() else None,
+        )
+
+
+def open_cache(
+    manifest: str, config: str | None, overrides: Sequence[str] = (), splits: Sequence[str] = ()
+) -> CacheReader:
+    """A :class:`CacheReader` from plain values, which travel to loader processes.
+
+    Raises :class:`UserError` if nothing is fused with these settings.
+    """
+    settings = load_config(Path(config) if config is not None else None, overrides)
+    reader = CacheReader(load_manifest(Path(manifest)), settings, tuple(splits))
+    reader.artefact.attributes()
+    if not reader.ids:
+        raise UserError(f"{reader.artefact}: holds none of the {len(reader.wanted)} panoramas; run fuse first")
+    return reader
+
+
+def stitched_probabilities(group: ImageGroup) -> np.ndarray:
+    """``S_TA^w`` of a fused panorama at pixels: float32 ``(C, H, W)``, sum 1."""
+    log_p = group.array("stitched", ndim=3).astype(np.float32)
+    height = int(group.attributes["image_size"][0])
+    full = upsample(log_p, int(group.attributes["output_stride"]), height, cyclic=True)
+    np.exp(full - full.max(axis=0, keepdims=True), out=full)
+    return full / full.sum(axis=0, keepdims=True)
+
+
+def ensemble_probabilities(group: ImageGroup, space: LabelSpace) -> np.ndarray:
+    """``E = (1 - g) S + g onehot(label)`` of a fused panorama at pixels: float32 ``(C, H, W)``.
+
+    Where the label is the ignore index, ``E`` is ``S``.
+    """
+    ensemble = stitched_probabilities(group)
+    label = group.array("label", ndim=2)
+    gate = group.array("gate", ndim=2).astype(np.float32) / 255
+    gate = np.where(label < space.num_classes, gate, 0)
+    ensemble *= 1 - gate
+    rows, columns = np.ogrid[: label.shape[0], : label.shape[1]]
+    ensemble[np.minimum(label, space.num_classes - 1), rows, columns] += gate
+    return ensemble

@@ -1,0 +1,71 @@
+"""Command line of ``evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import (
+    SOME_IMAGES_FAILED,
+    CacheOption,
+    ConfigOption,
+    FusionOption,
+    ManifestOption,
+    SetOption,
+    SplitOption,
+    read_run,
+    say,
+    say_json,
+    say_table,
+)
+
+
+def command(
+    manifest: ManifestOption = None,
+    config: ConfigOption = None,
+    fusion: FusionOption = None,
+    set_: SetOption = None,
+    cache: CacheOption = None,
+    split: SplitOption = None,
+    student: Annotated[list[Path] | None, typer.Option("--student", help="A student's checkpoint. Repeatable.")] = None,
+    pseudo_labels: Annotated[
+        bool, typer.Option("--pseudo-labels/--no-pseudo-labels", help="Score the cached ensemble and the TA.")
+    ] = True,
+    label_space: Annotated[
+        str | None, typer.Option("--label-space", help="Score in these classes instead of the manifest's.")
+    ] = None,
+) -> None:
+    """mIoU, per-class IoU and pixel accuracy of pseudo-labels and students, by mmsegmentation's metric."""
+    from pipeline.labels import load_label_space
+    from pipeline.progress import console_progress
+    from stages.evaluate.score import table
+    from stages.evaluate.stage import evaluate
+
+    data, settings = read_run(manifest, config, set_, cache, fusion)
+    with console_progress() as progress:
+        scores, failures = evaluate(
+            data,
+            settings,
+            splits=split or (),
+            students=student or (),
+            pseudo_labels=pseudo_labels,
+            label_space=label_space,
+            progress=progress,
+        )
+    space = load_label_space(label_space) if label_space else data.label_space
+    say_table(f"{data.name}, {scores[0].images} images, {space.name}: IoU in percent", *table(scores, space))
+    for score in scores:
+        if score.unreachable:
+            say(f"{score.name}: not scored on {', '.join(score.unreachable)}: its classes do not map to them")
+    say_json(
+        {
+            "stage": "evaluate",
+            "label_space": space.name,
+            "failed": len(failures),
+            **{s.name: s.figures() for s in scores},
+        }
+    )
+    if failures:
+        raise typer.Exit(SOME_IMAGES_FAILED)

@@ -1,0 +1,103 @@
+"""Prediction on image files with a trained student."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from pipeline.errors import ImageError, UserError
+from pipeline.images import Preparation, read_image
+from pipeline.manifests import IMAGE_SUFFIXES
+from pipeline.pictures import overlay
+from pipeline.progress import Progress, SilentProgress
+
+
+def find_images(patterns: Sequence[str]) -> dict[str, Path]:
+    """The image files that ``patterns`` (files, folders, globs) name, by the path that their results will have.
+
+    A folder's images keep their path below it. Raises :class:`UserError` if a pattern matches none, or two images
+    would write one result.
+    """
+    found: dict[str, Path] = {}
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_dir():
+            matches = {str(p.relative_to(path).with_suffix("")): p for p in sorted(path.rglob("*")) if _is_image(p)}
+        elif path.is_file():
+            matches = {path.stem: path}
+        else:
+            matches = {Path(p).stem: Path(p) for p in sorted(glob.glob(pattern, recursive=True)) if _is_image(Path(p))}
+        if not matches:
+            raise UserError(f"predict: {pattern!r} matches no image; expected a file, a folder or a glob")
+        for name, match in matches.items():
+            if found.setdefault(name, match) != match:
+                raise UserError(f"predict: {found[name]} and {match} would both write {name}.png; give their folder")
+    return found
+
+
+def _is_image(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def predict(
+    images: dict[str, Path],
+    checkpoint: Path,
+    out: Path,
+    *,
+    crop_rows: str | None = None,
+    size: str | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> tuple[list[str], dict[str, str]]:
+    """Writes ``out/labels/<name>.png`` (class ids) and ``out/overlays/<name>.png`` of every image.
+
+    Returns the names that are done, and the reasons of those that failed. Files appear whole or not at all.
+    """
+    from pipeline.student import load_student
+
+    progress = progress or SilentProgress()
+    student = load_student(checkpoint, device)
+    preparation = override_preparation(student.preparation, crop_rows, size)
+    done: list[str] = []
+    failures: dict[str, str] = {}
+    progress.start("predict", len(images))
+    for name, path in images.items():
+        try:
+            image = read_image(path, preparation)
+            labels = student(image)
+            _save(Image.fromarray(labels), out / "labels" / f"{name}.png")
+            _save(Image.fromarray(overlay(image, labels, student.space)), out / "overlays" / f"{name}.png")
+            done.append(name)
+        except ImageError as error:
+            failures[name] = str(error)
+            progress.note(f"{name}: failed: {error}")
+        progress.advance(failed=name in failures)
+    return done, failures
+
+
+def override_preparation(preparation: Preparation, crop_rows: str | None, size: str | None) -> Preparation:
+    """The training's crop and size, changed by the command line. Raises :class:`UserError` for other forms."""
+    changes: dict[str, tuple[int, int] | None] = {}
+    for name, text, pattern, form in (
+        ("crop_rows", crop_rows, r"(\d+):(\d+)", "first:last, e.g. 312:712"),
+        ("size", size, r"(\d+)x(\d+)", "HEIGHTxWIDTH, e.g. 400x2048"),
+    ):
+        if text is None:
+            continue
+        match = re.fullmatch(pattern, text)
+        if match is None and text != "none":
+            raise UserError(f"--{name.replace('_', '-')} {text}: expected {form}, or none")
+        changes[name] = (int(match[1]), int(match[2])) if match else None
+    return preparation.model_copy(update=changes)
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    picture.save(temporary, format="PNG")
+    os.replace(temporary, path)

@@ -1,0 +1,64 @@
+"""Command line of stage three."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import (
+    CacheOption,
+    ConfigOption,
+    FusionOption,
+    ManifestOption,
+    SetOption,
+    read_run,
+    run_overrides,
+    say,
+    say_json,
+)
+
+
+def command(
+    manifest: ManifestOption = None,
+    config: ConfigOption = None,
+    fusion: FusionOption = None,
+    student: Annotated[
+        str | None, typer.Option("--student", help="goodsam_m, goodsam_t, goodsam_s or an mmsegmentation config.")
+    ] = None,
+    iterations: Annotated[int | None, typer.Option("--iterations", min=1, help="Optimiser steps.")] = None,
+    set_: SetOption = None,
+    cache: CacheOption = None,
+    work_dir: Annotated[
+        Path, typer.Option("--work-dir", help="Runs are kept below it, each in a folder named by its settings.")
+    ] = Path("work_dirs"),
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Leave out panoramas that are not fused.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew instead of from the last checkpoint.")] = False,
+    distributed: Annotated[bool, typer.Option("--distributed", help="Started by torchrun, one process a GPU.")] = False,
+) -> None:
+    """Stage three: the compact student, trained on the cached ensemble; a stopped run goes on where it was."""
+    from stages.train.stage import run_folder, train_student
+
+    changes = list(set_ or [])
+    if student is not None:
+        changes.append(f"train.student={student}")
+    if iterations is not None:
+        changes.append(f"train.iterations={iterations}")
+    data, settings = read_run(manifest, config, changes, cache, fusion)
+    folder = run_folder(work_dir, data, settings)
+    spec = {
+        "type": "pipeline.samples:open_cache",
+        "manifest": str(data.path.absolute()),
+        "config": str(config.absolute()) if config is not None else None,
+        "overrides": run_overrides(config, changes, cache, fusion),
+        "splits": [settings.train.split],
+    }
+    checkpoint = train_student(
+        data, settings, spec, folder, allow_partial=allow_partial, fresh=fresh, distributed=distributed
+    )
+    say(f"student: {checkpoint}")
+    say("next: make predict, or make evaluate, with this checkpoint")
+    say_json({"stage": "train", "student": settings.train.student, "checkpoint": str(checkpoint)})

@@ -1,0 +1,138 @@
+"""What the student is trained on: panoramas with fused pseudo-labels, a reader behind an mmseg dataset.
+
+The reader decides where images and labels come from (the cache, or labelled data); this module checks what
+it returns and hands it to the transforms. It never decodes a file and never augments.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import Compose
+from mmseg.registry import DATASETS
+
+from pipeline.errors import UserError
+from pipeline.samples import Reader
+
+
+def open_reader(spec: Mapping[str, Any]) -> Reader:
+    """Call `module:function` with the other keys of the spec.
+
+    The spec is plain data, so that it can stand in a config and be opened again in every worker process. It
+    is the caller's own setting; specs from files of others (checkpoints) must never come here.
+
+    Raises:
+        UserError: `type` is not an importable `module:function`.
+    """
+    arguments = dict(spec)
+    name = str(arguments.pop("type", ""))
+    module, _, function = name.partition(":")
+    try:
+        opener: Callable[..., Reader] = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"reader.type: expected an importable 'module:function', found {name!r}") from error
+    return opener(**arguments)
+
+
+@DATASETS.register_module()
+class PseudoLabelDataset(torch.utils.data.Dataset):
+    """Panoramas with pseudo-labels, through a pipeline of transforms.
+
+    Args:
+        reader: a `Reader`, or the spec of one (see `open_reader`), which is opened once per process.
+        metainfo: `classes` and `palette`, as in every mmseg dataset.
+        pipeline: transform configs; they get the keys of `load`.
+        ignore_index: the label value without a class.
+    """
+
+    def __init__(
+        self,
+        reader: Reader | Mapping[str, Any],
+        metainfo: Mapping[str, Any],
+        pipeline: Sequence[Mapping[str, Any]] = (),
+        ignore_index: int = 255,
+    ) -> None:
+        self._spec = reader
+        self._opened: tuple[int, Reader] | None = None
+        self._metainfo = dict(metainfo)
+        self._classes = len(self._metainfo["classes"])
+        self.ignore_index = ignore_index
+        self.pipeline = Compose(list(pipeline))
+        self.ids = tuple(self.reader.ids)
+        if not self.ids:
+            raise UserError("no images to train on: the reader lists none")
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        """A copy of `classes` and `palette`."""
+        return dict(self._metainfo)
+
+    @property
+    def reader(self) -> Reader:
+        """This process's reader: a spec is opened anew after a fork, which open stores may not survive."""
+        if not isinstance(self._spec, Mapping):
+            return self._spec
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = (os.getpid(), open_reader(self._spec))
+        return self._opened[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": None}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.pipeline(self.load(self.ids[index]))
+
+    def load(self, image_id: str) -> dict[str, Any]:
+        """Image and arrays of one panorama as the transforms take them.
+
+        Returns:
+            `img` uint8 `(H, W, 3)` RGB; `label`, and where present `stitched`, `gate`, `weight`,
+            `boundary`, as in `FusedSample`; `image_id`, `ori_shape`, `img_shape` `(H, W)`; and what the
+            arrays still are: `full_ring` (column 0 touches the last one), `last_row` (the last row is the
+            panorama's own), `flip`.
+
+        Raises:
+            UserError: sizes, dtypes or classes do not fit.
+        """
+        image, fused = self.reader.image(image_id), self.reader.fused(image_id)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise UserError(f"{image_id}: expected a uint8 (H, W, 3) image, found {image.dtype} {image.shape}")
+        size = image.shape[:2]
+        planes = {
+            "label": fused.label,
+            "gate": fused.gate,
+            "weight": fused.weight,
+            "boundary": fused.boundary,
+        }
+        for name, plane in planes.items():
+            if plane is not None and (plane.dtype != np.uint8 or plane.shape != size):
+                raise UserError(f"{image_id}: expected {name} uint8 {size}, found {plane.dtype} {plane.shape}")
+        known = fused.label[fused.label != self.ignore_index]
+        if known.size and known.max() >= self._classes:
+            expected = f"expected 0..{self._classes - 1} or {self.ignore_index}"
+            raise UserError(f"{image_id}: label {known.max()} found; {expected}")
+        if fused.stitched is not None:
+            shape = fused.stitched.shape
+            if len(shape) != 3 or shape[0] != self._classes or shape[1] > size[0] or shape[2] > size[1]:
+                raise UserError(f"{image_id}: expected stitched ({self._classes}, h, w), found {shape}")
+            if fused.gate is None or fused.weight is None:
+                raise UserError(f"{image_id}: a sample with stitched needs gate and weight too")
+        arrays = {**planes, "stitched": fused.stitched}
+        return {
+            "img": image,
+            **{name: array for name, array in arrays.items() if array is not None},
+            "image_id": image_id,
+            "ori_shape": size,
+            "img_shape": size,
+            "full_ring": True,
+            "last_row": True,
+            "flip": False,
+        }

@@ -1,0 +1,195 @@
+"""The student: any mmseg `EncoderDecoder`, trained with the MKA terms instead of its head's own loss.
+
+A config becomes a student by `type='MKASegmentor'` alone; prediction stays `EncoderDecoder`'s. This module
+combines the losses of `stages.train.losses`; it reads no file and knows no cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from mmseg.models.segmentors import EncoderDecoder
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from pipeline.errors import UserError
+from stages.train import losses
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of the loss."""
+
+    weight: float = 1.0
+    """Factor of the term; 0 switches it off. All 1 [O]."""
+    temperature: float = 1.0
+    """Divides the student's logits and those behind a soft target; the term is multiplied by its square."""
+    hard: bool = False
+    """Train on the argmax of a soft target; only for `whole` and `ensemble`."""
+
+
+@dataclass(frozen=True)
+class MKATerms:
+    """The terms of the loss. [P]: which terms exist. [O]: their weights and temperatures, all 1."""
+
+    whole: Term = Term()
+    """`CE(S̄, P_S)`: the stitched whole-image prediction of the teacher assistant."""
+    ensemble: Term = Term()
+    """`CE(E, P)`: the fused ensemble, `E = (1−g)·S̄ + g·onehot(label)`."""
+    confident: Term = Term()
+    """`CE(E_H, P)`: the labels weighted by `M`, normalised by the sum of `M`."""
+    boundary: Term = Term()
+    """`L_bd(B_ref, B_S)`, on the samples that carry a refined boundary."""
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any] | None) -> MKATerms:
+        """Read `dict(whole=1.0, boundary=dict(weight=0.5), ...)`; a bare number is a weight.
+
+        Raises:
+            UserError: an unknown term or key, or a negative weight, or a temperature that is not positive.
+        """
+        terms = {}
+        names = [f.name for f in fields(cls)]
+        keys = [f.name for f in fields(Term)]
+        for name, value in (config or {}).items():
+            if name not in names:
+                raise UserError(f"mka.{name}: no such term; expected one of {', '.join(names)}")
+            entry = dict(value) if isinstance(value, Mapping) else {"weight": value}
+            unknown = sorted(set(entry) - set(keys))
+            if unknown:
+                raise UserError(f"mka.{name}.{unknown[0]}: no such key; expected one of {', '.join(keys)}")
+            term = Term(**entry)
+            if term.weight < 0 or term.temperature <= 0:
+                raise UserError(f"mka.{name}: expected weight >= 0 and temperature > 0, found {term}")
+            if term.hard and name not in ("whole", "ensemble"):
+                raise UserError(f"mka.{name}.hard: only whole and ensemble have a soft target")
+            terms[name] = term
+        return cls(**terms)
+
+
+@MODELS.register_module()
+class MKASegmentor(EncoderDecoder):
+    """`EncoderDecoder` with `loss` = the weighted MKA terms.
+
+    Each data sample holds `gt_sem_seg` (the label) and, from the cache, `stitched`, `gate`, `weight` and
+    possibly `boundary`, as `PackMKAInputs` packs them. Labels and `S̄` may be of another size than the
+    network's input (random scaling resizes only the image): the logits are brought to the label's size, so
+    no label is ever interpolated. A sample with `gt_sem_seg` alone (ground truth, source domain) gets the
+    ordinary cross-entropy. The terms are means over the pixels of one sample, then over the samples of the
+    batch [O].
+
+    Auxiliary heads get the same terms times their `loss_decode.loss_weight`. `decode_head.loss_decode`
+    itself is unused.
+
+    Args:
+        mka: the terms, see `MKATerms.from_config`; `None` is all of them with weight 1.
+        **kwargs: of `EncoderDecoder`.
+    """
+
+    def __init__(self, *args: Any, mka: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.terms = MKATerms.from_config(mka)
+
+    def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
+        """The named loss terms of a batch.
+
+        Args:
+            inputs: `(N, 3, H, W)` normalised images.
+            data_samples: `N` samples.
+
+        Returns:
+            scalars `decode.loss_<term>` and `decode.agreement`, the percentage of labelled pixels predicted
+            as labelled; likewise `aux_<i>...` for auxiliary heads.
+
+        Raises:
+            UserError: images of different sizes in one batch, or a head that does not return logits.
+        """
+        for sample in data_samples:
+            if any(sample.metainfo.get("padding_size", ())):
+                raise UserError(
+                    f"{sample.metainfo.get('image_id')}: images of different sizes meet in one batch; "
+                    "set a crop size or a batch size of 1"
+                )
+        features = self.extract_feat(inputs)
+        result = self._head_loss(self.decode_head, features, data_samples, "decode")
+        if self.with_auxiliary_head:
+            heads = self.auxiliary_head
+            heads = heads if isinstance(heads, nn.ModuleList) else [heads]
+            for index, head in enumerate(heads):
+                scale = float(getattr(head.loss_decode, "loss_weight", 1.0))
+                for name, value in self._head_loss(head, features, data_samples, f"aux_{index}").items():
+                    result[name] = value * scale if ".loss_" in name else value
+        return result
+
+    def _head_loss(
+        self, head: nn.Module, features: Any, data_samples: Sequence[SegDataSample], prefix: str
+    ) -> dict[str, Tensor]:
+        logits = head.forward(features)
+        if not isinstance(logits, Tensor) or logits.ndim != 4:
+            raise UserError(f"{type(head).__name__}: a student's head must return logits of shape (N, C, h, w)")
+        per_sample = [self._sample_loss(logits[i : i + 1], sample) for i, sample in enumerate(data_samples)]
+        return {
+            f"{prefix}.{name}": torch.stack([entry[name] for entry in per_sample if name in entry]).sum()
+            / len(per_sample)
+            for name in dict.fromkeys(name for entry in per_sample for name in entry)
+        }
+
+    def _sample_loss(self, native_logits: Tensor, sample: SegDataSample) -> dict[str, Tensor]:
+        ignore = self.decode_head.ignore_index
+        label = sample.gt_sem_seg.data.long()
+        size = tuple(label.shape[-2:])
+        logits = nn.functional.interpolate(
+            native_logits.float(), size, mode="bilinear", align_corners=self.align_corners
+        )
+        with torch.no_grad():
+            known = label != ignore
+            right = (logits.argmax(dim=1) == label)[known].float().sum()
+            result = {"agreement": 100 * right / known.sum().clamp_min(1)}
+        if "stitched" not in sample:
+            result["loss_label"] = losses.hard_cross_entropy(logits, label, ignore_index=ignore)
+            return result
+
+        terms, meta = self.terms, sample.metainfo
+        stitched = None
+        if terms.whole.weight or terms.ensemble.weight:
+            with torch.no_grad():
+                stitched = losses.upsample_log_probs(
+                    sample.stitched.data.unsqueeze(0), size, cyclic=meta.get("full_ring", True)
+                )
+        if terms.whole.weight:
+            result["loss_whole"] = _distill(logits, stitched, None, terms.whole)
+        if terms.ensemble.weight:
+            with torch.no_grad():
+                gate = sample.gate.data.float() / 255
+                target = losses.ensemble_probs(stitched, label, gate, ignore)
+            result["loss_ensemble"] = _distill(logits, target, known.float(), terms.ensemble)
+        if terms.confident.weight:
+            term = terms.confident
+            loss = losses.hard_cross_entropy(logits / term.temperature, label, sample.weight.data.float() / 255, ignore)
+            result["loss_confident"] = loss * term.weight * term.temperature**2
+        if terms.boundary.weight and "boundary" in sample:
+            term = terms.boundary
+            probs, boundary = torch.softmax(logits / term.temperature, dim=1), sample.boundary.data
+            if meta.get("flip", False):  # ∂ looks to the right: compare in the orientation it was computed in
+                probs, boundary = probs.flip(-1), boundary.flip(-1)
+            loss = losses.boundary_loss(
+                probs, boundary, cyclic=meta.get("full_ring", True), last_row=meta.get("last_row", True)
+            )
+            result["loss_boundary"] = loss * term.weight * term.temperature**2
+        if not any(name.startswith("loss") for name in result):
+            result["loss_none"] = logits.sum() * 0
+        return result
+
+
+def _distill(logits: Tensor, target: Tensor, weight: Tensor | None, term: Term) -> Tensor:
+    """Cross-entropy against a soft target at the term's temperature, or against its argmax."""
+    scaled = logits / term.temperature
+    if term.hard:
+        loss = losses.hard_cross_entropy(scaled, target.argmax(dim=1), weight, ignore_index=-1)
+    else:
+        loss = losses.soft_cross_entropy(scaled, losses.sharpen(target, term.temperature), weight)
+    return loss * term.weight * term.temperature**2

@@ -1,0 +1,79 @@
+"""Stage three as a whole: settings and cache in, a student's checkpoint out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.errors import UserError
+from pipeline.manifests import Manifest
+from pipeline.samples import CacheReader
+from pipeline.settings import short_hash
+from pipeline.store.upstream import failure_reason
+
+
+def run_folder(root: Path, manifest: Manifest, config: Config) -> Path:
+    """Where a run keeps its checkpoints: named by everything that determines it, so that no two runs meet."""
+    artefacts = config.artefacts(manifest.preparation)
+    key = short_hash({"train": config.train.key_parts(), "fused": artefacts.key("fused")})
+    return root / manifest.name / f"{Path(config.train.student).stem}-{key}"
+
+
+def train_student(
+    manifest: Manifest,
+    config: Config,
+    reader_spec: dict[str, Any],
+    work_dir: Path,
+    *,
+    allow_partial: bool = False,
+    fresh: bool = False,
+    distributed: bool = False,
+) -> Path:
+    """Trains the student that ``config.train`` describes and returns its last checkpoint.
+
+    A run that was stopped goes on from its last checkpoint unless ``fresh``. Raises :class:`UserError` before any
+    training if panoramas of the split are not fused (with ``allow_partial`` they are left out) or settings do not fit.
+    """
+    reader = CacheReader(manifest, config, (config.train.split,))
+    reader.artefact.attributes()
+    check_complete(reader, allow_partial)
+    from stages.train.run import train
+
+    space = config.fused_space()
+    settings = config.train
+    return train(
+        settings.student,
+        reader_spec,
+        work_dir,
+        classes=space.classes,
+        palette=space.palette,
+        ignore_index=space.ignore_index,
+        label_space=space.name,
+        preparation=manifest.preparation.model_dump(mode="json"),
+        schedule=settings.schedule,
+        max_iters=settings.iterations,
+        batch_size=settings.batch_size,
+        num_workers=settings.workers,
+        device=config.device,
+        seed=settings.seed,
+        resume=not fresh,
+        load_from=settings.load_from,
+        pretrained_backbone=settings.pretrained_backbone,
+        distributed=distributed,
+        overrides=settings.overrides,
+    )
+
+
+def check_complete(reader: CacheReader, allow_partial: bool) -> Sequence[str]:
+    """The ids that are not fused. Raises :class:`UserError` if there are some, unless ``allow_partial``."""
+    done = set(reader.ids)
+    missing = [record.id for record in reader.wanted if record.id not in done]
+    if missing and not (allow_partial and done):
+        reason = failure_reason(reader.artefact, missing[0]) or "not computed"
+        raise UserError(
+            f"{reader.artefact}: {len(missing)} of {len(reader.wanted)} panoramas are not fused, the first is "
+            f"{missing[0]!r} ({reason}); run precompute and fuse again, or leave them out with --allow-partial"
+        )
+    return missing

@@ -1,0 +1,79 @@
+"""The slow, obvious versions of stage two: loops over pixels and masks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.config import PoolingSettings
+from pipeline.masks import MaskSet
+from pipeline.views import Window
+
+
+def pool(
+    p: np.ndarray, views: tuple[Window, ...], width: int, settings: PoolingSettings
+) -> tuple[np.ndarray, float, float]:
+    """Pooled probabilities, L_CC and residual, pixel by pixel in float64."""
+    _, classes, height, _ = p.shape
+    pooled = np.zeros((classes, height, width))
+    divergences, residual = [], 0.0
+    for y in range(height):
+        for x in range(width):
+            predictions, weights = [], []
+            for i, view in enumerate(views):
+                column = (x - view.x0) % width
+                if column >= view.width:
+                    continue
+                q = p[i, :, y, column].astype(np.float64)
+                a = 1.0 if view.width >= width else 0.5 - 0.5 * np.cos(2 * np.pi * (column + 0.5) / view.width)
+                entropy = -sum(v * np.log(v) for v in q if v > 1e-12) / np.log(max(2, classes))
+                predictions.append(q)
+                weights.append(max(settings.floor, a * max(0.0, 1 - entropy) ** settings.confidence))
+            weights = np.array(weights) / np.sum(weights)
+            if settings.mode == "arithmetic":
+                mixed = sum(a * q for a, q in zip(weights, predictions, strict=True))
+            else:
+                mixed = np.exp(sum(a * np.log(np.maximum(q, 1e-12)) for a, q in zip(weights, predictions, strict=True)))
+            mixed = mixed / mixed.sum()
+            pooled[:, y, x] = mixed
+            residual += sum(
+                a * float(np.sum(q * (np.log(np.maximum(q, 1e-12)) - np.log(np.maximum(mixed, 1e-12)))))
+                for a, q in zip(weights, predictions, strict=True)
+            )
+            for i in range(len(predictions)):
+                for j in range(i + 1, len(predictions)):
+                    a, b = predictions[i], predictions[j]
+                    la, lb = np.log(np.maximum(a, 1e-12)), np.log(np.maximum(b, 1e-12))
+                    divergences.append(float(np.sum(a * (la - lb)) + np.sum(b * (lb - la))))
+    return pooled, float(np.mean(divergences)) if divergences else 0.0, residual / (height * width)
+
+
+def upsample(values: np.ndarray, stride: int, height: int, cyclic: bool) -> np.ndarray:
+    """Bilinear, half-pixel centres, one output pixel at a time."""
+    h, w = values.shape[-2:]
+    result = np.zeros((*values.shape[:-2], height, w * stride))
+    for y in range(height):
+        v = min(max((y + 0.5) * h / height - 0.5, 0), h - 1)
+        y0 = int(np.floor(v))
+        y1 = min(y0 + 1, h - 1)
+        for x in range(w * stride):
+            u = (x + 0.5) / stride - 0.5
+            x0 = int(np.floor(u))
+            left, right = (x0 % w, (x0 + 1) % w) if cyclic else (max(x0, 0), min(x0 + 1, w - 1))
+            top = values[..., y0, left] * (1 - (u - x0)) + values[..., y0, right] * (u - x0)
+            bottom = values[..., y1, left] * (1 - (u - x0)) + values[..., y1, right] * (u - x0)
+            result[..., y, x] = top * (1 - (v - y0)) + bottom * (v - y0)
+    return result
+
+
+def vote(masks: MaskSet, labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and winner's share painted mask by mask, largest first: SSA's loop."""
+    result, share = labels.copy(), np.full(labels.shape, np.nan)
+    order = sorted(range(len(masks)), key=lambda k: -int(masks.mask(k).sum()))
+    for k in order:
+        mask = masks.mask(k)
+        if not mask.any():
+            continue
+        counts = [int(np.sum(labels[mask] == c)) for c in range(classes)]
+        result[mask] = int(np.argmax(counts))
+        share[mask] = max(counts) / mask.sum()
+    return result, share

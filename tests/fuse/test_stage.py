@@ -1,0 +1,188 @@
+"""Stage two from store to store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from pipeline.errors import UserError
+from pipeline.executor import Execution
+from pipeline.store import Cache
+from pipeline.store.groups import read_mask_sets
+from stages.fuse.stage import fuse
+from stages.precompute.stage import precompute
+from tests.conftest import Project, write_yaml
+from tests.models import street
+
+RULES = ["ta", "ssa", "paper"]
+
+
+def fused_arrays(project: Project, image_id: str, *overrides: str) -> dict[str, np.ndarray]:
+    config, manifest = project.config(*overrides), project.manifest()
+    key = config.artefacts(manifest.preparation).key("fused")
+    group = Cache(config.cache, manifest.name).artefact("fused", key).read(image_id)
+    return {name: group.array(name) for name in group.names()}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rolled_panorama_gives_the_rolled_pseudo_labels(project: Project, rule: str) -> None:
+    """Images rolled by every multiple of the stride, through all of stage one and two, pixel for pixel."""
+    image = street(96, 256, seed=3)
+    for steps in range(4):
+        project.add_image(f"rolled_{steps}.png", np.roll(image, 64 * steps, axis=1))
+    precompute(project.manifest(), project.config())
+    fuse(project.manifest(), project.config(f"fusion.rule={rule}"))
+    base = fused_arrays(project, "rolled_0", f"fusion.rule={rule}")
+    assert len(np.unique(base["label"])) > 3
+    for steps in range(1, 4):
+        rolled = fused_arrays(project, f"rolled_{steps}", f"fusion.rule={rule}")
+        for name in ("label", "gate", "weight"):
+            np.testing.assert_array_equal(rolled[name], np.roll(base[name], 64 * steps, axis=1))
+        np.testing.assert_array_equal(rolled["stitched"], np.roll(base["stitched"], 64 * steps // 4, axis=-1))
+        if rule == "paper":
+            np.testing.assert_array_equal(rolled["window_label"], np.roll(base["window_label"], steps, axis=0))
+
+
+def test_the_ensemble_is_stored_exactly_and_factorised(project: Project) -> None:
+    precompute(project.manifest(), project.config())
+    fuse(project.manifest(), project.config("fusion.rule=ta"))
+    arrays = fused_arrays(project, "p000", "fusion.rule=ta")
+    assert arrays["stitched"].shape == (19, 16, 64)
+    assert arrays["stitched"].dtype == np.float16
+    np.testing.assert_allclose(np.exp(arrays["stitched"].astype(np.float32)).sum(axis=0), 1, atol=2e-2)
+    assert {arrays[name].dtype for name in ("label", "gate", "weight")} == {np.dtype(np.uint8)}
+    assert arrays["label"].shape == (64, 256)
+
+
+def test_threads_and_a_dask_cluster_give_the_same_bytes(project: Project, tmp_path: Path) -> None:
+    precompute(project.manifest(), project.config())
+    contents = []
+    for k, execution in enumerate([Execution(), Execution(threads=3), Execution(workers=2)]):
+        artefacts = Cache(str(tmp_path / "cache"), "toy")
+        report = fuse(
+            project.manifest(), project.config(f"fusion.rule={{kind: paper, theta: 0.{k + 5}}}"), execution=execution
+        )
+        assert report.computed == 3
+        fused = artefacts.artefact("fused", report.artefact.key)
+        contents.append({i: np.asarray(fused.read(i).array("label")).tobytes() for i in fused.done()})
+    assert contents[0] == contents[1] == contents[2]
+
+
+def test_fusing_into_another_label_space_runs_no_model_again(project: Project) -> None:
+    precompute(project.manifest(), project.config())
+    report = fuse(project.manifest(), project.config("fusion.label_space=densepass13", "fusion.rule=ssa"))
+    assert report.computed == 3
+    arrays = fused_arrays(project, "p000", "fusion.label_space=densepass13", "fusion.rule=ssa")
+    assert arrays["stitched"].shape[0] == 13
+    assert arrays["label"].max() < 13
+    assert precompute(project.manifest(), project.config("fusion.label_space=densepass13"))[2].computed == 0
+
+
+def test_views_that_differ_are_told_for_the_per_window_rule(project: Project) -> None:
+    change = "sam.views.stride=128"
+    precompute(project.manifest(), project.config(change))
+    report = fuse(project.manifest(), project.config(change))
+    assert all("sam.views and teacher.views alike" in reason for reason in report.failures.values())
+    assert fuse(project.manifest(), project.config(change, "fusion.rule=ssa")).computed == 3
+
+
+def test_missing_stage_one_is_told(project: Project) -> None:
+    with pytest.raises(UserError, match=r"teacher/\w+: no such artefact in the cache"):
+        fuse(project.manifest(), project.config())
+
+
+def test_classes_that_do_not_match_are_told(project: Project) -> None:
+    precompute(project.manifest(), project.config())
+    with pytest.raises(UserError, match="holds logits of 19 classes, but teacher.label_space densepass13 has 13"):
+        fuse(project.manifest(), project.config("teacher.label_space=densepass13"))
+
+
+def test_incomplete_upstream_is_worked_on_image_by_image(project: Project) -> None:
+    write_yaml(project.manifest_path, {"name": "toy", "root": "images", "splits": {"t": {"images": ["p000.png"]}}})
+    precompute(project.manifest(), project.config())
+    write_yaml(project.manifest_path, {"name": "toy", "root": "images", "splits": {"t": {"images": ["*"]}}})
+    report = fuse(project.manifest(), project.config())
+    assert report.computed == 1
+    assert set(report.failures) == {"p001", "p002"}
+    assert "not computed" in report.failures["p001"]
+
+
+def test_a_rule_of_ones_own_is_one_file(project: Project) -> None:
+    precompute(project.manifest(), project.config())
+    rule = "fusion.rule={kind: 'tests.rules:Extra', value: 9}"
+    assert fuse(project.manifest(), project.config(rule)).computed == 3
+    assert (fused_arrays(project, "p001", rule)["extra"] == 9).all()
+
+
+def write_by_hand(folder: Path, kind: str, image_id: str, arrays: dict, attributes: dict, chunks: dict) -> None:
+    """An artefact as docs/cache-format.md describes it, with plain zarr and json; nothing of this project is used."""
+    root = zarr.open_group(folder, mode="a", zarr_format=3)
+    root.attrs.update({"format": 1, "kind": kind, "key": folder.name})
+    group = root.create_group(f"images/{image_id}/by-hand", attributes=attributes)
+    for name, values in arrays.items():
+        array = group.create_array(
+            name, shape=values.shape, dtype=values.dtype, chunks=chunks[name], config={"write_empty_chunks": True}
+        )
+        array[...] = values
+    (folder / "done").mkdir(exist_ok=True)
+    (folder / "done" / f"{image_id}.json").write_text(json.dumps({"id": image_id, "attempt": "by-hand"}))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_artefacts_written_by_hand_are_fused(project: Project, tmp_path: Path, rule: str) -> None:
+    cache = tmp_path / "cache" / "toy"
+    views = [[0, x, 64, 128] for x in (0, 64, 128, 192)]
+    logits = np.zeros((4, 19, 16, 32), np.float16)
+    logits[:, 5] = 3  # everywhere class 5
+    planes = np.zeros((4, 64, 128), np.uint16)
+    planes[:, 10:20, 30:60] = 1
+    table = np.array([[view, 0] for view in range(4)], np.float64)  # one mask in each view, on its first plane
+    for k in range(3):
+        write_by_hand(
+            cache / "teacher" / "mine", "teacher", f"p00{k}", {"logits": logits},
+            {"image_size": [64, 256], "views": views, "output_stride": 4}, {"logits": (1, 19, 16, 32)},
+        )  # fmt: skip
+        write_by_hand(
+            cache / "sam" / "mine", "sam", f"p00{k}",
+            {"planes": planes, "plane_view": np.arange(4, dtype=np.uint16), "table": table},
+            {"image_size": [64, 256], "views": views, "columns": ["view", "plane"]},
+            {"planes": (1, 64, 128), "plane_view": (4,), "table": (4, 2)},
+        )  # fmt: skip
+    config = project.config("teacher.artefact=mine", "teacher.model=null", "sam.artefact=mine", f"fusion.rule={rule}")
+    reports = precompute(project.manifest(), config)
+    assert [(r.artefact.kind, r.computed) for r in reports] == [("masks", 3)]
+    masks = reports[0].artefact.read("p000")
+    assert len(read_mask_sets(masks, 1, (64, 256))[0]) == 4
+    report = fuse(project.manifest(), config)
+    assert (report.computed, report.failures) == (3, {})
+    assert (report.artefact.read("p002").array("label") == 5).all()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "logits", "message"),
+    [
+        ({"views": [[0, 0, 64, 300]]}, np.zeros((1, 19, 16, 32)), "does not fit 64 x 256"),
+        ({"image_size": None}, np.zeros((1, 19, 16, 32)), r"expected attributes image_size \[H, W\]"),
+        ({"output_stride": 5}, np.zeros((1, 19, 16, 32)), "output_stride is 5, expected a divisor of the width 256"),
+        ({}, np.zeros((4, 13, 16, 32)), r"expected \(views, classes, h, w\) = \(4, 19, 16, 32\)"),
+        ({}, np.full((4, 19, 16, 32), np.nan), "hold NaN"),
+        ({}, np.zeros((4, 19, 16)), "expected 4 axes"),
+    ],
+)
+def test_a_foreign_artefact_that_does_not_fit_fails_with_a_reason(
+    project: Project, tmp_path: Path, attributes: dict, logits: np.ndarray, message: str
+) -> None:
+    good = {"image_size": [64, 256], "views": [[0, x, 64, 128] for x in (0, 64, 128, 192)], "output_stride": 4}
+    folder = tmp_path / "cache" / "toy" / "teacher" / "mine"
+    for k in range(3):
+        write_by_hand(folder, "teacher", f"p00{k}", {"logits": logits.astype(np.float16)}, good | attributes,
+                      {"logits": (1, *logits.shape[1:])})  # fmt: skip
+    report = fuse(project.manifest(), project.config("teacher.artefact=mine", "fusion.rule=ta"))
+    import re
+
+    assert len(report.failures) == 3
+    assert re.search(message, report.failures["p000"])

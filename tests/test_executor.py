@@ -1,0 +1,119 @@
+"""The executor: failures are outcomes, memory is bounded, every way of running is the same."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import ImageError, UserError
+from pipeline.executor import Execution, ImageTask, parse_shard, run_images
+from pipeline.manifests import ImageRecord
+
+
+@dataclass(frozen=True)
+class Count(ImageTask):
+    """Notes every opening and every image as a file; some images fail."""
+
+    folder: Path
+
+    def open(self) -> Callable[[ImageRecord], dict[str, Any]]:
+        (self.folder / f"open-{os.getpid()}-{time.monotonic_ns()}").touch()
+
+        def work(record: ImageRecord) -> dict[str, Any]:
+            if record.id == "bad":
+                raise ImageError("bad picture")
+            if record.id == "bug":
+                raise ZeroDivisionError("one by nought")
+            if record.id == "full":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            if record.id == "deadly":
+                os.kill(os.getpid(), signal.SIGKILL)
+            (self.folder / f"done-{record.id}").touch()
+            return {"pid": os.getpid()}
+
+        return work
+
+    def record_failure(self, image_id: str, reason: str) -> None:
+        (self.folder / f"failed-{image_id}").write_text(reason)
+
+
+def records(*ids: str) -> list[ImageRecord]:
+    return [ImageRecord(i, "train", Path(i), None) for i in ids]
+
+
+@pytest.mark.parametrize(
+    "execution", [Execution(), Execution(threads=2), Execution(workers=2)], ids=["inline", "threads", "dask"]
+)
+def test_failures_are_outcomes_and_the_others_go_on(tmp_path: Path, execution: Execution) -> None:
+    outcomes = run_images(Count(tmp_path), records("a", "bad", "b", "bug", "c"), execution)
+    failures = {o.id: o.failure for o in outcomes if o.failure}
+    assert set(failures) == {"bad", "bug"}
+    assert failures["bad"] == "bad picture"
+    assert "ZeroDivisionError: one by nought" in failures["bug"]
+    assert {p.name for p in tmp_path.glob("done-*")} == {"done-a", "done-b", "done-c"}
+    assert (tmp_path / "failed-bad").read_text() == "bad picture"
+    assert len(list(tmp_path.glob("open-*"))) <= execution.workers  # a model is loaded once a worker
+
+
+def test_a_full_disk_ends_the_run_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="full: the cache cannot be written .*nothing finished is lost"):
+        run_images(Count(tmp_path), records("a", "full", "b"))
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_takes_one_image_with_it(tmp_path: Path) -> None:
+    outcomes = run_images(Count(tmp_path), records("a", "deadly", "b", "c"), Execution(workers=2))
+    assert {o.id for o in outcomes if o.failure is None} == {"a", "b", "c"}
+    assert "worker process died" in (tmp_path / "failed-deadly").read_text()
+
+
+def test_an_existing_scheduler_is_used(tmp_path: Path) -> None:
+    from dask.distributed import LocalCluster
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", silence_logs="ERROR") as cluster:
+        outcomes = run_images(Count(tmp_path), records("a", "b"), Execution(scheduler=cluster.scheduler_address))
+    assert {o.summary["pid"] for o in outcomes} != {os.getpid()}
+    assert len(outcomes) == 2
+
+
+def test_no_scheduler_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.executor.CONNECT_SECONDS", 1)
+    with pytest.raises(UserError, match="no dask scheduler answers there"):
+        run_images(Count(tmp_path), records("a"), Execution(scheduler="tcp://127.0.0.1:9"))
+
+
+def test_only_a_few_images_are_in_flight(tmp_path: Path) -> None:
+    started: list[str] = []
+    lock = threading.Lock()
+
+    class Records(list):  # type: ignore[type-arg]
+        def __iter__(self) -> Any:
+            for record in super().__iter__():
+                with lock:
+                    started.append(record.id)
+                done = len(list(tmp_path.glob("done-*")))
+                assert len(started) - done <= 5
+                yield record
+
+    run_images(Count(tmp_path), Records(records(*map(str, range(40)))), Execution(threads=2))
+    assert len(started) == 40
+
+
+def test_shards_partition_whatever_the_order() -> None:
+    everything = records(*"gdbface")
+    parts = [Execution(shard=(k, 3)).select(everything) for k in range(3)]
+    assert sorted(r.id for part in parts for r in part) == sorted("gdbface")
+    assert Execution(shard=(0, 3)).select(everything[::-1]) == parts[0]
+    assert parse_shard("1/4") == (1, 4)
+    for wrong in ("4/4", "1", "a/b", "-1/2", "1/0"):
+        with pytest.raises(UserError, match="expected i/n"):
+            parse_shard(wrong)

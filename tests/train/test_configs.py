@@ -1,0 +1,70 @@
+"""The configs build, have the sizes that they claim, and the real teacher fits its config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+from PIL import Image
+
+from pipeline.checkpoints import load_into
+from stages.train.run import CONFIGS
+from stages.train.segmentor import MKASegmentor, MKATerms
+
+REAL = Path(__file__).parents[3] / "shared" / "real"
+
+
+def build(name: str) -> Any:
+    init_default_scope("mmseg")
+    return MODELS.build(Config.fromfile(CONFIGS / name).model)
+
+
+def millions(model: torch.nn.Module) -> float:
+    return sum(p.numel() for p in model.parameters()) / 1e6
+
+
+@pytest.mark.parametrize(("name", "size"), [("goodsam_m", 3.7), ("goodsam_t", 13.7), ("goodsam_s", 24.7)])
+def test_students(name: str, size: float) -> None:
+    model = build(f"students/{name}.py")
+    assert isinstance(model, MKASegmentor)
+    assert model.terms == MKATerms()
+    assert millions(model) == pytest.approx(size, abs=0.06)
+    assert model.num_classes == 19
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.py")), ids=lambda p: p.stem)
+def test_no_config_asks_for_the_network(path: Path) -> None:
+    text = path.read_text()
+    assert "://" not in text
+    assert "SyncBN" not in text
+
+
+def test_b5_teacher_builds_and_predicts() -> None:
+    model = build("teachers/segformer_b5_cityscapes.py").eval()
+    assert millions(model) == pytest.approx(82.0, abs=0.1)
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 64, 128)).shape == (1, 19, 16, 32)
+
+
+def test_real_cgnet_fits_strictly_and_segments_a_real_panorama() -> None:
+    weights, images = REAL / "teacher" / "cgnet_cityscapes_19.pth", sorted(REAL.glob("panoramas/*.jpeg"))
+    if not weights.is_file() or not images:
+        pytest.skip(f"no real teacher or panoramas in {REAL}")
+    model = build("teachers/cgnet_cityscapes.py").eval()
+    load_into(model, weights, "the CGNet teacher")
+    image = np.asarray(Image.open(images[0]).convert("RGB"))[312:712, :1024]
+    pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    with torch.no_grad():
+        logits = model(model.data_preprocessor({"inputs": [pixels]}, False)["inputs"])
+    assert logits.shape == (1, 19, 50, 128)
+    share = np.bincount(logits.argmax(1).numpy().ravel(), minlength=19) / (50 * 128)
+    road, building = share[0], share[2]
+    assert road > 0.1
+    assert building > 0.2
+    assert logits.softmax(1).amax(1).mean() > 0.6

@@ -1,0 +1,220 @@
+"""Training through mmengine's Runner, resuming, and the student that comes out."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import mmseg
+import numpy as np
+import pytest
+import torch
+
+from pipeline.checkpoints import load_state_dict
+from pipeline.errors import UserError
+from pipeline.student import load_student
+from stages.train.run import CONFIGS, last_checkpoint, train
+from tests.train.helpers import CLASSES, PALETTE, TINY_STUDENT, MemoryReader
+
+READER = {"type": "tests.train.helpers:memory_reader"}
+
+
+def run(work_dir: Path, max_iters: int = 10, reader: dict[str, Any] | None = None, **kwargs: Any) -> Path:
+    settings: dict[str, Any] = {"student": "goodsam_m", "classes": CLASSES, "palette": PALETTE}
+    settings |= {"schedule": "schedule_demo", "device": "cpu", "log_level": "ERROR"}
+    settings |= {"overrides": kwargs.pop("tiny", TINY_STUDENT) | kwargs.pop("overrides", {})}
+    return train(reader={**READER, **(reader or {})}, work_dir=work_dir, max_iters=max_iters, **settings | kwargs)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(tmp_path_factory.mktemp("trained"))
+
+
+def accuracy(checkpoint: Path) -> float:
+    student, reader = load_student(checkpoint, "cpu"), MemoryReader()
+    return float(np.mean([student(reader.image(i)) == reader.labels[i] for i in reader.ids]))
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    first, second = load_state_dict(a)[0], load_state_dict(b)[0]
+    return all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_writes_checkpoint_and_the_ids_it_used(trained: Path) -> None:
+    assert trained.name == "iter_10.pth"
+    assert last_checkpoint(trained.parent) == trained
+    assert json.loads((trained.parent / "train_images.json").read_text()) == list(MemoryReader().ids)
+
+
+def test_same_seed_same_student(trained: Path, tmp_path: Path) -> None:
+    assert same_weights(trained, run(tmp_path / "again"))
+    assert not same_weights(trained, run(tmp_path / "other", seed=1))
+
+
+def test_student_from_the_checkpoint_alone(trained: Path) -> None:
+    student, image = load_student(trained, "cpu"), MemoryReader().image("pano/0.png")
+    assert student.space.classes == CLASSES
+    assert student.space.palette == PALETTE
+    assert student.space.ignore_index == 255
+    label, probs = student(image), student.probabilities(image)
+    assert (label.dtype, label.shape) == (np.uint8, (32, 64))
+    assert (probs.dtype, probs.shape) == (np.float32, (4, 32, 64))
+    np.testing.assert_allclose(probs.sum(0), 1, atol=1e-5)
+    np.testing.assert_array_equal(probs.argmax(0), label)
+    np.testing.assert_array_equal(student(image[:, ::-1][:, ::-1]), label)
+    assert student(np.zeros((45, 77, 3), np.uint8)).shape == (45, 77)
+    with pytest.raises(ValueError, match="uint8"):
+        student(image.astype(np.float32))
+
+
+def test_resume_goes_on_and_load_from_starts_anew(trained: Path, tmp_path: Path) -> None:
+    work_dir = tmp_path / "moved"
+    work_dir.mkdir()
+    (work_dir / trained.name).write_bytes(trained.read_bytes())
+    (work_dir / "last_checkpoint").write_text(f"/somewhere/else/{trained.name}")
+    (work_dir / "iter_12.pth").write_bytes(trained.read_bytes()[:-100])
+    assert last_checkpoint(work_dir) == work_dir / trained.name, "a half-written checkpoint does not count"
+    resumed = run(work_dir, 15, resume=True)
+    assert resumed.name == "iter_15.pth"
+    assert load_state_dict(resumed)[1]["iter"] == 15
+    assert run(work_dir, 15, resume=True) == resumed, "nothing is left to do"
+    fresh = run(tmp_path / "fresh", 5, load_from=trained)
+    assert load_state_dict(fresh)[1]["iter"] == 5
+    nothing_to_resume = run(tmp_path / "first", 5, resume=True)
+    assert nothing_to_resume.name == "iter_5.pth"
+
+
+def test_supervised_training_runs_too(tmp_path: Path) -> None:
+    assert run(tmp_path, 5, reader={"supervised": True}).is_file()
+
+
+def test_a_plain_mmseg_config_becomes_a_student(tmp_path: Path) -> None:
+    base = CONFIGS / "_base_" / "segformer_mit_b0.py"
+    head = "dict(norm_cfg=dict(type='SyncBN'))"
+    config = tmp_path / "plain.py"
+    config.write_text(
+        f"_base_ = [{str(base)!r}]\n"
+        f"model = dict(data_preprocessor=dict(bgr_to_rgb=True), decode_head={head})\n"
+        "train_pipeline = [dict(type='LoadImageFromFile')]\n"
+        "val_dataloader = dict(dataset=dict(type='CityscapesDataset', data_root='nowhere'))\n"
+    )
+    checkpoint = run(tmp_path / "run", 5, student=config)
+    assert json.loads(load_state_dict(checkpoint)[1]["student"])["model"]["type"] == "MKASegmentor"
+    student = load_student(checkpoint, "cpu")
+    assert not student.model.data_preprocessor._channel_conversion
+    assert student.model.num_classes == len(CLASSES)
+
+
+def test_a_config_of_mmsegmentation_with_auxiliary_heads(tmp_path: Path) -> None:
+    config = Path(mmseg.__file__).parent / ".mim/configs/fastscnn/fast_scnn_8xb4-160k_cityscapes-512x1024.py"
+    if not config.is_file():
+        pytest.skip(f"this mmsegmentation has no {config}")
+    hooks = {k: v for k, v in TINY_STUDENT.items() if k.startswith("default_hooks")}
+    settings = {"student": config, "reader": {"type": READER["type"], "height": 64, "width": 128}}
+    checkpoint = run(tmp_path, 2, tiny=hooks, **settings)
+    student = load_student(checkpoint, "cpu")
+    assert len(student.model.auxiliary_head) == 2
+    assert student(MemoryReader(height=64, width=128).image("pano/0.png")).shape == (64, 128)
+
+
+def test_crops_and_worker_processes(tmp_path: Path) -> None:
+    pipeline = [
+        dict(type="CyclicShift"),
+        dict(type="RandomScaleCrop", crop_size=(32, 48), scale_range=(0.5, 2.0)),
+        dict(type="MirrorPanorama"),
+        dict(type="PhotoMetricDistortion"),
+        dict(type="PackMKAInputs"),
+    ]
+    reader = {"height": 64, "width": 128}
+    assert run(tmp_path, 5, reader=reader, num_workers=1, overrides={"train_pipeline": pipeline}).is_file()
+
+
+def test_bad_settings_are_refused_before_training(trained: Path, tmp_path: Path) -> None:
+    for settings, message in (
+        ({"student": "goodsam_x"}, "expected a config file or one of goodsam_m, goodsam_s, goodsam_t"),
+        ({"schedule": "schedule_x"}, "expected a config file or schedule_gpu"),
+        ({"device": "tpu"}, "expected auto, cpu or cuda"),
+        ({"distributed": True}, "needs CUDA"),
+        ({"reader": {"type": "x:y"}}, "importable"),
+        ({"reader": {"count": 0}}, "no images"),
+        ({"load_from": tmp_path / "absent.pth"}, "no such checkpoint"),
+        ({"load_from": trained, "overrides": {"model.decode_head.channels": 8}}, "does not fit the student"),
+        ({"load_from": trained, "classes": ("a", "b", "c", "d")}, "was trained for the classes"),
+        ({"overrides": {"model.mka.wole": 1.0}}, "no such term"),
+        ({"overrides": {"model.backbone.type": "Nothing"}}, "goodsam_m: the training cannot be set up"),
+        ({"overrides": {"model.type": "SegTTAModel"}}, "expected EncoderDecoder or MKASegmentor"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(tmp_path / "refused", **settings)
+    assert not list(tmp_path.rglob("*.pth"))
+
+
+class Bomb:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return os.mkdir, (str(self.target),)
+
+
+def test_checkpoints_that_carry_code_are_refused_by_every_entry(trained: Path, tmp_path: Path) -> None:
+    target, work_dir = tmp_path / "owned", tmp_path / "run"
+    content = torch.load(trained, weights_only=False)
+    work_dir.mkdir()
+    bad = work_dir / "iter_10.pth"
+    torch.save({**content, "extra": Bomb(target)}, bad)
+    (work_dir / "last_checkpoint").write_text(str(bad))
+    for settings in ({"resume": True}, {"load_from": bad}, {"pretrained_backbone": bad}):
+        with pytest.raises(UserError, match="asks to run code"):
+            run(work_dir, **settings)
+    with pytest.raises(UserError, match="asks to run code"):
+        load_student(bad, "cpu")
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"type": "os.mkdir", "path": "TARGET"},
+        {"type": "subprocess.Popen", "args": ["mkdir", "TARGET"]},
+        {"type": "EncoderDecoder", "backbone": {"type": "os.mkdir", "path": "TARGET"}, "decode_head": {}},
+        {"type": "os.mkdir", "_scope_": "mmseg", "path": "TARGET"},
+        {"type": "antigravity"},
+        {"type": "VPD", "diffusion_cfg": {"config": "TARGET"}},
+        {"type": ["EncoderDecoder"]},
+    ],
+)
+def test_student_builds_nothing_but_networks(trained: Path, tmp_path: Path, model: dict[str, Any]) -> None:
+    target = tmp_path / "owned"
+    content = torch.load(trained, weights_only=False)
+    described = json.loads(content["meta"]["student"])
+    text = json.dumps({**described, "model": model}).replace("TARGET", str(target))
+    content["meta"]["student"] = text
+    torch.save(content, tmp_path / "bad.pth")
+    with pytest.raises(UserError, match=r"bad\.pth: found"):
+        load_student(tmp_path / "bad.pth", "cpu")
+    assert not target.exists()
+
+
+def test_student_never_runs_the_config_text(trained: Path, tmp_path: Path) -> None:
+    target = tmp_path / "owned"
+    content = torch.load(trained, weights_only=False)
+    for key in ("cfg", "config"):
+        content["meta"][key] = f"import os\nos.mkdir({str(target)!r})\n"
+    torch.save(content, tmp_path / "text.pth")
+    assert load_student(tmp_path / "text.pth", "cpu").space.classes == CLASSES
+    assert not target.exists()
+
+
+def test_not_a_student(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "plain.pth")
+    with pytest.raises(UserError, match="not a student of this project"):
+        load_student(tmp_path / "plain.pth")
+
+
+@pytest.mark.slow
+def test_a_student_learns_its_labels(tmp_path: Path) -> None:
+    assert accuracy(run(tmp_path, 400, overrides={"default_hooks.checkpoint.interval": 400})) > 0.85

@@ -1,0 +1,184 @@
+"""The student's terms: which are on, what they add up to, and plain supervision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+
+from pipeline.errors import UserError
+from stages.train import losses
+from stages.train.dataset import PseudoLabelDataset
+from stages.train.run import student_config
+from stages.train.segmentor import MKASegmentor, MKATerms, Term
+from stages.train.transforms import MirrorPanorama, PackMKAInputs, RandomScaleCrop
+from tests.train.helpers import CLASSES, PALETTE, TINY_STUDENT, MemoryReader
+
+META = {"classes": CLASSES, "palette": PALETTE}
+TERMS = ("whole", "ensemble", "confident", "boundary")
+
+
+def build(mka: Mapping[str, Any] | None = None, **overrides: Any) -> MKASegmentor:
+    init_default_scope("mmseg")
+    torch.manual_seed(0)
+    cfg = Config.fromfile(student_config("goodsam_m"))
+    cfg.merge_from_dict({k: v for k, v in TINY_STUDENT.items() if k.startswith("model.")})
+    cfg.merge_from_dict({"model.decode_head.num_classes": len(CLASSES), "model.backbone.drop_path_rate": 0.0})
+    cfg.merge_from_dict({"model.decode_head.dropout_ratio": 0.0, **overrides})
+    cfg.model.mka = {name: (mka or {}).get(name, 0) for name in TERMS}
+    return MODELS.build(cfg.model)
+
+
+def batch(count: int = 2, transforms: Any = (), **reader: Any) -> dict[str, Any]:
+    dataset = PseudoLabelDataset(MemoryReader(**reader), META)
+    packed = []
+    for image_id in dataset.ids[:count]:
+        results = dataset.load(image_id)
+        for transform in transforms:
+            results = transform(results)
+        packed.append(PackMKAInputs()(results))
+    return {key: [entry[key] for entry in packed] for key in ("inputs", "data_samples")}
+
+
+def loss_of(model: MKASegmentor, data: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return model(**model.data_preprocessor(data, True), mode="loss")
+
+
+def logits_of(model: MKASegmentor, data: dict[str, Any]) -> torch.Tensor:
+    inputs = model.data_preprocessor(data, True)["inputs"]
+    return model.encode_decode(inputs, [{"img_shape": (32, 64), "pad_shape": (32, 64)}])
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_each_term_can_be_switched_on_alone_and_scaled(name: str) -> None:
+    model = build({name: 1.0})
+    found = loss_of(model, batch())
+    assert set(found) == {f"decode.loss_{name}", "decode.agreement"}
+    model.terms = MKATerms.from_config({n: 2.5 if n == name else 0 for n in TERMS})
+    torch.testing.assert_close(loss_of(model, batch())[f"decode.loss_{name}"], 2.5 * found[f"decode.loss_{name}"])
+
+
+def test_terms_are_those_of_the_losses_module() -> None:
+    model = build(dict.fromkeys(TERMS, 1.0)).eval()
+    data = batch()
+    found = loss_of(model, data)
+    logits = logits_of(model, data)
+    reader = MemoryReader()
+    expected: dict[str, list[torch.Tensor]] = {name: [] for name in TERMS}
+    for i, image_id in enumerate(reader.ids[:2]):
+        sample, p = reader.fused(image_id), logits[i : i + 1]
+        stitched = losses.upsample_log_probs(torch.from_numpy(sample.stitched)[None], (32, 64), cyclic=True)
+        label = torch.from_numpy(sample.label)[None].long()
+        gate, weight = (torch.from_numpy(a)[None] / 255 for a in (sample.gate, sample.weight))
+        ensemble = losses.ensemble_probs(stitched, label, gate)
+        expected["whole"].append(losses.soft_cross_entropy(p, stitched))
+        expected["ensemble"].append(losses.soft_cross_entropy(p, ensemble, label != 255))
+        expected["confident"].append(losses.hard_cross_entropy(p, label, weight))
+        expected["boundary"].append(losses.boundary_loss(p.softmax(1), torch.from_numpy(sample.boundary)[None]))
+    for name, values in expected.items():
+        torch.testing.assert_close(found[f"decode.loss_{name}"], torch.stack(values).mean())
+    known = np.stack([reader.fused(i).label for i in reader.ids[:2]])
+    right = (logits.argmax(1).numpy() == known)[known != 255].mean()
+    assert found["decode.agreement"] == pytest.approx(100 * right, rel=1e-5)
+
+
+def test_plain_labels_give_the_ordinary_cross_entropy() -> None:
+    model = build(dict.fromkeys(TERMS, 1.0)).eval()
+    data = batch(supervised=True)
+    found = loss_of(model, data)
+    label = torch.cat([sample.gt_sem_seg.data for sample in data["data_samples"]])
+    expected = torch.nn.functional.cross_entropy(logits_of(model, data), label, ignore_index=255)
+    assert set(found) == {"decode.loss_label", "decode.agreement"}
+    torch.testing.assert_close(found["decode.loss_label"], expected)
+
+
+def test_a_sample_without_boundary_has_no_boundary_term() -> None:
+    model, data = build({"boundary": 1.0, "whole": 1.0}), batch()
+    for sample in data["data_samples"]:
+        del sample.boundary
+    assert set(loss_of(model, data)) == {"decode.loss_whole", "decode.agreement"}
+
+
+def test_mirrored_sample_costs_a_mirrored_student_the_same() -> None:
+    """A constant network commutes with mirroring, so every term must be that of the plain sample."""
+    model = build(dict.fromkeys(TERMS, 1.0))
+    torch.nn.init.zeros_(model.decode_head.conv_seg.weight)
+    straight, mirrored = loss_of(model, batch()), loss_of(model, batch(transforms=[MirrorPanorama(1.0)]))
+    for name in TERMS:
+        torch.testing.assert_close(straight[f"decode.loss_{name}"], mirrored[f"decode.loss_{name}"])
+
+
+@pytest.mark.parametrize("scale", [0.7, 1.0, 2.0])
+def test_scaled_crops_train(scale: float) -> None:
+    np.random.seed(0)  # noqa: NPY002
+    model = build(dict.fromkeys(TERMS, 1.0))
+    transforms = [RandomScaleCrop((32, 48), (scale, scale)), MirrorPanorama()]
+    found = loss_of(model, batch(transforms=transforms, height=64, width=128))
+    total, _ = model.parse_losses(found)
+    total.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    assert model.backbone.layers[0][0].projection.weight.grad.abs().max() > 0
+
+
+def test_temperature_and_hard_targets() -> None:
+    model, data = build({"whole": 1.0}).eval(), batch(count=1)
+    logits = logits_of(model, data)
+    stitched = losses.upsample_log_probs(data["data_samples"][0].stitched.data[None], (32, 64), cyclic=True)
+    model.terms = MKATerms(whole=Term(temperature=2.0), ensemble=Term(0), confident=Term(0), boundary=Term(0))
+    soft = losses.soft_cross_entropy(logits / 2, losses.sharpen(stitched, 2.0)) * 4
+    torch.testing.assert_close(loss_of(model, data)["decode.loss_whole"], soft)
+    model.terms = MKATerms(whole=Term(hard=True), ensemble=Term(0), confident=Term(0), boundary=Term(0))
+    hard = losses.hard_cross_entropy(logits, stitched.argmax(1))
+    torch.testing.assert_close(loss_of(model, data)["decode.loss_whole"], hard)
+
+
+def test_everything_switched_off_is_a_zero_loss() -> None:
+    model = build({})
+    total, _ = model.parse_losses(loss_of(model, batch()))
+    assert total == 0
+    total.backward()
+
+
+def test_auxiliary_heads_get_the_terms_times_their_weight() -> None:
+    head = dict(
+        type="FCNHead",
+        in_channels=16,
+        in_index=1,
+        channels=8,
+        num_convs=1,
+        num_classes=len(CLASSES),
+        norm_cfg=dict(type="BN"),
+        loss_decode=dict(type="CrossEntropyLoss", loss_weight=0.4),
+    )
+    model = build({"whole": 1.0, "confident": 1.0}, **{"model.auxiliary_head": head})
+    found = loss_of(model, batch())
+    assert {"aux_0.loss_whole", "aux_0.loss_confident", "aux_0.agreement"} <= set(found)
+    assert 0 < found["aux_0.loss_whole"] < found["decode.loss_whole"]
+
+
+def test_images_of_different_sizes_in_a_batch_are_refused() -> None:
+    data, small = batch(count=1), batch(count=1, transforms=[RandomScaleCrop((16, 32))])
+    mixed = {key: data[key] + small[key] for key in data}
+    with pytest.raises(UserError, match="different sizes"):
+        loss_of(build({"whole": 1.0}), mixed)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"wole": 1}, "mka.wole: no such term; expected one of whole, ensemble"),
+        ({"whole": {"wait": 1}}, "mka.whole.wait: no such key"),
+        ({"whole": -1}, "weight >= 0"),
+        ({"boundary": {"temperature": 0}}, "temperature > 0"),
+        ({"confident": {"hard": True}}, "mka.confident.hard"),
+    ],
+)
+def test_wrong_terms_are_named(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        MKATerms.from_config(config)
