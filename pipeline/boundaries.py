@@ -1,4 +1,4 @@
-"""The one boundary operator of this project (METHOD 2, ours)."""
+"""The one boundary operator of this project (docs/method.md 2, ours)."""
 
 from __future__ import annotations
 

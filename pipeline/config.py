@@ -44,7 +44,7 @@ _ARTEFACT = Field(
 
 
 class SamSettings(Settings):
-    """Artefact ``sam``: masks of every view, at permissive thresholds (METHOD 2)."""
+    """Artefact ``sam``: masks of every view, at permissive thresholds (docs/method.md 2)."""
 
     artefact: str | None = _ARTEFACT
     views: ViewSettings = Field(ViewSettings(), description="Where the mask generator looks.")
@@ -63,7 +63,7 @@ class FilterSettings(Settings):
 
 
 class LiftSettings(Settings):
-    """How window masks become panorama masks (METHOD 2, ours)."""
+    """How window masks become panorama masks (docs/method.md 2, ours)."""
 
     agreement: float = Field(
         0.6,
@@ -95,7 +95,7 @@ class TeacherSettings(Settings):
 
 
 class PoolingSettings(Settings):
-    """How the views' predictions become one (METHOD 3.1; all numbers ours)."""
+    """How the views' predictions become one (docs/method.md 3.1; all numbers ours)."""
 
     mode: Literal["arithmetic", "log"] = Field("arithmetic", description="Average probabilities, or logarithms.")
     confidence: float = Field(1.0, ge=0, description="Exponent kappa of (1 - normalised entropy) in the weight.")

@@ -20,7 +20,7 @@ from pipeline.settings import Settings
 
 
 class ViewSettings(Settings):
-    """Which views cover the panorama (METHOD: overlapping sliding windows, paper; 512 / 256 are ours)."""
+    """Which views cover the panorama (docs/method.md: overlapping sliding windows, paper; 512 / 256 are ours)."""
 
     kind: Literal["windows", "whole"] = Field(
         "windows", description="windows: sliding ERP windows round the ring; whole: one view, the panorama."
@@ -77,8 +77,9 @@ def make_views(settings: ViewSettings, height: int, width: int, *, align: int = 
     """The views of a panorama of ``height`` x ``width`` pixels, in the order of their origin.
 
     If the stride does not divide the width, ``n = ceil(W / stride)`` windows start at ``round(k W / n)``, moved to
-    multiples of :data:`ALIGN` and of ``align`` (a model's output stride), so that the ring closes evenly (METHOD 1,
-    ours). A window is never wider than the panorama. Raises :class:`UserError` if moving would leave a gap.
+    multiples of :data:`ALIGN` and of ``align`` (a model's output stride), so that the ring closes evenly
+    (docs/method.md 1, ours). A window is never wider than the panorama. Raises :class:`UserError` if moving would
+    leave a gap.
     """
     align = math.lcm(align, ALIGN)
     if settings.kind == "whole" or settings.width >= width:

@@ -65,7 +65,7 @@ def test_failures_are_outcomes_and_the_others_go_on(tmp_path: Path, execution: E
 
 
 def test_a_full_disk_ends_the_run_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="full: the cache cannot be written .*nothing finished is lost"):
+    with pytest.raises(UserError, match=r"full: the cache cannot be written .*nothing finished is lost"):
         run_images(Count(tmp_path), records("a", "full", "b"))
 
 

@@ -1,4 +1,4 @@
-"""Label spaces and how predictions map between them (METHOD 5)."""
+"""Label spaces and how predictions map between them (docs/method.md 5)."""
 
 from __future__ import annotations
 

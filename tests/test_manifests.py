@@ -38,7 +38,7 @@ def test_labels_by_replacement(project: Project) -> None:
           "labels": {"replace": [["images/", "labels/"], [".png", "_labelTrainIds.png"]]}}})  # fmt: skip
     for name in ("p000", "p001"):
         project.add_labels(f"{name}_labelTrainIds.png", np.zeros((64, 256), np.uint8))
-    with pytest.raises(UserError, match="p002.png: its label .*p002_labelTrainIds.png is missing"):
+    with pytest.raises(UserError, match=r"p002.png: its label .*p002_labelTrainIds.png is missing"):
         project.manifest()
     project.add_labels("p002_labelTrainIds.png", np.zeros((64, 256), np.uint8))
     assert project.manifest().images[2].label_path == project.folder / "labels" / "p002_labelTrainIds.png"

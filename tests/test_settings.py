@@ -187,5 +187,5 @@ def test_files_are_relative_to_the_yaml_file(project: Project, monkeypatch: pyte
 
 def test_a_missing_checkpoint_is_told_when_a_key_needs_it(project: Project) -> None:
     config = project.config("teacher.model.checkpoint=nowhere.pth")
-    with pytest.raises(UserError, match="nowhere.pth: no such file"):
+    with pytest.raises(UserError, match=r"nowhere.pth: no such file"):
         config.artefacts(Preparation()).key("teacher")

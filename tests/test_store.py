@@ -79,9 +79,13 @@ def test_a_changed_byte_is_noticed_by_verify(artefact: Artefact) -> None:
 
 
 def test_a_failed_attempt_leaves_nothing(artefact: Artefact) -> None:
-    with pytest.raises(RuntimeError), artefact.write("a") as attempt:
-        attempt.array("x", np.ones(3))
-        raise RuntimeError
+    def fail() -> None:
+        with artefact.write("a") as attempt:
+            attempt.array("x", np.ones(3))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert artefact.done() == {}
     assert not artefact.storage.sizes(f"{artefact.path}/images")
     with pytest.raises(ImageError, match="a: is not in teacher/k1"):
@@ -209,7 +213,7 @@ def test_a_replaced_file_is_noticed_and_a_touched_one_is_not(tmp_path: Path) -> 
 
 def test_an_unwritable_cache_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written .*; expected a writable folder"):
+    with pytest.raises(UserError, match=r"cannot be written .*; expected a writable folder"):
         Cache(str(tmp_path / "file"), "toy").storage.check_writable()
 
 

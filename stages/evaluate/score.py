@@ -45,7 +45,7 @@ class Scores:
 
 @dataclass
 class Scorer:
-    """Collects the confusion of one predictor over images; ``source`` are its classes, ``target`` those of the score."""
+    """Collects one predictor's confusion over images; ``source`` are its classes, ``target`` those of the score."""
 
     name: str
     source: LabelSpace

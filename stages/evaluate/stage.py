@@ -66,7 +66,8 @@ def evaluate(
         progress.advance(failed=record.id in failures)
     if len(failures) == len(records):
         raise UserError(
-            f"{manifest.path}: none of {len(records)} images could be evaluated; the first: {next(iter(failures.values()))}"
+            f"{manifest.path}: none of {len(records)} images could be evaluated; the first: "
+            f"{next(iter(failures.values()))}"
         )
     return [scorer.scores() for scorer in scorers], failures
 

@@ -1,4 +1,4 @@
-"""Prediction-level consistency (METHOD 3.1): the views' predictions pooled into one, and how far they disagree.
+"""Prediction-level consistency (docs/method.md 3.1): the views' predictions pooled into one, and how far they disagree.
 
 Pure functions on arrays, at the TA's native stride. Sums run in an order that depends on the pixels' place in the views
 only, so that a rolled panorama gives the rolled result bit for bit.
@@ -64,7 +64,7 @@ def pool(probabilities: np.ndarray, views: Sequence[Window], panorama_width: int
 
     ``views`` and width are in pixels of the native grid. Weights are position x (1 - normalised entropy)^confidence,
     at least ``floor`` and normalised over the views of a pixel; "arithmetic" pools probabilities (the minimiser of
-    sum a_i KL(p_i || q)), "log" their logarithms (that of sum a_i KL(q || p_i)) (METHOD 3.1, ours).
+    sum a_i KL(p_i || q)), "log" their logarithms (that of sum a_i KL(q || p_i)) (docs/method.md 3.1, ours).
     """
     _, classes, height, _ = probabilities.shape
     pooled = np.empty((classes, height, panorama_width), dtype=np.float32)

@@ -30,8 +30,8 @@ def majority(masks: MaskSet, labels: np.ndarray, num_classes: int) -> Votes:
 def top_mask(masks: MaskSet) -> np.ndarray:
     """For every pixel the smallest mask that holds it, as index; -1 where there is none: int32 ``(H, W)``.
 
-    This is what painting all masks largest first, smaller ones over them, leaves on top (ours: METHOD 3.3). Of equally
-    large masks the one that stands later in the table is on top.
+    This is what painting all masks largest first, smaller ones over them, leaves on top (docs/method.md 3.3,
+    ours). Of equally large masks the one that stands later in the table is on top.
     """
     if not len(masks):
         return np.full(masks.shape, -1, dtype=np.int32)

@@ -1,4 +1,4 @@
-"""Window masks to panorama masks: lifting round the ring, and the boundary (METHOD 2). Pure functions."""
+"""Window masks to panorama masks: lifting round the ring, and the boundary (docs/method.md 2). Pure functions."""
 
 from __future__ import annotations
 

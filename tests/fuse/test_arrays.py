@@ -74,7 +74,7 @@ def test_agreeing_views_pool_to_themselves() -> None:
 
 
 def test_arithmetic_pool_minimises_its_divergence() -> None:
-    """METHOD 3.1: q = sum a_i p_i minimises sum a_i KL(p_i || q); the log pool sum a_i KL(q || p_i)."""
+    """docs/method.md 3.1: q = sum a_i p_i minimises sum a_i KL(p_i || q); the log pool sum a_i KL(q || p_i)."""
     rng = np.random.default_rng(3)
     p = softmax(rng.normal(0, 2, (2, 4, 1, 8)), axis=1)
     windows = (Window(0, 0, 1, 8), Window(0, 0, 1, 8))

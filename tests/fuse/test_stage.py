@@ -97,7 +97,7 @@ def test_missing_stage_one_is_told(project: Project) -> None:
 
 def test_classes_that_do_not_match_are_told(project: Project) -> None:
     precompute(project.manifest(), project.config())
-    with pytest.raises(UserError, match="holds logits of 19 classes, but teacher.label_space densepass13 has 13"):
+    with pytest.raises(UserError, match=r"holds logits of 19 classes, but teacher.label_space densepass13 has 13"):
         fuse(project.manifest(), project.config("teacher.label_space=densepass13"))
 
 

@@ -1,4 +1,4 @@
-"""CTCF, cross-task complementary fusion, as the paper's figure draws it: per window (METHOD 3.3)."""
+"""CTCF, cross-task complementary fusion, as the paper's figure draws it: per window (docs/method.md 3.3)."""
 
 from __future__ import annotations
 

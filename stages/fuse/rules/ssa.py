@@ -1,4 +1,4 @@
-"""Semantic-Segment-Anything's vote on panorama masks (METHOD 3.4, baseline)."""
+"""Semantic-Segment-Anything's vote on panorama masks (docs/method.md 3.4, baseline)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The TA's stitched prediction alone; needs no masks (METHOD 3.4, baseline)."""
+"""The TA's stitched prediction alone; needs no masks (docs/method.md 3.4, baseline)."""
 
 from __future__ import annotations
 
