@@ -32,7 +32,7 @@ setup: $(STAMP) ## create .venv with the pinned packages (once)
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; \
-	  sys.exit(0 if v >= (3, 11) else f"make setup: Python 3.11 or newer is needed, {sys.executable} is {v[0]}.{v[1]}; pass another with PYTHON=")'
+	  sys.exit(0 if v >= (3, 11) else "make setup: Python 3.11 or newer is needed, %s is %d.%d; pass another with PYTHON=" % (sys.executable, v[0], v[1]))'
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@# The OpenMMLab packages ask for opencv-python, which needs libGL; the headless build has the same module without it.

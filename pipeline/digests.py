@@ -10,9 +10,17 @@ import tempfile
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.images import file_digest
 
 _MEMO_ENTRIES = 1000
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def content_digest(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -29,15 +28,6 @@ class Preparation(Settings):
     size: tuple[int, int] | None = Field(
         None, description="Working resolution [height, width] after the crop; null keeps each image's own."
     )
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def read_image(path: Path, preparation: Preparation) -> np.ndarray:

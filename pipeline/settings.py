@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
 
+from pipeline.digests import content_digest
 from pipeline.errors import UserError, all_problems
 
 SettingsT = TypeVar("SettingsT", bound="Settings")
@@ -59,8 +60,6 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Path):
-        from pipeline.digests import content_digest
-
         return {"sha256": content_digest(value)}
     raise TypeError(f"{value!r} cannot be part of a key")
 

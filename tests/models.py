@@ -38,3 +38,25 @@ def street(height: int = 64, width: int = 256, seed: int = 0) -> np.ndarray:
     image = np.repeat(np.repeat(blocks, 16, axis=0), 16, axis=1)
     noise = rng.integers(-12, 13, image.shape)
     return np.clip(np.roll(image, 5, axis=1) + noise, 0, 255).astype(np.uint8)
+
+
+def tiny_sam(image_size: int = 64) -> torch.nn.Module:
+    """segment_anything's own Sam with a ViT of 2 blocks and 32 channels, random weights from a fixed seed."""
+    from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+
+    torch.manual_seed(0)
+    grid = image_size // 16
+    return Sam(
+        image_encoder=ImageEncoderViT(
+            img_size=image_size, embed_dim=32, depth=2, num_heads=2, out_chans=32, window_size=0, use_rel_pos=True
+        ),
+        prompt_encoder=PromptEncoder(
+            embed_dim=32, image_embedding_size=(grid, grid), input_image_size=(image_size, image_size), mask_in_chans=8
+        ),
+        mask_decoder=MaskDecoder(
+            transformer_dim=32,
+            transformer=TwoWayTransformer(depth=1, embedding_dim=32, num_heads=2, mlp_dim=32),
+            num_multimask_outputs=3,
+            iou_head_hidden_dim=32,
+        ),
+    )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.errors import ImageError
-from pipeline.images import file_digest
+from pipeline.digests import file_digest
 from pipeline.store.marker import Marker, Source
 
 

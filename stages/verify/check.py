@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.digests import file_digest
 from pipeline.errors import ImageError
-from pipeline.images import file_digest
 from pipeline.manifests import ImageRecord
 from pipeline.progress import Progress
 from pipeline.store import Artefact, Cache
