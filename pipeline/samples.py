@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.config import Config, load_config
 from pipeline.errors import UserError
-from pipeline.images import read_image
+from pipeline.images import read_image, read_labels
 from pipeline.labels import LabelSpace
 from pipeline.manifests import ImageRecord, Manifest, load_manifest
 from pipeline.store import Artefact, Cache, ImageGroup
@@ -103,6 +103,38 @@ def open_cache(
     reader.artefact.attributes()
     if not reader.ids:
         raise UserError(f"{reader.artefact}: holds none of the {len(reader.wanted)} panoramas; run fuse first")
+    return reader
+
+
+@dataclass(frozen=True)
+class LabelReader:
+    """A :class:`Reader` of labelled images: ground truth instead of pseudo-labels (source-only training, upper bounds)."""
+
+    manifest: Manifest
+    splits: tuple[str, ...] = ()
+
+    @cached_property
+    def _records(self) -> dict[str, ImageRecord]:
+        return {r.id: r for r in self.manifest.select(self.splits) if r.label_path is not None}
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(self._records)
+
+    def image(self, image_id: str) -> np.ndarray:
+        return read_image(self._records[image_id].path, self.manifest.preparation)
+
+    def fused(self, image_id: str) -> FusedSample:
+        path = self._records[image_id].label_path
+        assert path is not None
+        return FusedSample(label=read_labels(path, self.manifest.preparation, self.manifest.label_space))
+
+
+def open_labels(manifest: str, splits: Sequence[str] = ()) -> LabelReader:
+    """A :class:`LabelReader` from plain values. Raises :class:`UserError` if nothing is labelled."""
+    reader = LabelReader(load_manifest(Path(manifest)), tuple(splits))
+    if not reader.ids:
+        raise UserError(f"{manifest}: no labelled images in the chosen splits; expected a split with 'labels'")
     return reader
 
 

@@ -116,6 +116,16 @@ PUBLISHED_FILES = {
         ],
         [f"area_{k}/pano/labels13/camera_{k}_frame_equirectangular_domain_labels13.png" for k in ("5a", "5b")],
     ),
+    "demo": (
+        "",
+        [f"images/target-{s}/a.png" for s in ("train", "tune", "test")],
+        [f"labels/target-{s}/a_labelTrainIds.png" for s in ("tune", "test")],
+    ),
+    "demo_source": (
+        "",
+        [f"images/source-{s}/a.png" for s in ("train", "val")],
+        [f"labels/source-{s}/a_labelTrainIds.png" for s in ("train", "val")],
+    ),
     "my_panoramas": ("MY_PANORAMAS", ["any/where.jpg"], []),
 }
 

@@ -13,12 +13,13 @@ What no marker names does not exist. No lock is taken: every writer works under 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -95,25 +96,43 @@ class Artefact:
 
     def done(self) -> dict[str, Marker]:
         """Every finished image by id: one listing of the markers."""
-        result = {}
-        for name, data in self.storage.read_folder(f"{self.path}/done").items():
-            try:
-                marker = Marker.from_json(data)
-            except (ValueError, TypeError) as error:
-                raise UserError(f"{self}/done/{name}: is not a valid marker: {error}") from None
-            result[marker.id] = marker
-        return result
+        markers = (
+            self._parse_marker(name, data) for name, data in self.storage.read_folder(f"{self.path}/done").items()
+        )
+        return {marker.id: marker for marker in markers}
 
     def failed(self) -> dict[str, Failure]:
         """Every image that failed in its last run, by id."""
-        documents = self.storage.read_folder(f"{self.path}/failed").values()
-        return {failure.id: failure for failure in map(Failure.from_json, documents)}
+        result = {}
+        for name, data in self.storage.read_folder(f"{self.path}/failed").items():
+            try:
+                failure = Failure.from_json(data)
+            except ValueError as error:
+                raise UserError(f"{self}/failed/{name}: is not a valid record of a failure: {error}") from None
+            # a run killed between its marker and the removal of this record leaves both: the marker counts
+            if self.marker(failure.id) is None:
+                result[failure.id] = failure
+        return result
 
     def marker(self, image_id: str) -> Marker | None:
+        """The marker of one image; None if it is not finished. Raises :class:`UserError` if it is no marker."""
+        name = f"{encode_id(image_id)}.json"
         try:
-            return Marker.from_json(self.storage.read(f"{self.path}/done/{encode_id(image_id)}.json"))
+            data = self.storage.read(f"{self.path}/done/{name}")
         except FileNotFoundError:
             return None
+        return self._parse_marker(name, data)
+
+    def _parse_marker(self, name: str, data: bytes) -> Marker:
+        try:
+            marker = Marker.from_json(data)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{self}/done/{name}: is not a valid marker: {error}") from None
+        if name != f"{encode_id(marker.id)}.json":
+            raise UserError(
+                f"{self}/done/{name}: is the marker of {marker.id!r}, expected in {encode_id(marker.id)}.json"
+            )
+        return marker
 
     # -- one image
 
@@ -166,7 +185,10 @@ class Artefact:
     def write(
         self, image_id: str, *, source: Source | None = None, inputs: Mapping[str, str] | None = None
     ) -> Iterator[Attempt]:
-        """A new attempt at an image; it is committed when the block ends, and removed if the block raises."""
+        """A new attempt at an image; it is committed when the block ends, and removed if the block raises.
+
+        Raises :class:`ImageError` if files that were written are gone by then.
+        """
         attempt = Attempt(self, image_id)
         try:
             yield attempt
@@ -183,15 +205,20 @@ class Artefact:
         for name, size in sorted(self.storage.sizes(attempt.path).items()):
             digest = hashlib.sha256(self.storage.read(f"{attempt.path}/{name}")).hexdigest()
             files[name] = (size, digest)
+        if gone := attempt.files - set(files):  # a chunk that is missing would be read as zeros
+            raise ImageError(
+                f"{attempt.path}: {len(gone)} of {len(attempt.files)} files are gone, {min(gone)} first; expected "
+                f"all that were written (was the cache swept meanwhile?)"
+            )
         return files
 
     def _commit(self, marker: Marker, attempt: Attempt) -> None:
         name = f"{self.path}/done/{encode_id(marker.id)}.json"
         if not self.storage.create(name, marker.to_json()):
             other = self.marker(marker.id)
-            same = other is not None and (other.source, other.inputs) == (marker.source, marker.inputs)
-            if same and other is not None and other.files == marker.files:
-                self.storage.delete(attempt.path)  # another process finished the same image first
+            if other is not None and replace(other, attempt=marker.attempt) == marker:
+                if other.attempt != marker.attempt:
+                    self.storage.delete(attempt.path)  # another process finished the same image first
             else:
                 self.storage.replace(name, marker.to_json())
         self.storage.delete(f"{self.path}/failed/{encode_id(marker.id)}.json")
@@ -205,6 +232,8 @@ class Attempt:
         self.path = f"{artefact.path}/images/{encode_id(image_id)}/{self.name}"
         self._storage = artefact.storage
         self.attributes: dict[str, Any] = {}
+        #: Every file that the attempt consists of so far, relative to :attr:`path`.
+        self.files = {"zarr.json"}
 
     @cached_property
     def _group(self) -> Any:
@@ -232,8 +261,11 @@ class Attempt:
             fill_value=0,
             config={"write_empty_chunks": True},
         )
+        self.files.add(f"{name}/zarr.json")
         if values.size:
             array[...] = values
+            grid = (range(-(-n // c)) for n, c in zip(shape, chunks, strict=True))
+            self.files.update("/".join([name, "c", *map(str, chunk)]) for chunk in itertools.product(*grid))
 
 
 class ImageGroup:

@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import dataclass
 
 from pipeline.store.artefact import Artefact
-from pipeline.store.marker import encode_id
 from pipeline.store.storage import Storage, open_storage
 
 KINDS = ("sam", "masks", "teacher", "fused")
@@ -53,15 +52,20 @@ class Cache:
 
     def orphans(self, older_than_seconds: float) -> list[str]:
         """Attempts that no marker names and that nobody has written to for this long; and left-over temporary files."""
-        found = []
+        found = self.storage.temporaries("")
         for artefact in self.artefacts():
-            wanted = {(encode_id(m.id), m.attempt) for m in artefact.done().values()}
-            for image in self.storage.folders(f"{artefact.path}/images"):
-                for attempt in self.storage.folders(f"{artefact.path}/images/{image}"):
-                    path = f"{artefact.path}/images/{image}/{attempt}"
-                    if (image, attempt) not in wanted and self.storage.age(path) >= older_than_seconds:
-                        found.append(path)
-        return found
+            for folder in (artefact.path, f"{artefact.path}/done", f"{artefact.path}/failed"):
+                found += self.storage.temporaries(folder)
+            images = f"{artefact.path}/images"
+            attempts = [
+                f"{images}/{image}/{attempt}"
+                for image in self.storage.folders(images)
+                for attempt in self.storage.folders(f"{images}/{image}")
+            ]
+            # markers are read last: what was committed since its attempt was listed is wanted too
+            wanted = {artefact.attempt_path(marker) for marker in artefact.done().values()}
+            found += [attempt for attempt in attempts if attempt not in wanted]
+        return [path for path in found if self.storage.age(path) >= older_than_seconds]
 
     def sweep(self, paths: list[str]) -> None:
         """Removes orphans."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.errors import ImageError
 from pipeline.digests import file_digest
+from pipeline.errors import ImageError
 from pipeline.store.marker import Marker, Source
 
 

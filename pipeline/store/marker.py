@@ -55,14 +55,16 @@ class Marker:
         attempt = values["attempt"]
         if not isinstance(attempt, str) or not re.fullmatch(r"[A-Za-z0-9_-]+", attempt):
             raise ValueError(f"attempt is {attempt!r}, expected letters, digits, '-' and '_'")
-        source = values.get("source")
-        files: dict[str, Any] = values.get("files") or {}
+        parts: dict[str, dict[str, Any]] = {key: values.get(key) or {} for key in ("source", "inputs", "files")}
+        for key, part in parts.items():
+            if not isinstance(part, dict):
+                raise ValueError(f"{key} is {part!r}, expected a JSON object")
         return cls(
             id=str(values["id"]),
             attempt=attempt,
-            source=Source(**source) if source else None,
-            inputs={str(k): str(v) for k, v in (values.get("inputs") or {}).items()},
-            files={name: (int(size), str(digest)) for name, (size, digest) in files.items()},
+            source=Source(**parts["source"]) if parts["source"] else None,
+            inputs={kind: str(content) for kind, content in parts["inputs"].items()},
+            files={name: (int(size), str(digest)) for name, (size, digest) in parts["files"].items()},
         )
 
 
@@ -78,7 +80,10 @@ class Failure:
 
     @classmethod
     def from_json(cls, data: bytes) -> Failure:
+        """Raises ``ValueError`` if ``data`` is no record of a failure."""
         values = json.loads(data)
+        if not isinstance(values, dict) or not {"id", "reason"} <= set(values):
+            raise ValueError("expected a JSON object with 'id' and 'reason'")
         return cls(id=str(values["id"]), reason=str(values["reason"]))
 
 

@@ -8,13 +8,18 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+
+#: What file systems without hard links (FAT, SMB, many FUSE ones) answer.
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 
 
 class Storage(ABC):
@@ -45,6 +50,10 @@ class Storage(ABC):
     @abstractmethod
     def folders(self, path: str) -> list[str]:
         """Names of the folders directly in a folder, sorted."""
+
+    @abstractmethod
+    def temporaries(self, path: str) -> list[str]:
+        """Paths of the files directly in a folder that writers which were killed left behind."""
 
     @abstractmethod
     def age(self, path: str) -> float:
@@ -86,33 +95,54 @@ class LocalStorage(Storage):
         for entry in entries:
             if entry.name.endswith(".json"):
                 try:
-                    result[entry.name] = Path(entry.path).read_bytes()
+                    with open(entry.path, "rb") as stream:
+                        result[entry.name] = stream.read()
                 except FileNotFoundError:  # replaced or removed by another process in this moment
                     continue
         return result
 
     def create(self, path: str, data: bytes) -> bool:
-        temporary = self._write_temporary(path, data)
-        try:
-            os.link(temporary, self.root / path)
-        except FileExistsError:
-            return False
-        except OSError as error:  # file systems without hard links: the last writer wins, both wrote the same
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK):
-                raise
-            os.replace(temporary, self.root / path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync(self.root / path, folder=True)
+        with self._writing():
+            temporary = self._write_temporary(path, data)
+            try:
+                os.link(temporary, self.root / path)
+            except FileExistsError:
+                # over NFS the answer to a link may get lost; asked again, the server finds the link that it made
+                if temporary.stat().st_nlink < 2:
+                    return False
+            except OSError as error:  # file systems without hard links: the last writer wins, both wrote the same
+                if error.errno not in _NO_HARD_LINKS:
+                    raise
+                if (self.root / path).exists():
+                    return False
+                os.replace(temporary, self.root / path)
+            finally:
+                temporary.unlink(missing_ok=True)
+            _sync(self.root / path, folder=True)
         return True
 
     def replace(self, path: str, data: bytes) -> None:
-        os.replace(self._write_temporary(path, data), self.root / path)
-        _sync(self.root / path, folder=True)
+        with self._writing():
+            os.replace(self._write_temporary(path, data), self.root / path)
+            _sync(self.root / path, folder=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A full or broken disk is no matter of one image: it ends the run, in one sentence."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise UserError(
+                f"cache {self.root}: cannot be written ({error.strerror}); nothing finished is lost"
+            ) from None
 
     def _write_temporary(self, path: str, data: bytes) -> Path:
         target = self.root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.parent.is_dir():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._sync_parents(target)
         temporary = target.parent / f".{uuid.uuid4().hex}.tmp"
         try:
             with temporary.open("wb") as stream:
@@ -146,12 +176,20 @@ class LocalStorage(Storage):
         except FileNotFoundError:
             return []
 
-    def age(self, path: str) -> float:
-        import time
+    def temporaries(self, path: str) -> list[str]:
+        try:
+            names = [entry.name for entry in os.scandir(self.root / path)]
+        except FileNotFoundError:
+            return []
+        prefix = f"{path}/" if path else ""
+        return sorted(f"{prefix}{name}" for name in names if name.startswith(".") and name.endswith(".tmp"))
 
-        folder = self.root / path
-        times = [p.stat().st_mtime for p in (folder, *folder.rglob("*")) if p.exists()]
-        return time.time() - max(times) if times else float("inf")
+    def age(self, path: str) -> float:
+        newest = float("-inf")
+        for current, _, files in os.walk(self.root / path):
+            for place in (current, *(os.path.join(current, name) for name in files)):
+                newest = max(newest, _modified(place))
+        return time.time() - max(newest, _modified(self.root / path))
 
     def delete(self, path: str) -> None:
         target = self.root / path
@@ -162,11 +200,18 @@ class LocalStorage(Storage):
 
     def flush(self, path: str) -> None:
         folder = self.root / path
-        for current, _, files in os.walk(folder):
-            for name in files:
-                _sync(Path(current) / name)
-            _sync(Path(current) / ".", folder=True)
-        _sync(folder, folder=True)
+        with self._writing():
+            for current, _, files in os.walk(folder):
+                for name in files:
+                    _sync(Path(current) / name)
+                _sync(Path(current) / ".", folder=True)
+            self._sync_parents(folder)
+
+    def _sync_parents(self, path: Path) -> None:
+        """fsync of every folder from the one that holds ``path`` up to the cache's own: their entries may be new."""
+        while path != self.root:
+            _sync(path, folder=True)
+            path = path.parent
 
     def zarr_store(self, path: str) -> Any:
         from zarr.storage import LocalStore
@@ -183,6 +228,14 @@ class LocalStorage(Storage):
             raise UserError(
                 f"cache {self.root}: cannot be written ({error.strerror}); expected a writable folder"
             ) from None
+
+
+def _modified(path: str | Path) -> float:
+    """Modification time in seconds; minus infinity for what is gone."""
+    try:
+        return os.lstat(path).st_mtime
+    except FileNotFoundError:
+        return float("-inf")
 
 
 def _sync(path: Path, folder: bool = False) -> None:
@@ -217,7 +270,10 @@ class RemoteStorage(Storage):
 
     def read_folder(self, path: str) -> dict[str, bytes]:
         paths = [name for name in self._listing(path) if name.endswith(".json")]
-        return {name.rsplit("/", 1)[1]: data for name, data in self.fs.cat(paths).items()} if paths else {}
+        if not paths:
+            return {}
+        # what another process removed since the listing is left out
+        return {name.rsplit("/", 1)[1]: data for name, data in self.fs.cat(paths, on_error="omit").items()}
 
     def _listing(self, path: str) -> Iterable[str]:
         self.fs.invalidate_cache()
@@ -253,6 +309,9 @@ class RemoteStorage(Storage):
             return []
         return sorted(e["name"].rstrip("/").rsplit("/", 1)[1] for e in entries if e["type"] == "directory")
 
+    def temporaries(self, path: str) -> list[str]:
+        return []
+
     def age(self, path: str) -> float:
         import datetime
 
@@ -276,9 +335,7 @@ class RemoteStorage(Storage):
         return FsspecStore.from_url(f"{self.url.rstrip('/')}/{path}")
 
     def check_writable(self) -> None:
-        import uuid as _uuid
-
-        probe = f".{_uuid.uuid4().hex}.tmp"
+        probe = f".{uuid.uuid4().hex}.tmp"
         try:
             self.replace(probe, b"")
             self.delete(probe)

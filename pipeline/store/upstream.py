@@ -8,7 +8,7 @@ from pipeline.config import Artefacts
 from pipeline.errors import ImageError
 from pipeline.store.artefact import Artefact
 from pipeline.store.cache import Cache
-from pipeline.store.marker import Marker, encode_id
+from pipeline.store.marker import Failure, Marker, encode_id
 
 
 def open_artefacts(cache: Cache, artefacts: Artefacts, kinds: Iterable[str]) -> dict[str, Artefact]:
@@ -22,7 +22,8 @@ def open_artefacts(cache: Cache, artefacts: Artefacts, kinds: Iterable[str]) -> 
 def upstream_markers(image_id: str, upstream: Mapping[str, Artefact]) -> dict[str, Marker]:
     """The markers of one image in every upstream artefact.
 
-    Raises :class:`ImageError` with the upstream failure's reason, or saying what is not computed.
+    Raises :class:`ImageError` with the upstream failure's reason, or saying what is not computed, or what was made from
+    another version of the image than the rest (a run of stage one on a replaced image that has not come to its end).
     """
     markers = {}
     for kind, artefact in upstream.items():
@@ -30,13 +31,26 @@ def upstream_markers(image_id: str, upstream: Mapping[str, Artefact]) -> dict[st
         if marker is None:
             raise ImageError(f"{kind}: {failure_reason(artefact, image_id) or f'not computed ({artefact.path})'}")
         markers[kind] = marker
+    _check_one_version(markers)
     return markers
+
+
+def _check_one_version(markers: Mapping[str, Marker]) -> None:
+    digests = {kind: marker.source.sha256 for kind, marker in markers.items() if marker.source is not None}
+    if len(set(digests.values())) > 1:
+        raise ImageError(
+            f"{' and '.join(digests)} were made from different versions of the image; run precompute again"
+        )
+    for kind, marker in markers.items():
+        for other in set(marker.inputs) & set(markers):
+            if marker.inputs[other] != markers[other].content:
+                raise ImageError(
+                    f"{kind}: was made from another version of {other} than the cache holds; run precompute again"
+                )
 
 
 def failure_reason(artefact: Artefact, image_id: str) -> str | None:
     """Why an image failed in ``artefact``; None if it did not."""
-    from pipeline.store.marker import Failure
-
     try:
         return Failure.from_json(artefact.storage.read(f"{artefact.path}/failed/{encode_id(image_id)}.json")).reason
     except FileNotFoundError:

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.labels import load_label_space
-from pipeline.samples import CacheReader, ensemble_probabilities, stitched_probabilities
+from pipeline.samples import CacheReader, ensemble_probabilities, open_labels, stitched_probabilities
 from stages.evaluate.score import Scorer
 from stages.evaluate.stage import evaluate
 from stages.fuse.stage import fuse
@@ -114,6 +114,16 @@ def test_the_ensemble_is_its_formula(labelled: Project, rule: str) -> None:
     gate = sample.gate / np.float32(255)
     np.testing.assert_allclose(ensemble, (1 - gate) * stitched + gate * one_hot(sample.label), atol=1e-6)
     np.testing.assert_allclose(ensemble.sum(axis=0), 1, atol=1e-5)
+
+
+def test_ground_truth_is_read_like_pseudo_labels(labelled: Project) -> None:
+    reader = open_labels(str(labelled.manifest_path), ["val"])
+    assert reader.ids == ("images/p000", "images/p001")
+    sample = reader.fused("images/p000")
+    assert sample.stitched is None
+    assert sample.label.shape == reader.image("images/p000").shape[:2]
+    with pytest.raises(UserError, match="no labelled images"):
+        open_labels(str(labelled.manifest_path), ["train"])
 
 
 def test_reader_images_fit_their_arrays(labelled: Project, tmp_path: Path) -> None:
