@@ -12,6 +12,9 @@ MANIFEST ?=
 CONFIG   ?=
 FUSION   ?=
 STUDENT  ?=
+CHECKPOINT ?=
+IMAGES   ?=
+IMAGE    ?=
 SPLIT    ?=
 CACHE    ?=
 SET      ?=
@@ -21,6 +24,7 @@ OPTIONS = $(if $(MANIFEST),--manifest $(MANIFEST)) $(if $(CONFIG),--config $(CON
           $(foreach s,$(SET),--set $(s)) $(ARGS)
 WITH_FUSION  = $(if $(FUSION),--fusion $(FUSION))
 WITH_STUDENT = $(if $(STUDENT),--student $(STUDENT))
+WITH_CHECKPOINT = $(if $(CHECKPOINT),--student $(CHECKPOINT))
 
 .PHONY: help setup test test-all lint bench precompute fuse train evaluate predict view inspect verify gc clean
 .DEFAULT_GOAL := help
@@ -49,14 +53,14 @@ fuse: $(STAMP) ## stage two: DAR over the cached arrays -> ensemble labels   [FU
 train: $(STAMP) ## stage three: the student                                 [STUDENT=goodsam_m]
 	@$(PY) -m pipeline train $(WITH_STUDENT) $(WITH_FUSION) $(OPTIONS)
 
-evaluate: $(STAMP) ## mIoU, per-class IoU, pixel accuracy of students and pseudo-labels
-	@$(PY) -m pipeline evaluate $(OPTIONS)
+evaluate: $(STAMP) ## mIoU, per-class IoU, pixel accuracy of pseudo-labels and students  [CHECKPOINT=]
+	@$(PY) -m pipeline evaluate $(WITH_FUSION) $(WITH_CHECKPOINT) $(OPTIONS)
 
-predict: $(STAMP) ## label PNGs and overlays of a folder of panoramas
-	@$(PY) -m pipeline predict $(ARGS)
+predict: $(STAMP) ## label PNGs and overlays of panoramas    [IMAGES="file folder glob" CHECKPOINT=]
+	@$(PY) -m pipeline predict $(IMAGES) $(WITH_CHECKPOINT) $(ARGS)
 
-view: $(STAMP) ## one image: masks, TA, ensemble, weight, student side by side  [ARGS=IMAGE]
-	@$(PY) -m pipeline view $(OPTIONS)
+view: $(STAMP) ## one panorama: masks, TA, ensemble, weight, student in one picture   [IMAGE=id CHECKPOINT=]
+	@$(PY) -m pipeline view $(IMAGE) $(WITH_FUSION) $(WITH_CHECKPOINT) $(OPTIONS)
 
 inspect: $(STAMP) ## what the cache holds: artefacts, images, bytes per array
 	@$(PY) -m pipeline inspect $(OPTIONS)

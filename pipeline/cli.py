@@ -11,6 +11,7 @@ import importlib.util
 import json
 import pkgutil
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -124,6 +125,8 @@ def make_app() -> typer.Typer:
 
 def main() -> None:
     """Runs the command line; a :class:`UserError` becomes one sentence on stderr and exit status 2."""
+    # mmcv says at every start that its compiled operators are not there; no model here needs them
+    warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``")
     try:
         make_app()()
     except UserError as error:

@@ -7,10 +7,13 @@ the whole panorama; this module does not know which.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+from pipeline.views import cyclic_columns
 
 #: A plane holds uint16 labels 1 .. MAX_MASKS.
 MAX_MASKS = 65535
@@ -108,8 +111,54 @@ def empty(height: int, width: int) -> MaskSet:
     return MaskSet(np.zeros((0, height, width), dtype=np.uint16), np.zeros(0, dtype=TABLE))
 
 
+class MaskSetBuilder:
+    """Lays masks down one after the other, each on the first plane where it overlaps none.
+
+    Columns wrap round at ``width``. Memory is that of the planes and of one mask's box.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        self._shape = (height, width)
+        self._planes: list[np.ndarray] = []
+        self._rows: list[tuple[Any, ...]] = []
+
+    def add(
+        self,
+        inside: np.ndarray,
+        x: int = 0,
+        y: int = 0,
+        *,
+        predicted_iou: float = np.nan,
+        stability_score: float = np.nan,
+        point: tuple[float, float] = (np.nan, np.nan),
+    ) -> None:
+        """One mask: ``inside`` bool ``(h, w)``, its box with the left upper corner at column ``x``, row ``y``.
+
+        Raises ``ValueError`` for more than :data:`MAX_MASKS` masks.
+        """
+        label = len(self._rows) + 1
+        if label > MAX_MASKS:
+            raise ValueError(f"found more than {MAX_MASKS} masks, expected at most as many")
+        height, width = inside.shape
+        rows = slice(y, y + height)
+        pieces = [(c, inside[:, own]) for c, own in cyclic_columns(x, width, self._shape[1])] if width else []
+        free = (k for k, p in enumerate(self._planes) if not any(p[rows, c][part].any() for c, part in pieces))
+        plane = next(free, len(self._planes))
+        if plane == len(self._planes):
+            self._planes.append(np.zeros(self._shape, dtype=np.uint16))
+        for columns, part in pieces:
+            self._planes[plane][rows, columns][part] = label
+        area = int(np.count_nonzero(inside))
+        self._rows.append((plane, area, predicted_iou, stability_score, x, y, width, height, *point))
+
+    def build(self) -> MaskSet:
+        """The set of all masks that were added."""
+        planes = np.stack(self._planes) if self._planes else np.zeros((0, *self._shape), dtype=np.uint16)
+        return MaskSet(planes, np.array(self._rows, dtype=TABLE))
+
+
 def from_masks(
-    masks: Sequence[np.ndarray],
+    masks: Iterable[np.ndarray],
     height: int,
     width: int,
     *,
@@ -118,43 +167,29 @@ def from_masks(
     points: Sequence[tuple[float, float]] | None = None,
     cyclic: bool = False,
 ) -> MaskSet:
-    """``masks`` (each bool ``(height, width)``) as a mask set, each on the first plane where it overlaps none.
+    """``masks`` (each bool ``(height, width)``) as a mask set.
 
     ``cyclic`` gives boxes of masks that cross the seam the short way round. Raises ``ValueError`` for more than
     :data:`MAX_MASKS` masks or a mask of another shape.
     """
-    if len(masks) > MAX_MASKS:
-        raise ValueError(f"found {len(masks)} masks, expected at most {MAX_MASKS}")
-    table = np.zeros(len(masks), dtype=TABLE)
-    for name in ("predicted_iou", "stability_score", "point_x", "point_y"):
-        table[name] = np.nan
-    if predicted_iou is not None:
-        table["predicted_iou"] = predicted_iou
-    if stability_score is not None:
-        table["stability_score"] = stability_score
-    if points is not None and len(points):
-        table["point_x"], table["point_y"] = np.asarray(points, dtype=np.float32).T
-    planes: list[np.ndarray] = []
+    builder = MaskSetBuilder(height, width)
     for k, mask in enumerate(masks):
         if mask.shape != (height, width):
             raise ValueError(f"mask {k} is {mask.shape}, expected {(height, width)}")
-        box = mask_box(mask, cyclic=cyclic)
-        table["box_x"][k], table["box_y"][k], table["box_w"][k], table["box_h"][k] = box
-        # a box across the seam reaches over the edge: look at its rows only, at full width
-        x, y, w, h = box
-        columns = slice(None) if x + w > width else slice(x, x + w)
-        rows = slice(y, y + h)
-        inside = mask[rows, columns]
-        table["area"][k] = np.count_nonzero(inside)
-        free = (p for p, plane in enumerate(planes) if not plane[rows, columns][inside].any())
-        index = next(free, len(planes))
-        if index == len(planes):
-            planes.append(np.zeros((height, width), dtype=np.uint16))
-        planes[index][rows, columns][inside] = k + 1
-        table["plane"][k] = index
-    if not planes:
-        return MaskSet(np.zeros((0, height, width), dtype=np.uint16), table)
-    return MaskSet(np.stack(planes), table)
+        x, y, w, h = mask_box(mask, cyclic=cyclic)
+        rows = mask[y : y + h]
+        inside = (
+            rows[:, x : x + w] if x + w <= width else np.concatenate([rows[:, x:], rows[:, : x + w - width]], axis=1)
+        )
+        builder.add(
+            inside,
+            x,
+            y,
+            predicted_iou=np.nan if predicted_iou is None else predicted_iou[k],
+            stability_score=np.nan if stability_score is None else stability_score[k],
+            point=(np.nan, np.nan) if points is None else points[k],
+        )
+    return builder.build()
 
 
 def mask_box(mask: np.ndarray, *, cyclic: bool = False) -> tuple[int, int, int, int]:

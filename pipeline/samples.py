@@ -108,7 +108,7 @@ def open_cache(
 
 @dataclass(frozen=True)
 class LabelReader:
-    """A :class:`Reader` of labelled images: ground truth instead of pseudo-labels (source-only training, upper bounds)."""
+    """A :class:`Reader` of labelled images: ground truth in place of pseudo-labels (source-only runs, upper bounds)."""
 
     manifest: Manifest
     splits: tuple[str, ...] = ()

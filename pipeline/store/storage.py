@@ -214,9 +214,9 @@ class LocalStorage(Storage):
             path = path.parent
 
     def zarr_store(self, path: str) -> Any:
-        from zarr.storage import LocalStore
+        from pipeline.store.zarr_local import UnsharedLocalStore
 
-        return LocalStore(self.root / path)
+        return UnsharedLocalStore(self.root / path)
 
     def check_writable(self) -> None:
         try:

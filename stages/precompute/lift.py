@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from pipeline.boundaries import label_boundary
-from pipeline.masks import MAX_MASKS, MaskSet, from_masks, mask_box
+from pipeline.masks import MaskSet, MaskSetBuilder, mask_box
 from pipeline.views import Window, cyclic_columns
 
 
@@ -35,7 +35,7 @@ def lift(sets: Sequence[MaskSet], views: Sequence[Window], size: tuple[int, int]
     the area-weighted mean of the parts, the prompt is that of the largest part. Masks come largest first, in an order
     that does not depend on where the panorama was cut open.
 
-    Raises ``ValueError`` for more than :data:`MAX_MASKS` masks.
+    Raises ``ValueError`` for more masks than a set can hold.
     """
     parts = [(view, k) for view, masks in enumerate(sets) for k in range(len(masks))]
     first = np.cumsum([0, *(len(masks) for masks in sets)])
@@ -44,40 +44,41 @@ def lift(sets: Sequence[MaskSet], views: Sequence[Window], size: tuple[int, int]
         for j in range(i + 1, len(views)):
             for a, b in _agreeing(sets[i], sets[j], views[i], views[j], size[1], agreement):
                 _union(group, first[i] + a, first[j] + b)
-    roots = [_root(group, k) for k in range(len(parts))]
     members: dict[int, list[tuple[int, int]]] = {}
-    for part, root in zip(parts, roots, strict=True):
-        members.setdefault(root, []).append(part)
-    if len(members) > MAX_MASKS:
-        raise ValueError(f"found {len(members)} panorama masks, expected at most {MAX_MASKS}")
-    assembled = [
-        _Lifted(*_scores(group_parts, sets, views, size[1]), _assemble(group_parts, sets, views, size))
-        for group_parts in members.values()
-    ]
-    assembled.sort(key=lambda m: m.order)
-    return from_masks(
-        [m.mask for m in assembled],
-        *size,
-        predicted_iou=[m.predicted_iou for m in assembled],
-        stability_score=[m.stability_score for m in assembled],
-        points=[m.point for m in assembled],
-        cyclic=True,
-    )
+    for index, part in enumerate(parts):
+        members.setdefault(_root(group, index), []).append(part)
+    lifted = [_assemble(group_parts, sets, views, size[1]) for group_parts in members.values()]
+    lifted.sort(key=lambda mask: mask.order)
+    builder = MaskSetBuilder(*size)
+    for mask in lifted:
+        builder.add(
+            mask.inside,
+            mask.x,
+            mask.y,
+            predicted_iou=mask.predicted_iou,
+            stability_score=mask.stability_score,
+            point=mask.point,
+        )
+    return builder.build()
 
 
 @dataclass(frozen=True)
 class _Lifted:
+    """One panorama mask: ``inside`` bool ``(h, w)`` is its box, at row ``y`` and column ``x`` (may cross the seam)."""
+
+    inside: np.ndarray
+    x: int
+    y: int
     predicted_iou: float
     stability_score: float
     point: tuple[float, float]
-    mask: np.ndarray
 
     @cached_property
     def order(self) -> tuple[float, ...]:
         """Largest first; ties by score, then by rows and box, none of which changes in a roll; last by column."""
-        x, y, w, h = mask_box(self.mask, cyclic=True)
+        height, width = self.inside.shape
         score = 0.0 if np.isnan(self.predicted_iou) else self.predicted_iou
-        return (-int(np.count_nonzero(self.mask)), -score, y, h, w, x)
+        return (-int(np.count_nonzero(self.inside)), -score, self.y, height, width, self.x)
 
 
 def _agreeing(
@@ -120,20 +121,38 @@ def _union(group: np.ndarray, a: int, b: int) -> None:
 
 
 def _assemble(
-    parts: Sequence[tuple[int, int]], sets: Sequence[MaskSet], views: Sequence[Window], size: tuple[int, int]
-) -> np.ndarray:
-    mask = np.zeros(size, dtype=bool)
-    for view_index, k in parts:
-        masks, view = sets[view_index], views[view_index]
-        row = masks.table[k]
+    parts: Sequence[tuple[int, int]], sets: Sequence[MaskSet], views: Sequence[Window], width: int
+) -> _Lifted:
+    """The union of some window masks, in the smallest box round them."""
+    pieces = []
+    for index, k in parts:
+        masks, view, row = sets[index], views[index], sets[index].table[k]
         x, y, w, h = (int(row[f"box_{side}"]) for side in "xywh")
-        if w == 0 or x + w > view.width:  # a box that is missing, or given the cyclic way
+        if w == 0:  # a foreign table without boxes
             x, y, w, h = 0, 0, view.width, view.height
-        inside = masks.planes[row["plane"], y : y + h, x : x + w] == k + 1
-        rows = slice(view.y0 + y, view.y0 + y + h)
-        for panorama, own in cyclic_columns(view.x0 + x, w, size[1]):
-            mask[rows, panorama] |= inside[:, own]
-    return mask
+        pieces.append((view.x0 + x, view.y0 + y, masks.planes[row["plane"], y : y + h, x : x + w] == k + 1))
+    start, columns = _arc([(x, part.shape[1]) for x, _, part in pieces], width)
+    top = min(y for _, y, _ in pieces)
+    bottom = max(y + part.shape[0] for _, y, part in pieces)
+    union = np.zeros((bottom - top, columns), dtype=bool)
+    for x, y, part in pieces:
+        # the arc holds every piece in one go, unless it is the whole ring
+        for target, own in cyclic_columns((x - start) % width, part.shape[1], width):
+            union[y - top : y - top + part.shape[0], target] |= part[:, own]
+    x, y, w, h = mask_box(union, cyclic=columns == width)
+    tight = np.take(union[y : y + h], np.arange(x, x + w), axis=1, mode="wrap")
+    iou, stability, point = _scores(parts, sets, views, width)
+    return _Lifted(tight, (start + x) % width, top + y, iou, stability, point)
+
+
+def _arc(intervals: Sequence[tuple[int, int]], width: int) -> tuple[int, int]:
+    """The shortest arc of the ring that holds all intervals ``(first column, length)``: its start and length."""
+    held = np.zeros((1, width), dtype=bool)
+    for x, length in intervals:
+        for columns, _ in cyclic_columns(x, min(length, width), width):
+            held[0, columns] = True
+    start, _, length, _ = mask_box(held, cyclic=True)
+    return start, length
 
 
 def _scores(

@@ -50,7 +50,9 @@ def draw(manifest: Manifest, config: Config, image_id: str, student: Path | None
             (f"TA, stitched (L_CC {signals.get('l_cc')})", overlay(image, full.argmax(axis=0).astype(np.uint8), space))
         )
         panels.append((f"ensemble, rule {config.fusion.rule.kind}", overlay(image, fused.array("label"), space)))
-        panels.append((f"weight map (mean {signals.get('weight')})", grey(fused.array("weight"))))
+        weight = fused.array("weight")
+        if weight.min() != weight.max():
+            panels.append((f"weight map (mean {signals.get('weight')})", grey(weight)))
     if student is not None:
         from pipeline.student import load_student
 

@@ -1,0 +1,73 @@
+"""The benchmarks run, in small, and end with one line of JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks import rerun
+from benchmarks.__main__ import BENCHMARKS, run_benchmarks
+from pipeline.config import load_config
+from pipeline.errors import UserError
+from pipeline.manifests import load_manifest
+from pipeline.store import Cache
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def test_rerun_finds_its_cache_finished() -> None:
+    figures = rerun.run(images=20, repeats=1)
+    assert set(figures) == {"seconds_20_images", "repeats"}
+    assert 0 < figures["seconds_20_images"] < 60
+
+
+def test_the_synthetic_cache_is_a_whole_one(tmp_path: Path) -> None:
+    rerun.build(tmp_path, 3)
+    manifest, config = load_manifest(tmp_path / "manifest.yaml"), load_config(tmp_path / "config.yaml")
+    artefacts = Cache(config.cache, manifest.name).artefacts()
+    assert [a.kind for a in artefacts] == ["sam", "masks", "teacher"]
+    for artefact in artefacts:
+        done = artefact.done()
+        assert set(done) == {"00000", "00001", "00002"}
+        for marker in done.values():
+            assert marker.files
+            assert (marker.source is None) == (artefact.kind == "masks")
+            artefact.verify(marker)
+
+
+def test_a_cache_that_is_not_finished_is_no_figure(tmp_path: Path) -> None:
+    arguments = rerun.build(tmp_path, 2)
+    settings = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings | {"sam": {"generator": {"kind": "nonsense"}}}))
+    with pytest.raises(RuntimeError, match="found no 2 finished images, exit 2"):
+        rerun.seconds_of_rerun(arguments, 2)
+
+
+def test_an_unknown_benchmark_is_told() -> None:
+    with pytest.raises(UserError, match=r"--only: found 'speed', expected one of .*rerun"):
+        run_benchmarks(["speed"])
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--only", "speed"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: --only: found 'speed'")
+
+
+def test_figures_of_what_is_named_are_returned(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rerun, "run", lambda: {"seconds_2000_images": 1.5})
+    figures = run_benchmarks(["rerun"])
+    assert figures["seconds_2000_images"] == 1.5
+    assert json.loads(json.dumps(figures)) == figures
+    assert capsys.readouterr().out.startswith("rerun: ")
+    assert set(BENCHMARKS) == {p.stem for p in (REPOSITORY / "benchmarks").glob("*.py") if not p.stem.startswith("__")}
