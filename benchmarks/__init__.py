@@ -1,1 +1,1 @@
-"""Benchmarks: figures that are measured in one run, each in a module of its own, named in :mod:`benchmarks.__main__`."""
+"""Benchmarks: figures that are measured in one run. A module each, listed in :mod:`benchmarks.__main__`."""

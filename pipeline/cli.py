@@ -25,6 +25,9 @@ from pipeline.manifests import Manifest, load_manifest
 #: Exit status when single images failed and the rest is done; 2 stands for a refused run.
 SOME_IMAGES_FAILED = 3
 
+#: Exit status of typer after Ctrl-C (128 + SIGINT).
+INTERRUPTED = 130
+
 ManifestOption = Annotated[
     Path | None,
     typer.Option("--manifest", help="Data manifest (YAML); see data_manifests/.", envvar="MANIFEST"),
@@ -132,6 +135,7 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer swallows the KeyboardInterrupt itself
+            print("stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        raise

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny
 
 from pipeline.components import Component, component_validator, default_component
 from pipeline.errors import UserError
@@ -136,10 +136,19 @@ class TrainSettings(Settings):
     workers: int = Field(2, ge=0, json_schema_extra=NOT_IN_KEY, description="Loader processes.")
 
 
+def _absolute(cache: str) -> str:
+    """A local folder with its full path: workers may run in other folders."""
+    return cache if "://" in cache else str(Path(cache).expanduser().absolute())
+
+
 class Config(Settings):
     """The settings of one run."""
 
-    cache: str = Field("cache", description="Directory or fsspec URL of the cache; data sets get a folder each.")
+    cache: Annotated[str, AfterValidator(_absolute)] = Field(
+        "cache",
+        validate_default=True,
+        description="Directory or fsspec URL of the cache; data sets get a folder each.",
+    )
     device: str = Field("auto", description="auto, cpu or cuda[:index]; changes no key.")
     sam: SamSettings = SamSettings()
     masks: MaskSettings = MaskSettings()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import pickle
+import signal
 import threading
 import time
 import traceback
@@ -207,15 +208,27 @@ def _client(execution: Execution) -> Iterator[Any]:
         with client:
             yield client
         return
-    with (
-        LocalCluster(
+    with _deaf_to_interrupts():
+        cluster = LocalCluster(
             n_workers=execution.workers,
             threads_per_worker=execution.threads,
             processes=True,
             dashboard_address=":0",
             memory_limit=0,
             silence_logs="ERROR",
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+        )
+    with cluster, Client(cluster) as client:
         yield client
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes started inside ignore Ctrl-C, which a terminal sends to all: this process alone ends the run."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

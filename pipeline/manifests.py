@@ -141,6 +141,9 @@ def _split_images(root: Path, name: str, split: Split, problems: list[str]) -> I
         if path in excluded:
             continue
         relative = path.relative_to(root).as_posix()
+        if not _is_unicode(relative):
+            problems.append(f"{relative.encode(errors='surrogateescape')!r}: the name is not valid UTF-8; rename it")
+            continue
         label = _label_path(root, relative, split, problems)
         records.append(ImageRecord(relative[: -len(path.suffix)], name, path, label))
     return sorted(records, key=lambda record: record.id)
@@ -173,6 +176,14 @@ def _id_clashes(images: Sequence[ImageRecord]) -> list[str]:
             where = f"splits {other.split} and {record.split}" if other.split != record.split else other.split
             clashes.append(f"{other.path} and {record.path} have the same id {record.id!r} ({where})")
     return clashes
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_glob(pattern: str) -> bool:

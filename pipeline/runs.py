@@ -11,7 +11,7 @@ from pipeline.manifests import ImageRecord
 from pipeline.progress import Progress
 from pipeline.store import Artefact, Marker
 from pipeline.store.freshness import made_from_file, made_from_inputs
-from pipeline.tasks import CacheTask
+from pipeline.tasks import DONE_BY_ANOTHER, CacheTask
 
 
 @dataclass
@@ -63,8 +63,8 @@ def bring_up_to_date(
     artefact.create(artefacts.settings(task.kind), artefacts.upstream(task.kind), **described)
     report = Report(artefact, len(records))
     for outcome in run_images(task, stale(artefact), execution, progress, description):
-        if outcome.failure is None:
-            report.computed += 1
-        else:
+        if outcome.failure is not None:
             report.failures[outcome.id] = outcome.failure
+        elif outcome.summary != DONE_BY_ANOTHER:
+            report.computed += 1
     return report

@@ -9,6 +9,9 @@ from pipeline.executor import ImageTask
 from pipeline.images import Preparation
 from pipeline.store import Artefact, Cache
 
+#: Summary of an image that another run on the same cache finished while this one was on its way to it.
+DONE_BY_ANOTHER = {"done_by_another": True}
+
 
 @dataclass(frozen=True)
 class CacheTask(ImageTask):

@@ -90,6 +90,15 @@ def test_links_out_of_the_root_are_refused(project: Project) -> None:
         project.manifest()
 
 
+def test_a_name_that_is_no_text_is_told(project: Project) -> None:
+    import os
+
+    source = project.folder / "images" / "p000.png"
+    os.rename(source, os.fsencode(project.folder / "images") + b"/p\xff.png")
+    with pytest.raises(UserError, match="is not valid UTF-8"):
+        project.manifest()
+
+
 def test_all_problems_come_at_once(project: Project) -> None:
     write(project, splits={"a": {"images": ["x.png", "y.png"]}, "b": {"images": ["*.tif"]}})
     with pytest.raises(UserError, match="3 problems"):

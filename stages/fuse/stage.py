@@ -27,6 +27,10 @@ def fuse(
     Raises :class:`UserError` before any work if an upstream artefact is missing or does not fit the settings. An image
     that is missing or failed upstream fails here with that reason; the others are fused.
     """
+    if config.fusion.artefact is not None:
+        raise UserError(
+            f"config: fusion.artefact: found {config.fusion.artefact!r}, which is used as it is; expected none to fuse"
+        )
     task = FuseTask(config, manifest.preparation, manifest.name)
     needs: tuple[str, ...] = config.fusion.rule.needs  # type: ignore[attr-defined]
     upstream = open_artefacts(task.cache, task.artefacts, needs)

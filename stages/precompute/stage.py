@@ -50,10 +50,16 @@ def precompute(
         if task.artefact().exists():
             task.artefact().attributes()
     cache.storage.check_writable()
-    for task in tasks:
-        if task.kind != "masks" and stale_by_file(task.artefact(), records):
+    finished = set()
+    for task in [task for task in tasks if task.kind != "masks"]:
+        if stale_by_file(task.artefact(), records):
             task.open()
-    return [_run(task, records, execution, progress) for task in tasks]
+        elif task.artefact().exists():
+            finished.add(task.kind)
+    return [
+        Report(task.artefact(), len(records)) if task.kind in finished else _run(task, records, execution, progress)
+        for task in tasks
+    ]
 
 
 def _check(manifest: Manifest, config: Config) -> None:

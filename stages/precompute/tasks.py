@@ -12,10 +12,10 @@ from pipeline.config import Config
 from pipeline.errors import ImageError, UserError
 from pipeline.images import read_image
 from pipeline.manifests import ImageRecord
-from pipeline.store.freshness import read_source
+from pipeline.store.freshness import made_from_file, read_source
 from pipeline.store.groups import read_mask_sets, views_from_attributes, views_to_attributes, write_mask_sets
 from pipeline.store.upstream import upstream_markers
-from pipeline.tasks import CacheTask
+from pipeline.tasks import DONE_BY_ANOTHER, CacheTask
 from pipeline.views import Window, make_views
 
 Work = Callable[[ImageRecord], dict[str, Any]]
@@ -35,6 +35,8 @@ class SamTask(CacheTask):
         generate = self.config.sam.generator.build(pick_device(self.config.device))  # type: ignore[attr-defined]
 
         def work(record: ImageRecord) -> dict[str, Any]:
+            if made_from_file(artefact.marker(record.id), record.path):
+                return DONE_BY_ANOTHER
             source = read_source(record.path)
             image = read_image(record.path, self.preparation)
             views = make_views(self.config.sam.views, *image.shape[:2])
@@ -64,6 +66,8 @@ class TeacherTask(CacheTask):
         strides: dict[tuple[int, int], int] = {}
 
         def work(record: ImageRecord) -> dict[str, Any]:
+            if made_from_file(artefact.marker(record.id), record.path):
+                return DONE_BY_ANOTHER
             source = read_source(record.path)
             image = read_image(record.path, self.preparation)
             shape = image.shape[:2]
@@ -139,7 +143,7 @@ class MasksTask(CacheTask):
             lifted = lift(sets, views, size, settings.lift.agreement)
             boundary = sam_boundary(sets, views, size)
             inputs = {kind: marker.content for kind, marker in markers.items()}
-            with artefact.write(record.id, inputs=inputs) as attempt:
+            with artefact.write(record.id, source=markers["sam"].source, inputs=inputs) as attempt:
                 attempt.attributes |= {"image_size": list(size)}
                 write_mask_sets(attempt, [lifted])
                 attempt.array("boundary", boundary.astype(np.uint8))

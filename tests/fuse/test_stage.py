@@ -111,6 +111,21 @@ def test_incomplete_upstream_is_worked_on_image_by_image(project: Project) -> No
     assert "not computed" in report.failures["p001"]
 
 
+def test_an_ensemble_made_elsewhere_is_not_computed_into(project: Project) -> None:
+    precompute(project.manifest(), project.config())
+    with pytest.raises(UserError, match=r"fusion.artefact: found 'theirs'"):
+        fuse(project.manifest(), project.config("fusion.artefact=theirs"))
+
+
+def test_a_replaced_image_is_not_fused_with_old_masks(project: Project) -> None:
+    """Rule ssa reads masks and logits: both must be of the same picture."""
+    precompute(project.manifest(), project.config())
+    project.add_image("p000.png", street(seed=44))
+    precompute(project.manifest(), project.config(), only=["teacher"])
+    report = fuse(project.manifest(), project.config("fusion.rule=ssa"))
+    assert list(report.failures) == ["p000"]
+
+
 def test_a_rule_of_ones_own_is_one_file(project: Project) -> None:
     precompute(project.manifest(), project.config())
     rule = "fusion.rule={kind: 'tests.rules:Extra', value: 9}"

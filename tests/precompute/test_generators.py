@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.masks import MaskSet
 from stages.fuse.stage import fuse
 from stages.precompute.generators.felzenszwalb import Felzenszwalb, from_partition
-from stages.precompute.generators.sam import Sam
+from stages.precompute.generators.sam import Sam, mask_nms, prompt_component
 from stages.precompute.stage import precompute
 from tests.conftest import Project
 from tests.models import street, tiny_sam
@@ -42,6 +42,45 @@ def test_masks_are_those_of_segment_anything(weights: Path) -> None:
         assert row["predicted_iou"] == pytest.approx(reference["predicted_iou"], rel=1e-6)
         assert row["stability_score"] == pytest.approx(reference["stability_score"], rel=1e-6)
         assert [row["point_x"], row["point_y"]] == pytest.approx(reference["point_coords"][0])
+
+
+def test_prompt_component_keeps_the_piece_under_the_point() -> None:
+    mask = np.zeros((5, 6), bool)
+    mask[0, 0] = mask[1, 1] = True  # one piece, across a corner
+    mask[3:5, 3:6] = True
+    np.testing.assert_array_equal(np.argwhere(prompt_component(mask, 0.5, 0.5)), [[0, 0], [1, 1]])
+    np.testing.assert_array_equal(prompt_component(mask, 6.0, 5.0)[3:5, 3:6], True)
+    assert prompt_component(mask, 5.0, 0.0).sum() == 6, "no piece there: the largest"
+    assert not prompt_component(np.zeros((2, 2), bool), 0, 0).any()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_mask_nms_is_greedy_suppression_by_iou(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    masks = [rng.random((7, 9)) < rng.uniform(0, 1) for _ in range(12)]
+    masks += [masks[0].copy(), np.zeros((7, 9), bool)]
+    scores = rng.integers(0, 5, len(masks)).astype(float).tolist()
+    expected: list[int] = []
+    for k in sorted(range(len(masks)), key=lambda k: -scores[k]):
+        ious = [(masks[k] & masks[j]).sum() / (masks[k] | masks[j]).sum() for j in expected if masks[k].any()]
+        if masks[k].any() and all(iou <= 0.4 for iou in ious):
+            expected.append(k)
+    assert mask_nms(masks, scores, 0.4) == expected
+    assert mask_nms([], [], 0.4) == []
+
+
+def test_mask_nms_and_components_replace_the_boxes(weights: Path) -> None:
+    image = street(48, 64)
+    sam = Sam(builder="tests.models:tiny_sam", checkpoint=weights, **PERMISSIVE)
+    every = SamAutomaticMaskGenerator(tiny_sam().eval(), **PERMISSIVE).generate(image)
+    pieces = [prompt_component(mask["segmentation"], *mask["point_coords"][0]) for mask in every]
+    kept = mask_nms(pieces, [mask["predicted_iou"] for mask in every], 0.6)
+    found = sam.model_copy(update={"keep_prompt_component": True, "mask_nms_thresh": 0.6}).build("cpu")(image)
+    assert 1 < len(found) == len(kept) < len(every)
+    for k, index in enumerate(kept):
+        np.testing.assert_array_equal(found.mask(k), pieces[index])
+    boxes = sam.model_copy(update={"box_nms_thresh": 0.5, "mask_nms_thresh": 1.0}).build("cpu")(image)
+    assert len(boxes) == len(every), "masks are compared instead of boxes"
 
 
 def test_sam_runs_through_stage_one_and_two(project: Project, weights: Path) -> None:

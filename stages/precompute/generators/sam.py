@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,10 @@ class Sam(MaskGenerator):
 
     The two quality thresholds are lower than segment_anything's (0.88 and 0.95): the cache keeps more, and
     ``masks.filter`` decides later without running SAM again (ours).
+
+    ``keep_prompt_component`` and ``mask_nms_thresh`` are ours and off, as Meta's weights need neither. A small SAM's
+    masks have stray islands far from the object; their boxes then span the view, and suppression by boxes deletes
+    nearly all of them. Cut down first, compare masks after.
     """
 
     kind: str = "sam"
@@ -40,6 +45,16 @@ class Sam(MaskGenerator):
     crop_overlap_ratio: float = Field(512 / 1500, ge=0, le=1)
     crop_n_points_downscale_factor: int = Field(1, ge=1)
     min_mask_region_area: int = Field(0, ge=0)
+    keep_prompt_component: bool = Field(
+        False,
+        description="Cut every mask down to the connected piece under its point, for a SAM whose masks have islands.",
+    )
+    mask_nms_thresh: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Remove duplicates by the IoU of masks above this, instead of boxes; null: boxes, as SAM does.",
+    )
     precision: Precision = Field("float32", description="float16 or bfloat16 run under autocast.")
 
     def build(self, device: str) -> Generate:
@@ -53,9 +68,9 @@ class Sam(MaskGenerator):
             pred_iou_thresh=self.pred_iou_thresh,
             stability_score_thresh=self.stability_score_thresh,
             stability_score_offset=self.stability_score_offset,
-            box_nms_thresh=self.box_nms_thresh,
+            box_nms_thresh=self.box_nms_thresh if self.mask_nms_thresh is None else 1.0,
             crop_n_layers=self.crop_n_layers,
-            crop_nms_thresh=self.crop_nms_thresh,
+            crop_nms_thresh=self.crop_nms_thresh if self.mask_nms_thresh is None else 1.0,
             crop_overlap_ratio=self.crop_overlap_ratio,
             crop_n_points_downscale_factor=self.crop_n_points_downscale_factor,
             min_mask_region_area=self.min_mask_region_area,
@@ -64,8 +79,14 @@ class Sam(MaskGenerator):
         def generate(image: np.ndarray) -> MaskSet:
             with autocast(device, self.precision):
                 found = generator.generate(image)
+            masks = [mask["segmentation"] for mask in found]
+            if self.keep_prompt_component:
+                masks = [prompt_component(mask["segmentation"], *mask["point_coords"][0]) for mask in found]
+            if self.mask_nms_thresh is not None:
+                kept = mask_nms(masks, [mask["predicted_iou"] for mask in found], self.mask_nms_thresh)
+                masks, found = [masks[k] for k in kept], [found[k] for k in kept]
             return from_masks(
-                [mask["segmentation"] for mask in found],
+                masks,
                 *image.shape[:2],
                 predicted_iou=[mask["predicted_iou"] for mask in found],
                 stability_score=[mask["stability_score"] for mask in found],
@@ -99,6 +120,47 @@ class Sam(MaskGenerator):
                 "(without any, use sam.generator=felzenszwalb)"
             )
         return model
+
+
+def prompt_component(mask: np.ndarray, x: float, y: float) -> np.ndarray:
+    """The 8-connected piece of ``mask`` (bool ``(h, w)``) that holds the point; the largest one if none does.
+
+    ``x``, ``y`` are in pixels from the upper left corner. An empty mask stays empty.
+    """
+    from scipy.ndimage import label
+
+    pieces, count = label(mask, structure=np.ones((3, 3), dtype=np.int8))
+    if count <= 1:
+        return mask
+    height, width = mask.shape
+    piece = pieces[min(int(y), height - 1), min(int(x), width - 1)]
+    if piece == 0:
+        piece = 1 + np.bincount(pieces.ravel())[1:].argmax()
+    kept: np.ndarray = pieces == piece
+    return kept
+
+
+def mask_nms(masks: Sequence[np.ndarray], scores: Sequence[float], threshold: float) -> list[int]:
+    """Greedy non-maximum suppression by the IoU of masks (each bool ``(h, w)``).
+
+    Returns the indices that stay, best score first (of equal ones the earlier first): those whose IoU with every
+    better mask that stays is at most ``threshold``. Empty masks do not stay.
+    """
+    order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
+    kept: list[int] = []
+    areas = np.zeros(len(masks), dtype=np.int64)
+    packed = np.zeros((len(masks), -(-masks[0].size // 8) if masks else 0), dtype=np.uint8)
+    for k in order.tolist():
+        area = int(np.count_nonzero(masks[k]))
+        if not area:
+            continue
+        bits = np.packbits(masks[k])
+        n = len(kept)
+        both = np.bitwise_count(packed[:n] & bits).sum(axis=1, dtype=np.int64)
+        if (both <= threshold * (areas[:n] + area - both)).all():
+            packed[n], areas[n] = bits, area
+            kept.append(k)
+    return kept
 
 
 COMPONENT = Sam

@@ -1,0 +1,422 @@
+"""What a user's machine does to a run: kills, a full disk, two runs at once, Ctrl-C. All through the real command."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import ImageError
+from pipeline.store import Artefact, Cache, Marker
+from tests.conftest import Project, write_yaml
+from tests.models import street
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "160"}
+IMAGES = 12
+KINDS = ("sam", "masks", "teacher")
+PATIENCE = 120.0  # seconds, for a machine that others use too
+
+
+def lay_out(folder: Path) -> Project:
+    """Twelve small panoramas with their manifest and settings; the cache is in the folder."""
+    project = Project(folder)
+    for k in range(IMAGES):
+        project.add_image(f"p{k:02d}.png", street(seed=k))
+    write_yaml(project.manifest_path, {"name": "toy", "root": "images", "splits": {"train": {"images": ["**/*"]}}})
+    views = {"width": 128, "stride": 64}
+    write_yaml(
+        project.config_path,
+        {
+            "cache": str(folder / "cache"),
+            "sam": {"views": views, "generator": {"kind": "felzenszwalb", "min_size": 30}},
+            "teacher": {"views": views, "model": {"kind": "module", "builder": "tests.models:tiny_teacher"}},
+        },
+    )
+    return project
+
+
+@dataclass
+class Run:
+    """A run of the real command, in a process group of its own."""
+
+    project: Project
+    stage: str = "precompute"
+    options: tuple[str, ...] = ()
+    process: subprocess.Popen[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        command = [sys.executable, "-m", "pipeline", self.stage, *self.project.arguments(), *self.options]
+        self.process = subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env=ENVIRONMENT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def wait(self) -> tuple[int, str, str]:
+        """Exit status, stdout and stderr."""
+        out, err = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, out, err
+
+    def figures(self) -> dict[str, Any]:
+        """The line of JSON of a run that must end well."""
+        status, out, err = self.wait()
+        assert status == 0, err
+        return json.loads(out.strip().splitlines()[-1])
+
+    def signal_group(self, number: signal.Signals) -> None:
+        os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        """``kill -9`` of the process and all its workers; returns when none is left."""
+        self.signal_group(signal.SIGKILL)
+        self.wait()
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                self.signal_group(signal.SIGKILL)
+            except ProcessLookupError:
+                return
+            time.sleep(0.01)
+        raise TimeoutError("a worker outlived kill -9")
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Run]]:
+    """Starts the command; what still runs when the test ends is killed."""
+    runs: list[Run] = []
+
+    def begin(project: Project, *options: str, stage: str = "precompute") -> Run:
+        runs.append(Run(project, stage, options))
+        return runs[-1]
+
+    yield begin
+    for run in runs:
+        if run.process.poll() is None:
+            run.kill()
+
+
+def artefacts(project: Project) -> list[Artefact]:
+    return Cache(str(project.folder / "cache"), "toy").artefacts()
+
+
+def markers(project: Project) -> dict[str, Marker]:
+    """Every finished image, as ``kind/id``."""
+    return {f"{a.kind}/{i}": marker for a in artefacts(project) for i, marker in a.done().items()}
+
+
+def contents(project: Project) -> dict[str, str]:
+    return {name: marker.content for name, marker in markers(project).items()}
+
+
+def attempts(project: Project) -> int:
+    """Folders of attempts, those of finished images and those that a kill left."""
+    return sum(1 for a in artefacts(project) for _ in (project.folder / "cache" / "toy" / a.path).glob("images/*/*"))
+
+
+def assert_whole(project: Project) -> None:
+    """Every finished image is what was written, to the byte; every other one does not exist for a reader."""
+    for artefact in artefacts(project):
+        done = artefact.done()
+        for marker in done.values():
+            artefact.verify(marker)
+            group = artefact.read(marker.id)
+            for name in group.names():
+                group.array(name)
+        for image in {f"p{k:02d}" for k in range(IMAGES)} - set(done):
+            with pytest.raises(ImageError, match="is not in"):
+                artefact.read(image)
+
+
+def wait_for(project: Project, finished: int, run: Run) -> None:
+    """Returns when at least so many images are finished, over all artefacts, or the run has ended."""
+    folder = project.folder / "cache" / "toy"
+    deadline = time.monotonic() + PATIENCE
+    while sum(1 for _ in folder.glob("*/*/done/*.json")) < finished and run.process.poll() is None:
+        assert time.monotonic() < deadline, f"fewer than {finished} images were finished in time"
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What a run that nobody disturbs puts into the cache: the content of every image, by ``kind/id``."""
+    project = lay_out(tmp_path_factory.mktemp("undisturbed") / "project")
+    figures = Run(project).figures()
+    assert all(figures[kind]["computed"] == IMAGES for kind in KINDS)
+    return contents(project)
+
+
+# -- killed
+
+
+def kill_again_and_again(
+    project: Project, start: Callable[..., Run], moments: list[tuple[int, float]], *options: str
+) -> None:
+    """Runs and kills at each moment (images finished by then, seconds after that), then lets a run end.
+
+    After each kill what is finished is whole, and nothing finished before has changed.
+    """
+    finished: dict[str, Marker] = {}
+    for images, seconds in moments:
+        run = start(project, *options)
+        wait_for(project, images, run)
+        time.sleep(seconds)
+        run.kill()
+        assert_whole(project)
+        now = markers(project)
+        assert {name: now.get(name) for name in finished} == finished
+        finished = now
+    figures = start(project, *options).figures()
+    redone = sum(figures[kind]["computed"] for kind in KINDS)
+    assert redone == IMAGES * len(KINDS) - len(finished)
+    now = markers(project)
+    assert {name: now[name] for name in finished} == finished
+
+
+def moments_of(seed: int, count: int) -> list[tuple[int, float]]:
+    """``count`` moments over the length of the work, each a little after an image was finished; the first at once."""
+    rng = random.Random(seed)
+    last = IMAGES * len(KINDS) - 1
+    cuts = sorted(rng.sample(range(1, last), count - 1))
+    return [(images, rng.uniform(0, 0.08)) for images in (0, *cuts)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
+    tmp_path: Path, start: Callable[..., Run], undisturbed: dict[str, str], seed: int
+) -> None:
+    project = lay_out(tmp_path / "project")
+    moments = moments_of(seed, 5)
+    kill_again_and_again(project, start, moments)
+    assert contents(project) == undisturbed
+    assert attempts(project) <= len(undisturbed) + len(moments)  # one image in flight a kill
+
+
+@pytest.mark.slow
+def test_a_killed_cluster_goes_on_to_the_same_bytes(
+    tmp_path: Path, start: Callable[..., Run], undisturbed: dict[str, str]
+) -> None:
+    project = lay_out(tmp_path / "project")
+    moments = moments_of(2, 4)[1:]
+    kill_again_and_again(project, start, moments, "--workers", "2")
+    assert contents(project) == undisturbed
+    assert attempts(project) <= len(undisturbed) + 2 * len(moments)  # two images in flight a kill
+
+
+@pytest.mark.slow
+def test_fuse_killed_and_fed_by_a_killed_precompute(tmp_path: Path, start: Callable[..., Run]) -> None:
+    project, twin = lay_out(tmp_path / "project"), lay_out(tmp_path / "twin")
+    run = start(project)
+    wait_for(project, 2 * IMAGES + IMAGES // 2, run)  # in the midst of the last artefact, the TA's
+    run.kill()
+    status, out, _ = start(project, stage="fuse").wait()
+    assert status == 3  # what is there is fused, what is not is named
+    report = json.loads(out.strip().splitlines()[-1])
+    assert 0 < report["computed"] < IMAGES
+    assert report["computed"] + report["failed"] == IMAGES
+    start(project).figures()
+    run = start(project, stage="fuse")
+    wait_for(project, len(KINDS) * IMAGES + report["computed"] + 2, run)
+    run.kill()
+    assert_whole(project)
+    start(project, stage="fuse").figures()
+    start(twin).figures()
+    start(twin, stage="fuse").figures()
+    assert contents(project) == contents(twin)
+    assert not any(artefact.failed() for artefact in artefacts(project))
+
+
+@pytest.mark.slow
+def test_what_a_kill_left_is_swept(tmp_path: Path, start: Callable[..., Run], undisturbed: dict[str, str]) -> None:
+    project = lay_out(tmp_path / "project")
+    run = start(project)
+    wait_for(project, 5, run)
+    run.kill()
+    start(project).figures()
+    start(project, "--older-than", "0", stage="gc").figures()
+    assert attempts(project) == len(undisturbed)
+    assert not list((project.folder / "cache").rglob("*.tmp"))
+    assert_whole(project)
+    assert contents(project) == undisturbed
+
+
+# -- together
+
+
+@pytest.mark.slow
+def test_two_full_runs_on_one_cache(tmp_path: Path, start: Callable[..., Run], undisturbed: dict[str, str]) -> None:
+    project = lay_out(tmp_path / "project")
+    runs = [start(project), start(project)]
+    for run in runs:
+        figures = run.figures()
+        assert figures["failed"] == 0
+        assert all(figures[kind]["computed"] + figures[kind]["reused"] == IMAGES for kind in KINDS)
+    assert_whole(project)
+    assert contents(project) == undisturbed
+    assert attempts(project) == len(undisturbed)  # who came second took its own attempt away
+
+
+@pytest.mark.slow
+def test_two_shards_on_one_cache(tmp_path: Path, start: Callable[..., Run], undisturbed: dict[str, str]) -> None:
+    project = lay_out(tmp_path / "project")
+    runs = [start(project, "--shard", f"{k}/2") for k in range(2)]
+    figures = [run.figures() for run in runs]
+    assert [f["panoramas"] for f in figures] == [IMAGES // 2] * 2
+    assert all(f[kind]["computed"] == IMAGES // 2 for f in figures for kind in KINDS)
+    assert_whole(project)
+    assert contents(project) == undisturbed
+    assert attempts(project) == len(undisturbed)
+    assert all(figures[kind]["reused"] == IMAGES for figures in [start(project).figures()] for kind in KINDS)
+
+
+# -- a full disk
+
+#: Mounts a disk of its own (in a private namespace) as the cache, and runs the command with room for ever more files.
+FULL_DISK = """
+set -e
+mount -t tmpfs -o size=4m tmpfs "$CACHE"
+for kib in 16 {sizes} 65536; do
+    mount -o remount,size=${{kib}}k "$CACHE"
+    status=0
+    "$@" >"$RESULTS/$kib.out" 2>"$RESULTS/$kib.err" || status=$?
+    echo $status >"$RESULTS/$kib.status"
+    cp -a "$CACHE" "$RESULTS/$kib.cache"
+done
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    """A real full file system: a tmpfs that is too small, four times, each larger than the one before."""
+    project = lay_out(tmp_path / "project")
+    cache, results = project.folder / "cache", tmp_path / "results"
+    cache.mkdir()
+    results.mkdir()
+    probe = ["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", str(cache)]
+    if shutil.which("unshare") is None or subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets us mount no file system of our own")
+    script = FULL_DISK.format(sizes="300 900 1700")
+    subprocess.run(
+        [*probe[:3], "sh", "-c", script, "sh", sys.executable, "-m", "pipeline", "precompute", *project.arguments()],
+        cwd=REPOSITORY,
+        env={**ENVIRONMENT, "CACHE": str(cache), "RESULTS": str(results)},
+        check=True,
+        capture_output=True,
+        timeout=5 * PATIENCE,
+    )
+    finished: dict[str, Marker] = {}
+    counts = []
+    for size in (16, 300, 900, 1700, 65536):
+        shutil.rmtree(cache, ignore_errors=True)
+        shutil.copytree(results / f"{size}.cache", cache)
+        error = (results / f"{size}.err").read_text()
+        status = int((results / f"{size}.status").read_text())
+        assert status == (0 if size == 65536 else 2), error
+        if size != 65536:
+            assert error.startswith("error: ")
+            assert "No space left on device" in error
+            assert len(error.splitlines()) == 1
+        assert_whole(project)
+        now = markers(project)
+        assert {name: now.get(name) for name in finished} == finished
+        finished = now
+        counts.append(len(finished))
+    assert counts == sorted(counts)
+    assert 0 == counts[0] < counts[1] < counts[3] < counts[4]
+    assert contents(project) == undisturbed
+
+
+# -- stopped
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("--threads", "2"), ("--workers", "2")], ids=["inline", "threads", "dask"])
+def test_control_c_is_a_friendly_sentence(tmp_path: Path, start: Callable[..., Run], options: tuple[str, ...]) -> None:
+    project = lay_out(tmp_path / "project")
+    run = start(project, *options)
+    wait_for(project, 4, run)
+    run.signal_group(signal.SIGINT)  # as a terminal does, to the workers too
+    status, _, err = run.wait()
+    assert status == 130, err
+    assert err.strip().splitlines()[-1] == ("stopped; what was finished is kept, the same command goes on from there")
+    assert "Traceback" not in err
+    finished = markers(project)
+    assert 4 <= len(finished) < IMAGES * len(KINDS)
+    assert_whole(project)
+
+
+# -- what the command says
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.slow
+def test_exit_codes(tmp_path: Path, start: Callable[..., Run]) -> None:
+    project = lay_out(tmp_path / "project")
+    bad = project.folder / "images" / "p03.png"
+    good = bad.read_bytes()
+    bad.write_bytes(good[:100])
+    status, out, err = start(project).wait()
+    assert (status, err) == (3, "")
+    assert json.loads(out.strip().splitlines()[-1])["failed"] == 1
+    assert "p03: failed: " in out
+    assert "Traceback" not in out
+    bad.write_bytes(good)
+    status, out, err = start(project).wait()
+    assert (status, err) == (0, "")
+    assert json.loads(out.strip().splitlines()[-1])["sam"]["computed"] == 1
+
+
+def test_a_refused_run_says_one_sentence(tmp_path: Path) -> None:
+    project = lay_out(tmp_path / "project")
+    done = command("-m", "pipeline", "precompute", *project.arguments(), "--set", "sam.nonsense=1")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert "sam.nonsense: unknown key" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (project.folder / "cache").exists()
+
+
+def stages() -> list[str]:
+    return sorted(path.parent.name for path in (REPOSITORY / "stages").glob("*/cli.py"))
+
+
+@pytest.mark.parametrize("stage", stages())
+def test_every_stage_has_help(stage: str) -> None:
+    done = command("-m", "pipeline", stage, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--manifest" in done.stdout or stage == "predict"
+
+
+def test_the_command_line_starts_at_once_and_loads_nothing_heavy() -> None:
+    command("-m", "pipeline", "--help")  # warms the page cache
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = command("-X", "importtime", "-m", "pipeline", "--help")
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 2
+    assert all(stage in done.stdout for stage in stages())
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert not loaded & {"torch", "zarr", "dask", "distributed", "mmengine", "mmseg", "scipy", "skimage", "matplotlib"}
