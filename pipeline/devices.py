@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -11,17 +12,34 @@ Precision = Literal["float32", "float16", "bfloat16"]
 
 
 def pick_device(device: str) -> str:
-    """``auto`` is CUDA where there is one, else the CPU. Raises :class:`UserError` for a device that is not there."""
+    """``auto`` is CUDA where there is one (in the workers of a dask cluster a GPU each), else the CPU.
+
+    Raises :class:`UserError` for a device that is not there."""
     import torch
 
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        if not torch.cuda.is_available():
+            return "cpu"
+        number = _worker_number()
+        return "cuda" if number is None else f"cuda:{number % torch.cuda.device_count()}"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device: found {device!r}, but torch sees no CUDA device; expected cpu or auto")
     try:
         return str(torch.device(device))
     except RuntimeError:
         raise UserError(f"device: found {device!r}, expected auto, cpu or cuda[:index]") from None
+
+
+def _worker_number() -> int | None:
+    """The number of this dask worker in its cluster (a local cluster names them 0, 1, ...); None outside of one."""
+    if "distributed" not in sys.modules:
+        return None
+    from distributed import get_worker
+
+    try:
+        return int(get_worker().name)
+    except (ValueError, TypeError):
+        return None
 
 
 def autocast(device: str, precision: Precision) -> AbstractContextManager[Any]:

@@ -1,0 +1,43 @@
+"""Devices, as far as they can be told without a GPU."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+import torch
+
+from pipeline.devices import autocast, pick_device
+from pipeline.errors import UserError
+
+
+def test_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto") == "cpu"
+    assert pick_device("cpu") == "cpu"
+    with pytest.raises(UserError, match="torch sees no CUDA device"):
+        pick_device("cuda")
+    with pytest.raises(UserError, match="found 'gpu', expected auto, cpu or cuda"):
+        pick_device("gpu")
+
+
+def test_each_worker_of_a_cluster_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    found = []
+    for name in (0, 1, 2, "1", "tcp://127.0.0.1:1234"):
+        worker = types.SimpleNamespace(get_worker=lambda name=name: types.SimpleNamespace(name=name))
+        monkeypatch.setitem(sys.modules, "distributed", worker)
+        found.append(pick_device("auto"))
+    assert found == ["cuda:0", "cuda:1", "cuda:0", "cuda:1", "cuda"]
+    monkeypatch.delitem(sys.modules, "distributed")
+    assert pick_device("auto") == "cuda"
+
+
+def test_autocast_computes_in_the_precision() -> None:
+    a = torch.ones(2, 2)
+    with autocast("cpu", "bfloat16"):
+        assert (a @ a).dtype == torch.bfloat16
+    with autocast("cpu", "float32"):
+        assert (a @ a).dtype == torch.float32
