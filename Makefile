@@ -26,7 +26,7 @@ WITH_FUSION  = $(if $(FUSION),--fusion $(FUSION))
 WITH_STUDENT = $(if $(STUDENT),--student $(STUDENT))
 WITH_CHECKPOINT = $(if $(CHECKPOINT),--student $(CHECKPOINT))
 
-.PHONY: help setup test test-all lint bench precompute fuse train evaluate predict view inspect verify gc clean
+.PHONY: help demo setup test test-all lint bench precompute fuse train evaluate predict view inspect verify gc clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -44,7 +44,11 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet --constraint constraints.txt --force-reinstall --no-deps opencv-python-headless
 	@touch $@
 
-precompute: $(STAMP) ## stage one: SAM masks, boundaries, TA logits -> Zarr
+demo: $(STAMP) ## the whole chain on the embedded demo world, with pictures: minutes on a CPU
+	@$(PY) -m demo $(ARGS)
+
+precompute: $(STAMP) ## stage one: SAM masks, boundaries, TA logits -> Zarr   (without MANIFEST and CONFIG: the demo world)
+	@$(if $(MANIFEST)$(CONFIG),,$(PY) -m demo --world-only)
 	@$(PY) -m pipeline precompute $(OPTIONS)
 
 fuse: $(STAMP) ## stage two: DAR over the cached arrays -> ensemble labels   [FUSION=paper|ssa|ta]

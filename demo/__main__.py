@@ -29,11 +29,14 @@ def demo(
     panoramas: Annotated[int, typer.Option(min=1, help="Unlabelled panoramas to learn from.")] = 24,
     tests: Annotated[int, typer.Option(min=1, help="Labelled panoramas to evaluate on.")] = 8,
     iterations: Annotated[int, typer.Option(min=1, help="Optimiser steps of the student.")] = 300,
+    world_only: Annotated[bool, typer.Option("--world-only", help="Render the world and stop.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes of the stages.")] = os.cpu_count() or 1,
 ) -> None:
     """World, precompute, fuse, train, evaluate, pictures: minutes on a CPU; a second time only what is missing."""
     began = time.monotonic()
     render_world({"target-train": panoramas, "target-tune": TUNE, "target-test": tests}, workers)
+    if world_only:
+        return
     run("precompute", "--workers", str(workers))
     for rule in ("ta", "ssa", "paper"):
         run("fuse", "--fusion", rule)

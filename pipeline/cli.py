@@ -22,8 +22,14 @@ from pipeline.errors import UserError
 from pipeline.executor import Execution, parse_shard
 from pipeline.manifests import Manifest, load_manifest
 
+#: The project's own folder, where the demo's manifest and settings are.
+ROOT = Path(__file__).resolve().parents[1]
+
 #: Exit status when single images failed and the rest is done; 2 stands for a refused run.
 SOME_IMAGES_FAILED = 3
+
+#: The project's own folder, where the demo's manifest and settings are.
+ROOT = Path(__file__).resolve().parents[1]
 
 #: Exit status of typer after Ctrl-C (128 + SIGINT).
 INTERRUPTED = 130
@@ -60,13 +66,29 @@ def read_run(
     fusion: str | None = None,
 ) -> tuple[Manifest, Config]:
     """Manifest and settings of a run, with the command line's changes applied."""
-    if manifest is None:
+    manifest, config = with_demo(manifest, config)
+    settings = load_config(config, run_overrides(config, overrides, cache, fusion))
+    return load_manifest(manifest), settings
+
+
+def with_demo(manifest: Path | None, config: Path | None) -> tuple[Path, Path | None]:
+    """The manifest and settings as given; where neither is, those of the demo world.
+
+    Raises :class:`UserError` if there are settings without a manifest, or the demo world is not rendered.
+    """
+    if manifest is not None:
+        return manifest, config
+    if config is not None:
         raise UserError(
             "--manifest is missing (MANIFEST=... for make): expected a data manifest such as "
             "data_manifests/my_panoramas.yaml; the README shows how to write one"
         )
-    settings = load_config(config, run_overrides(config, overrides, cache, fusion))
-    return load_manifest(manifest), settings
+    if not (ROOT / "demo_world").is_dir():
+        raise UserError(
+            "the demo world, the default data, is not rendered yet: run `make demo` or `python -m demo --world-only`, "
+            "or pass your own data with --manifest (MANIFEST=... for make)"
+        )
+    return ROOT / "data_manifests" / "demo.yaml", ROOT / "configs" / "demo.yaml"
 
 
 def run_overrides(

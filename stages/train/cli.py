@@ -17,6 +17,7 @@ from pipeline.cli import (
     run_overrides,
     say,
     say_json,
+    with_demo,
 )
 
 
@@ -48,6 +49,7 @@ def command(
     if iterations is not None:
         changes.append(f"train.iterations={iterations}")
     data, settings = read_run(manifest, config, changes, cache, fusion)
+    _, config = with_demo(manifest, config)
     folder = run_folder(work_dir, data, settings)
     spec = {
         "type": "pipeline.samples:open_cache",
