@@ -11,7 +11,6 @@ import importlib.util
 import json
 import pkgutil
 import sys
-import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -150,8 +149,6 @@ def make_app() -> typer.Typer:
 
 def main() -> None:
     """Runs the command line; a :class:`UserError` becomes one sentence on stderr and exit status 2."""
-    # mmcv says at every start that its compiled operators are not there; no model here needs them
-    warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``")
     try:
         make_app()()
     except UserError as error:

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import ConfigDict
-from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS
 
 from pipeline.checkpoints import load_into, load_state_dict
 from pipeline.devices import pick_device
 from pipeline.errors import UserError
 from pipeline.images import Preparation
 from pipeline.labels import LabelSpace
+from pipeline.mmseg_import import import_mmseg
 
 STUDENT_META = "student"
 """Key under a checkpoint's `meta`: JSON text with `model`, `classes`, `palette`, `ignore_index`, `label_space` (its
@@ -100,11 +99,13 @@ def load_student(checkpoint_path: str | Path, device: str = "auto") -> Student:
             f"{checkpoint_path}: not a student of this project: meta has no readable {STUDENT_META!r} entry; "
             "expected a checkpoint written by the train stage"
         ) from error
-    init_default_scope("mmseg")
+    import_mmseg()
     if isinstance(config, dict) and config.get("type") == "MKASegmentor":  # prediction is EncoderDecoder's
         config = {key: value for key, value in config.items() if key != "mka"} | {"type": "EncoderDecoder"}
     config = without_weights(config)
     _check_networks(config, str(checkpoint_path))
+    from mmseg.registry import MODELS
+
     try:
         model = MODELS.build(ConfigDict(config))
     except Exception as error:
@@ -138,6 +139,8 @@ def _check_networks(config: Any, path: str) -> None:
     if "_scope_" in config:
         raise UserError(f"{path}: found a '_scope_' in its model; expected networks of mmsegmentation")
     if "type" in config:
+        from mmseg.registry import MODELS
+
         name, registry = str(config["type"]), MODELS
         registry.import_from_location()
         while registry is not None and name not in registry.module_dict:

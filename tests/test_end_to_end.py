@@ -77,7 +77,14 @@ def test_the_whole_chain_on_a_toy(small: Project, tmp_path: Path) -> None:
     again = last_line(run("train", *here, "--work-dir", tmp_path / "runs"))
     assert again == trained
     scores = last_line(run("evaluate", *here, "--student", checkpoint))
-    assert set(scores) == {"stage", "label_space", "failed", "TA, stitched", "ensemble (paper)", checkpoint.parent.name}
+    assert set(scores) == {
+        "stage",
+        "label_space",
+        "failed",
+        "TA, stitched",
+        "ensemble (paper)",
+        f"student {checkpoint.parent.name}",
+    }
     predicted = run("predict", small.folder / "images", "--student", checkpoint, "--out", tmp_path / "out")
     assert last_line(predicted)["images"] == 3
     labels = np.asarray(Image.open(tmp_path / "out" / "labels" / "p000.png"))
@@ -135,7 +142,7 @@ def test_a_checkpoint_that_carries_code_is_refused_on_every_path(small: Project,
         "teacher": lambda: precompute(manifest, small.config(f"teacher.model.checkpoint={evil}")),
         "train": lambda: train_student(manifest, small.config(f"train.load_from={evil}"), spec, tmp_path / "run"),
         "predict": lambda: predict({"p": small.folder / "images" / "p000.png"}, evil, tmp_path),
-        "evaluate": lambda: evaluate(manifest, config, students=[evil]),
+        "evaluate": lambda: evaluate(manifest, [config], students=[evil]),
     }[path]
     with pytest.raises(UserError, match=re.escape(str(evil))):
         refused()

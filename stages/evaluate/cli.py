@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,6 @@ from pipeline.cli import (
     SOME_IMAGES_FAILED,
     CacheOption,
     ConfigOption,
-    FusionOption,
     ManifestOption,
     SetOption,
     SplitOption,
@@ -25,7 +25,9 @@ from pipeline.cli import (
 def command(
     manifest: ManifestOption = None,
     config: ConfigOption = None,
-    fusion: FusionOption = None,
+    fusion: Annotated[
+        list[str] | None, typer.Option("--fusion", help="Fusion rule to score. Repeatable. Default: the config's.")
+    ] = None,
     set_: SetOption = None,
     cache: CacheOption = None,
     split: SplitOption = None,
@@ -43,11 +45,13 @@ def command(
     from stages.evaluate.score import table
     from stages.evaluate.stage import evaluate
 
-    data, settings = read_run(manifest, config, set_, cache, fusion)
+    rules: Sequence[str | None] = fusion or [None]
+    runs = [read_run(manifest, config, set_, cache, rule) for rule in rules]
+    data = runs[0][0]
     with console_progress() as progress:
         scores, failures = evaluate(
             data,
-            settings,
+            [settings for _, settings in runs],
             splits=split or (),
             students=student or (),
             pseudo_labels=pseudo_labels,

@@ -9,17 +9,18 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.errors import ImageError, UserError
 from pipeline.images import read_image, read_labels
-from pipeline.labels import load_label_space
+from pipeline.labels import LabelSpace, load_label_space
 from pipeline.manifests import Manifest
+from pipeline.mmseg_import import import_mmseg
 from pipeline.progress import Progress, SilentProgress
 from pipeline.samples import ensemble_probabilities, stitched_probabilities
-from pipeline.store import Cache
+from pipeline.store import Artefact, Cache
 from stages.evaluate.score import Scorer, Scores
 
 
 def evaluate(
     manifest: Manifest,
-    config: Config,
+    configs: Sequence[Config],
     *,
     splits: Sequence[str] = (),
     students: Sequence[Path] = (),
@@ -27,18 +28,20 @@ def evaluate(
     label_space: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[Scores], dict[str, str]]:
-    """The scores of the TA's stitched prediction, the ensemble and the ``students``, and what went wrong by image id.
+    """The scores of the TA's stitched prediction, the ensembles and the ``students``, and what went wrong by image id.
 
+    ``configs`` differ in their fusion only: an ensemble each; the TA is that of the first.
     ``label_space`` (default: the manifest's) is what everything is mapped to before it is compared. Raises
     :class:`UserError` if there is nothing to evaluate.
     """
     progress = progress or SilentProgress()
+    import_mmseg()
     records = [record for record in manifest.select(splits) if record.label_path is not None]
     if not records:
         raise UserError(f"{manifest.path}: no labelled images in the chosen splits; expected a split with 'labels'")
     target = load_label_space(label_space) if label_space else manifest.label_space
     target.mapping_from(manifest.label_space)  # an impossible mapping is told before any work
-    scorers, loaded, fused = _predictors(manifest, config, target, students, pseudo_labels)
+    scorers, loaded, ensembles = _predictors(manifest, configs, target, students, pseudo_labels)
     failures: dict[str, str] = {}
     progress.start("evaluate", len(records))
     for record in records:
@@ -47,9 +50,10 @@ def evaluate(
             truth = read_labels(record.label_path, manifest.preparation, manifest.label_space)
             truth = target.map_labels(truth, manifest.label_space)
             predictions = []
-            if fused is not None:
+            for index, (fused, space) in enumerate(ensembles):
                 group = fused.read(record.id)
-                predictions += [stitched_probabilities(group), ensemble_probabilities(group, config.fused_space())]
+                predictions += [stitched_probabilities(group)] if index == 0 else []
+                predictions.append(ensemble_probabilities(group, space))
             if loaded:
                 image = read_image(record.path, manifest.preparation)
                 predictions += [student.probabilities(image) for student in loaded]
@@ -73,28 +77,29 @@ def evaluate(
 
 
 def _predictors(
-    manifest: Manifest, config: Config, target: Any, students: Sequence[Path], pseudo_labels: bool
-) -> tuple[list[Scorer], list[Any], Any]:
-    scorers, fused = [], None
-    if pseudo_labels:
+    manifest: Manifest, configs: Sequence[Config], target: LabelSpace, students: Sequence[Path], pseudo_labels: bool
+) -> tuple[list[Scorer], list[Any], list[tuple[Artefact, LabelSpace]]]:
+    scorers: list[Scorer] = []
+    ensembles: list[tuple[Artefact, LabelSpace]] = []
+    for config in configs if pseudo_labels else ():
         key = config.artefacts(manifest.preparation).key("fused")
         fused = Cache(config.cache, manifest.name).artefact("fused", key)
         fused.attributes()
         space = config.fused_space()
-        scorers += [
-            Scorer("TA, stitched", space, target),
-            Scorer(f"ensemble ({config.fusion.rule.kind})", space, target),
-        ]
+        if not ensembles:
+            scorers.append(Scorer("TA, stitched", space, target))
+        scorers.append(Scorer(f"ensemble ({config.fusion.rule.kind})", space, target))
+        ensembles.append((fused, space))
     loaded = []
     if students:
         from pipeline.student import load_student
 
         for path in students:
-            student = load_student(path, config.device)
+            student = load_student(path, configs[0].device)
             loaded.append(student)
-            scorers.append(Scorer(path.parent.name or path.name, student.space, target))
+            scorers.append(Scorer(f"student {path.parent.name or path.name}", student.space, target))
     if not scorers:
         raise UserError("evaluate: nothing to evaluate; expected --student, or pseudo-labels")
     for scorer in scorers:
         target.mapping_from(scorer.source)
-    return scorers, loaded, fused
+    return scorers, loaded, ensembles

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import utils as device_utils
+from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
@@ -132,6 +133,7 @@ def train(
     )
     cfg.custom_hooks = [
         *cfg.get("custom_hooks", []),
+        dict(type="StepProgressHook"),
         dict(
             type="StudentMetaHook",
             ignore_index=ignore_index,
@@ -209,9 +211,20 @@ def _read_config(path: Path) -> Config:
     return own
 
 
+class _QuietRunner(Runner):
+    """mmengine's Runner, whose pages about environment and hooks go to the log file only."""
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.setLevel(logging.WARNING)
+        return logger
+
+
 def _build_runner(cfg: Config, student: str | Path) -> Runner:
     try:
-        return Runner.from_cfg(cfg)
+        return _QuietRunner.from_cfg(cfg)
     except UserError:
         raise
     except (AssertionError, ImportError, KeyError, RuntimeError, TypeError, ValueError) as error:

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.manifests import Manifest
+from pipeline.mmseg_import import import_mmseg
 from pipeline.samples import CacheReader
 from pipeline.settings import short_hash
 from pipeline.store.upstream import failure_reason
@@ -39,6 +40,7 @@ def train_student(
     reader = CacheReader(manifest, config, (config.train.split,))
     reader.artefact.attributes()
     check_complete(reader, allow_partial)
+    import_mmseg()
     from stages.train.run import train
 
     space = config.fused_space()

@@ -72,34 +72,43 @@ def labelled(project: Project) -> Project:
 
 
 def test_the_ensemble_scores_100_against_itself_and_the_ta_less(labelled: Project) -> None:
-    (ta, ensemble), failures = evaluate(labelled.manifest(), labelled.config("fusion.rule=ssa"))
+    (ta, ensemble), failures = evaluate(labelled.manifest(), [labelled.config("fusion.rule=ssa")])
     assert failures == {}
     assert (ensemble.miou, ensemble.accuracy, ensemble.images) == (100, 100, 2)
     assert ta.miou < 100
-    (_, mapped), _ = evaluate(labelled.manifest(), labelled.config("fusion.rule=ssa"), label_space="densepass13")
+    (_, mapped), _ = evaluate(labelled.manifest(), [labelled.config("fusion.rule=ssa")], label_space="densepass13")
     assert mapped.miou == 100
     assert len(mapped.iou) == 13
 
 
+def test_several_rules_are_scored_side_by_side(labelled: Project) -> None:
+    fuse(labelled.manifest(), labelled.config("fusion.rule=ta"))
+    configs = [labelled.config(f"fusion.rule={rule}") for rule in ("ssa", "ta")]
+    scores, _ = evaluate(labelled.manifest(), configs)
+    assert [score.name for score in scores] == ["TA, stitched", "ensemble (ssa)", "ensemble (ta)"]
+    assert scores[1].miou == 100
+    assert scores[2].miou == scores[0].miou
+
+
 def test_a_wrong_label_value_fails_its_image_only(labelled: Project) -> None:
     labelled.add_labels("p000_labelTrainIds.png", np.full((64, 256), 19, np.uint8))
-    (_, ensemble), failures = evaluate(labelled.manifest(), labelled.config("fusion.rule=ssa"))
+    (_, ensemble), failures = evaluate(labelled.manifest(), [labelled.config("fusion.rule=ssa")])
     assert ensemble.images == 1
     assert "holds label value 19, expected 0..18 or 255" in failures["images/p000"]
     labelled.add_labels("p001_labelTrainIds.png", np.zeros((32, 64), np.uint8))
     with pytest.raises(UserError, match="none of 2 images could be evaluated"):
-        evaluate(labelled.manifest(), labelled.config("fusion.rule=ssa"))
+        evaluate(labelled.manifest(), [labelled.config("fusion.rule=ssa")])
 
 
 def test_nothing_to_evaluate_is_told(labelled: Project) -> None:
     with pytest.raises(UserError, match="no labelled images"):
-        evaluate(labelled.manifest(), labelled.config("fusion.rule=ssa"), splits=["train"])
+        evaluate(labelled.manifest(), [labelled.config("fusion.rule=ssa")], splits=["train"])
     with pytest.raises(UserError, match="no mapping from 'cityscapes19'"):
-        evaluate(labelled.manifest(), labelled.config("fusion.rule=ssa"), label_space="stanford2d3d")
+        evaluate(labelled.manifest(), [labelled.config("fusion.rule=ssa")], label_space="stanford2d3d")
     with pytest.raises(UserError, match=r"fused/\w+: no such artefact"):
-        evaluate(labelled.manifest(), labelled.config())
+        evaluate(labelled.manifest(), [labelled.config()])
     with pytest.raises(UserError, match="nothing to evaluate"):
-        evaluate(labelled.manifest(), labelled.config(), pseudo_labels=False)
+        evaluate(labelled.manifest(), [labelled.config()], pseudo_labels=False)
 
 
 @pytest.mark.parametrize("rule", ["ta", "ssa"])

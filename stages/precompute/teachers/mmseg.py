@@ -23,16 +23,17 @@ class Mmseg(Teacher):
     random_weights: bool = Field(False, description="Run without a checkpoint (tests and timings).")
 
     def build(self, device: str) -> Infer:
+        from pipeline.mmseg_import import import_mmseg
+
+        import_mmseg()
         from mmengine.config import Config
         from mmengine.model import revert_sync_batchnorm
-        from mmengine.registry import init_default_scope
         from mmseg.registry import MODELS
 
         from pipeline.checkpoints import load_into
 
         if not self.config.is_file():
             raise UserError(f"teacher.model.config: {self.config} is missing; expected an mmsegmentation config")
-        init_default_scope("mmseg")
         try:
             config = Config.fromfile(self.config)
         except Exception as error:  # a Python file may raise anything
