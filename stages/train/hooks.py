@@ -46,12 +46,8 @@ class StepProgressHook(Hook):
             return
         self._last = now
         rate = (done - self._first) / max(now - self._began, 1e-9)
-        figures = {
-            k.removeprefix("decode."): float(torch.as_tensor(v).detach())
-            for k, v in (outputs or {}).items()
-            if k in SHOWN
-        }
-        shown = "".join(f", {name} {value:.2f}" for name, value in figures.items())
+        figures = {name: torch.as_tensor(value).item() for name, value in (outputs or {}).items() if name in SHOWN}
+        shown = "".join(f", {name.removeprefix('decode.')} {value:.2f}" for name, value in figures.items())
         left = clock((runner.max_iters - done) / rate)
         print(f"train: {done}/{runner.max_iters} steps, {rate:.2f} steps/s, {left} left{shown}", flush=True)
 
