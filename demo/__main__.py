@@ -42,13 +42,13 @@ def demo(
         run("fuse", "--fusion", rule)
     trained = run("train", "--iterations", str(iterations))
     checkpoint = trained["checkpoint"]
-    for rule in ("ssa", "paper"):
-        run("evaluate", "--fusion", rule, "--split", "target-test", "--student", checkpoint)
+    run("evaluate", "--fusion", "ssa", "--fusion", "paper", "--split", "target-test", "--student", checkpoint)
     pictures = []
     for k in range(min(2, tests)):
         image = sample_paths(WORLD, "target-test", k).image.relative_to(WORLD).with_suffix("").as_posix()
         pictures.append(OUTPUTS / f"target-test-{k}.png")
-        run("view", image, "--student", checkpoint, "--out", str(pictures[-1]), measured=False)
+        out = pictures[-1].relative_to(ROOT).as_posix()
+        run("view", image, "--student", checkpoint, "--out", out, measured=False)
     say(f"done in {clock(time.monotonic() - began)}")
     say(f"pictures: {', '.join(str(p.relative_to(ROOT)) for p in pictures)}")
     say(f"student:  {checkpoint}")
