@@ -1,0 +1,1 @@
+"""The demo's two TAs (teacher assistants): ordinary mmsegmentation models, trained on the demo world's photos only."""
