@@ -1,0 +1,94 @@
+"""Nano SAM's mask decoder on many prompts of several windows at once, each on a piece of its window's embedding.
+
+segment_anything's ``MaskDecoder.predict_masks`` takes one image and repeats it for each prompt. Here each prompt
+brings its own piece of embedding: a small segment is decoded on the cells around it, at a fraction of the cost.
+On the whole grid both give the same (a test holds them equal).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from segment_anything.modeling import MaskDecoder, Sam
+from torch import Tensor
+from torch.nn import functional as F
+
+from demo.sam.model import STRIDE
+
+CROP = 12
+"""Side of a piece in cells of the embedding."""
+FITS = (CROP - 2) * STRIDE
+"""Largest side, in pixels, of a segment that fits into a piece wherever it lies."""
+
+
+def prompt_tokens(sam: Sam, points: Tensor, boxes: Tensor) -> Tensor:
+    """Sparse embeddings (P + B, 2, C) of ``points`` (P, 2) XY and ``boxes`` (B, 4) XYXY, in pixels, float32."""
+    tokens = []
+    if len(points):
+        foreground = torch.ones(len(points), 1, dtype=torch.int)
+        tokens.append(sam.prompt_encoder((points[:, None], foreground), None, None)[0])
+    if len(boxes):
+        tokens.append(sam.prompt_encoder(None, boxes, None)[0])
+    return torch.cat(tokens)
+
+
+def decode(sam: Sam, embedding: Tensor, encoding: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """All four masks of each prompt.
+
+    Args:
+        sam: gives its mask decoder and the embedding of "no mask".
+        embedding: (N, C, h, w), one piece a prompt.
+        encoding: (N, C, h, w), the positional encoding of the same cells.
+        tokens: (N, T, C), from :func:`prompt_tokens`.
+
+    Returns:
+        Logits (N, 4, 4h, 4w) and predicted IoU (N, 4); number 0 is the single mask.
+    """
+    decoder = sam.mask_decoder
+    n, _, h, w = embedding.shape
+    own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+    tokens = torch.cat([own.expand(n, -1, -1), tokens], dim=1)
+    source = embedding + sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+    tokens, source = decoder.transformer(source, encoding, tokens)
+    filters = torch.stack(
+        [mlp(tokens[:, 1 + k]) for k, mlp in enumerate(decoder.output_hypernetworks_mlps)],
+        dim=1,
+    )
+    logits = (filters @ _upscale(decoder, source).transpose(1, 2)).view(n, -1, h, w, 2, 2, 2, 2)
+    # each cell has 2 x 2 pixels of 2 x 2 pixels
+    logits = logits.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(n, -1, 4 * h, 4 * w)
+    return logits, decoder.iou_prediction_head(tokens[:, 0])
+
+
+def _upscale(decoder: MaskDecoder, source: Tensor) -> Tensor:
+    """``output_upscaling`` of cells (N, h * w, C), to (N, h * w * 16, C / 8): cells, then their pixels.
+
+    A transposed convolution whose kernel is its stride is a matrix product per cell, which a CPU does faster.
+    """
+    first, norm, act, second, last = decoder.output_upscaling
+    x = F.linear(source, first.weight.permute(2, 3, 1, 0).flatten(0, 2), first.bias.repeat(4))
+    x = x.view(*source.shape[:2], 4, -1)
+    x = act(F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps))
+    x = last(F.linear(x, second.weight.permute(2, 3, 1, 0).flatten(0, 2), second.bias.repeat(4)))
+    return x.reshape(len(source), -1, second.out_channels)
+
+
+def pieces(embedding: Tensor, window: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Pieces (N, C, CROP, CROP) of ``embedding`` (B, C, H, W) with upper left cells ``row``, ``column`` (N,)."""
+    cells = torch.arange(CROP)
+    rows, columns = (row[:, None] + cells)[:, :, None], (column[:, None] + cells)[:, None, :]
+    return embedding.permute(0, 2, 3, 1)[window[:, None, None], rows, columns].permute(0, 3, 1, 2)
+
+
+def draw_piece(
+    low: NDArray[np.intp], high: NDArray[np.intp], cells: tuple[int, int], rng: np.random.Generator
+) -> tuple[int, int]:
+    """Upper left cell (row, column) of a random piece that holds pixels ``low`` to ``high`` (row, column; inclusive)
+    of a grid of ``cells`` rows and columns; their extent must be at most :data:`FITS`."""
+    corner = []
+    for first, last, count in zip(low, high, cells, strict=True):
+        lowest = max(0, -(-(int(last) + 1) // STRIDE) - CROP)
+        highest = min(int(first) // STRIDE, count - CROP)
+        corner.append(int(rng.integers(lowest, highest + 1)))
+    return corner[0], corner[1]
