@@ -26,7 +26,7 @@ WITH_FUSION  = $(if $(FUSION),--fusion $(FUSION))
 WITH_STUDENT = $(if $(STUDENT),--student $(STUDENT))
 WITH_CHECKPOINT = $(if $(CHECKPOINT),--student $(CHECKPOINT))
 
-.PHONY: help demo setup test test-all lint bench precompute fuse train evaluate predict view inspect verify gc clean
+.PHONY: help demo demo-models setup test test-all lint bench precompute fuse train evaluate predict view inspect verify gc clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -46,6 +46,14 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 
 demo: $(STAMP) ## the whole chain on the embedded demo world, with pictures: minutes on a CPU
 	@$(PY) -m demo $(ARGS)
+
+HOURS ?= 4
+demo-models: $(STAMP) ## train the demo's TAs and its small SAM again, from nothing, on a CPU   [HOURS=4 for the SAM]
+	@$(PY) -m demo.teachers.train --which resnet_fpn --out work_dirs/demo_models/resnet_fpn $(ARGS)
+	@$(PY) -m demo.teachers.train --which segformer --out work_dirs/demo_models/segformer $(ARGS)
+	@$(PY) -m demo.sam.train --out work_dirs/demo_models/sam --hours $(HOURS) \
+	  $(if $(wildcard work_dirs/demo_models/sam/state.pt),--resume)
+	@$(PY) -m demo.sam.export --best work_dirs/demo_models/sam/best.pt
 
 precompute: $(STAMP) ## stage one: SAM masks, boundaries, TA logits -> Zarr   (without MANIFEST and CONFIG: the demo world)
 	@$(if $(MANIFEST)$(CONFIG),,$(PY) -m demo --world-only)
