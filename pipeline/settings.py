@@ -75,10 +75,10 @@ def short_hash(value: Any) -> str:
 
 
 def _locate(value: Path, info: ValidationInfo) -> Path:
-    try:
-        path = Path(expand_variables(str(value), "a file")).expanduser()
-    except UserError as error:
-        raise ValueError(str(error)) from None
+    for name in _VARIABLE.findall(str(value)):
+        if name not in os.environ:
+            raise ValueError(f"the environment variable {name} is not set; expected a path in it")
+    path = Path(expand_variables(str(value), "a file")).expanduser()
     folders = (info.context or {}).get("folders", [Path()])
     for folder in folders:
         if (folder / path).exists():

@@ -150,6 +150,10 @@ class Artefact:
         marker = self.marker(image_id)
         if marker is None:
             raise ImageError(f"{image_id}: is not in {self.path}")
+        return self.group(marker)
+
+    def group(self, marker: Marker) -> ImageGroup:
+        """What ``marker`` names. Raises :class:`ImageError` if files of it are missing."""
         self.check_files(marker)
         return ImageGroup(self, marker)
 

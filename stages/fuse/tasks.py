@@ -37,7 +37,7 @@ class FuseTask(CacheTask):
 
         def work(record: ImageRecord) -> dict[str, Any]:
             markers = upstream_markers(record.id, upstream)
-            groups = {kind: upstream[kind].read(record.id) for kind in upstream}
+            groups = {kind: upstream[kind].group(marker) for kind, marker in markers.items()}
             views, size, stride, logits = read_logits(groups["teacher"], source)
             probabilities = view_probabilities(logits, source, target)
             pooled = pool(

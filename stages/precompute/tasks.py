@@ -136,7 +136,7 @@ class MasksTask(CacheTask):
 
         def work(record: ImageRecord) -> dict[str, Any]:
             markers = upstream_markers(record.id, upstream)
-            group = upstream["sam"].read(record.id)
+            group = upstream["sam"].group(markers["sam"])
             views, size = views_from_attributes(group)
             sets = read_mask_sets(group, len(views), (views[0].height, views[0].width))
             sets = [masks.filtered(**settings.filter.model_dump()) for masks in sets]

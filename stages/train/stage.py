@@ -16,9 +16,14 @@ from pipeline.store.upstream import failure_reason
 
 
 def run_folder(root: Path, manifest: Manifest, config: Config) -> Path:
-    """Where a run keeps its checkpoints: named by everything that determines it, so that no two runs meet."""
-    artefacts = config.artefacts(manifest.preparation)
-    key = short_hash({"train": config.train.key_parts(), "fused": artefacts.key("fused")})
+    """Where a run keeps its checkpoints: named by everything that determines it, so that no two runs meet.
+
+    The panoramas count too, by their content: with one more, or another under its name, a run begins anew.
+    """
+    reader = CacheReader(manifest, config, (config.train.split,))
+    wanted = {record.id for record in reader.wanted}
+    panoramas = sorted([i, marker.content] for i, marker in reader.artefact.done().items() if i in wanted)
+    key = short_hash({"train": config.train.key_parts(), "fused": reader.artefact.key, "panoramas": panoramas})
     return root / manifest.name / f"{Path(config.train.student).stem}-{key}"
 
 

@@ -1,0 +1,31 @@
+"""Stage three's own decisions: which run is which."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stages.fuse.stage import fuse
+from stages.precompute.stage import precompute
+from stages.train.stage import run_folder
+from tests.conftest import Project
+from tests.models import street
+
+
+def test_a_run_is_named_by_its_settings_and_its_panoramas(project: Project) -> None:
+    def folder(*overrides: str) -> Path:
+        precompute(project.manifest(), project.config(*overrides))
+        fuse(project.manifest(), project.config(*overrides))
+        return run_folder(Path("runs"), project.manifest(), project.config(*overrides))
+
+    first = folder()
+    assert folder() == first
+    assert folder("train.workers=0") == first
+    assert folder("train.seed=1") != first
+    assert folder("fusion.rule=ssa") != first
+    project.add_image("p009.png", street(seed=9))
+    more = folder()
+    assert more != first
+    project.add_image("p009.png", street(seed=10))
+    assert folder() not in (first, more)
+    (project.folder / "images" / "p009.png").unlink()
+    assert folder() == first
