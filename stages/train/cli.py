@@ -32,7 +32,7 @@ def command(
     set_: SetOption = None,
     cache: CacheOption = None,
     work_dir: Annotated[
-        Path, typer.Option("--work-dir", help="Runs are kept below it, each in a folder named by settings and panoramas.")
+        Path, typer.Option("--work-dir", help="Each run has a folder below it, named by settings and panoramas.")
     ] = Path("work_dirs"),
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Leave out panoramas that are not fused.")
