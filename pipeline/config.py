@@ -29,7 +29,7 @@ from pipeline.settings import (
 from pipeline.views import ViewSettings
 
 #: Raised when the code of an artefact changes what the same settings give.
-ALGORITHM = {"sam": 1, "masks": 1, "teacher": 1, "fused": 1}
+ALGORITHM = {"sam": 1, "masks": 2, "teacher": 1, "fused": 2}
 
 Generator = Annotated[SerializeAsAny[Component], BeforeValidator(component_validator("generator"))]
 TeacherModel = Annotated[SerializeAsAny[Component], BeforeValidator(component_validator("teacher"))]
@@ -71,6 +71,9 @@ class LiftSettings(Settings):
         le=1,
         description="IoU on the shared pixels from which two masks of neighbouring views are one.",
     )
+    duplicate: float = Field(
+        0.9, gt=0, le=1, description="IoU above which the lower scored of two panorama masks is dropped; 1: none is."
+    )
 
 
 class MaskSettings(Settings):
@@ -79,6 +82,7 @@ class MaskSettings(Settings):
     artefact: str | None = _ARTEFACT
     filter: FilterSettings = FilterSettings()
     lift: LiftSettings = LiftSettings()
+    boundary_strength: bool = Field(False, description="Also store how many masks end at each pixel.")
 
 
 class TeacherSettings(Settings):
@@ -133,7 +137,24 @@ class TrainSettings(Settings):
     overrides: dict[str, Any] = Field(
         default_factory=dict, description="Changes to the mmsegmentation config, e.g. {model.mka.boundary: 0}."
     )
+    class_balance: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Pixels of rare classes weigh more: exponent of the inverse class share in the pseudo-labels.",
+    )
+    cyclic_padding: bool = Field(False, description="The student's convolutions wrap around the seam.")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="Momentum of a moving average of the weights, e.g. 0.001; null is off."
+    )
+    select: Literal["last", "agreement"] = Field(
+        "last", description="Which checkpoint counts; agreement: the best on held-out pseudo-labels."
+    )
+    held_out: float = Field(0.1, gt=0, lt=1, description="Share of the panoramas that select: agreement holds out.")
     workers: int = Field(2, ge=0, json_schema_extra=NOT_IN_KEY, description="Loader processes.")
+    tensorboard: bool = Field(
+        False, json_schema_extra=NOT_IN_KEY, description="Scalars and sample pictures for TensorBoard too."
+    )
 
 
 def _absolute(cache: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.views import cyclic_columns
+from pipeline.windows import cyclic_columns
 
 #: A plane holds uint16 labels 1 .. MAX_MASKS.
 MAX_MASKS = 65535

@@ -1,32 +1,49 @@
-"""Views: sampling grids on a panorama that is cyclic in x.
+"""Views: where models look on a panorama that is cyclic in x (settings, and the views that follow from them).
 
 A view says where on the panorama it looks; models run on views, and what they return is put back by the same views.
-Now there are ERP windows (of any size, the whole ring included). This module moves pixels, it never interprets them.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from pipeline.errors import UserError
+from pipeline.perspective import Perspective
 from pipeline.settings import Settings
+from pipeline.windows import Window
+
+View = Window | Perspective
+
+#: View origins are multiples of this: the usual output strides divide it, so the views of SAM and TA agree.
+ALIGN = 8
 
 
 class ViewSettings(Settings):
     """Which views cover the panorama (docs/method.md: overlapping sliding windows, paper; 512 / 256 are ours)."""
 
-    kind: Literal["windows", "whole"] = Field(
-        "windows", description="windows: sliding ERP windows round the ring; whole: one view, the panorama."
+    kind: Literal["windows", "whole", "perspective"] = Field(
+        "windows",
+        description="windows: sliding ERP windows round the ring; whole: one view, the panorama; perspective: pinhole "
+        "views, for full spheres.",
     )
     width: int = Field(512, ge=1, description="Window width in pixels of the working image.")
     stride: int = Field(256, ge=1, description="Distance of neighbouring windows in pixels.")
+    height: int | None = Field(None, ge=1, description="Window height in pixels; null: the panorama's.")
+    stride_y: int | None = Field(None, ge=1, description="Distance of windows downwards; null: half their height.")
+    padding: int = Field(
+        0, ge=0, description="whole: columns from the other end that the model also sees on either side."
+    )
+    size: int = Field(512, ge=1, description="perspective: height and width of a view in pixels.")
+    fov: float = Field(90.0, gt=0, lt=170, description="perspective: field of view in degrees.")
+    around: int = Field(8, ge=1, description="perspective: views round the ring at each pitch.")
+    pitches: tuple[float, ...] = Field((-60.0, 0.0, 60.0), description="perspective: elevations in degrees.")
+    also: tuple[ViewSettings, ...] = Field(
+        (), description="Further views of another shape, such as wide windows beside tall ones."
+    )
 
     @model_validator(mode="after")
     def _overlap(self) -> ViewSettings:
@@ -34,102 +51,74 @@ class ViewSettings(Settings):
             raise ValueError(
                 f"stride {self.stride} is wider than the window ({self.width}); the windows would leave gaps"
             )
+        if self.kind == "windows" and self.height and self.stride_y and self.stride_y > self.height:
+            raise ValueError(
+                f"stride_y {self.stride_y} is higher than the window ({self.height}); the windows would leave gaps"
+            )
+        if self.padding and (self.kind != "whole" or self.padding % ALIGN):
+            raise ValueError(f"padding {self.padding}: expected kind whole, and a multiple of {ALIGN}")
+        if not all(-90 <= pitch <= 90 for pitch in self.pitches):
+            raise ValueError(f"pitches {self.pitches}: expected degrees in -90..90")
         return self
 
-
-@dataclass(frozen=True)
-class Window:
-    """A rectangle of a cyclic panorama: columns ``x0 .. x0+width-1`` modulo the panorama's width."""
-
-    y0: int
-    x0: int
-    height: int
-    width: int
-
-    def columns(self, panorama_width: int) -> np.ndarray:
-        """The panorama's column of each of the window's columns: int64 ``(width,)``."""
-        return np.arange(self.x0, self.x0 + self.width) % panorama_width
-
-    def extract(self, array: np.ndarray) -> np.ndarray:
-        """The window of ``array`` ``(..., H, W)``: ``(..., height, width)``; a copy only across the seam."""
-        rows = array[..., self.y0 : self.y0 + self.height, :]
-        end = self.x0 + self.width
-        if end <= array.shape[-1]:
-            return rows[..., self.x0 : end]
-        return np.take(rows, self.columns(array.shape[-1]), axis=-1)
-
-    def extract_image(self, image: np.ndarray) -> np.ndarray:
-        """The window of an image ``(H, W, 3)``: ``(height, width, 3)``, contiguous."""
-        return np.ascontiguousarray(np.moveaxis(self.extract(np.moveaxis(image, -1, 0)), 0, -1))
-
-    def scaled(self, stride: int) -> Window:
-        """The same window on a grid that is ``stride`` times coarser; the origin and width must be multiples."""
-        if self.x0 % stride or self.width % stride or self.y0 % stride:
-            raise ValueError(f"{self} does not lie on a grid of stride {stride}")
-        return Window(self.y0 // stride, self.x0 // stride, -(-self.height // stride), self.width // stride)
+    @property
+    def families(self) -> tuple[ViewSettings, ...]:
+        """These views and the further ones, each by itself."""
+        return (self, *itertools.chain.from_iterable(family.families for family in self.also))
 
 
-#: Window origins are multiples of this: the usual output strides divide it, so the windows of SAM and TA agree.
-ALIGN = 8
-
-
-def make_views(settings: ViewSettings, height: int, width: int, *, align: int = 1) -> tuple[Window, ...]:
-    """The views of a panorama of ``height`` x ``width`` pixels, in the order of their origin.
+def make_views(settings: ViewSettings, height: int, width: int, *, align: int = 1) -> tuple[View, ...]:
+    """The views of a panorama of ``height`` x ``width`` pixels, family by family, by rows and origin.
 
     If the stride does not divide the width, ``n = ceil(W / stride)`` windows start at ``round(k W / n)``, moved to
     multiples of :data:`ALIGN` and of ``align`` (a model's output stride), so that the ring closes evenly
-    (docs/method.md 1, ours). A window is never wider than the panorama. Raises :class:`UserError` if moving would
+    (docs/method.md 1, ours). A window is never larger than the panorama. Raises :class:`UserError` if moving would
     leave a gap.
     """
     align = math.lcm(align, ALIGN)
-    if settings.kind == "whole" or settings.width >= width:
-        return (Window(0, 0, height, width),)
-    n = math.ceil(width / settings.stride)
-    origins = sorted({round(k * width / n / align) * align % width for k in range(n)})
-    widest = max(b - a for a, b in zip(origins, [*origins[1:], origins[0] + width], strict=True))
-    if widest > settings.width:
-        raise UserError(
-            f"views: windows of width {settings.width} and stride {settings.stride} leave gaps on a panorama {width} "
-            f"wide when they begin at multiples of {align}; expected wider windows or a smaller stride"
-        )
-    return tuple(Window(0, x0, height, settings.width) for x0 in origins)
+    views: list[View] = []
+    for family in settings.families:
+        if family.kind == "perspective":
+            columns = _ring(family.around, width, align)
+            views += [
+                Perspective(column, pitch, family.fov, family.size, family.size)
+                for pitch in family.pitches
+                for column in columns
+            ]
+        else:
+            views += _windows(family, height, width, align)
+    return tuple(views)
 
 
-@dataclass(frozen=True)
-class Cell:
-    """Columns ``x0 .. x1-1`` that the same views cover, with each view's own columns, in a fixed order.
-
-    ``members`` holds ``(view index, first column inside the view)``. The order depends on the columns' place inside
-    the views only, never on the views' numbers: sums over members do not change when the panorama is rolled.
-    """
-
-    x0: int
-    x1: int
-    members: tuple[tuple[int, int], ...]
+def _ring(count: int, width: int, align: int) -> list[int]:
+    return sorted({round(k * width / count / align) * align % width for k in range(count)})
 
 
-def cells(views: Sequence[Window], width: int) -> tuple[Cell, ...]:
-    """The ring ``0 .. width-1`` cut into :class:`Cell` at every view's edges (all views of full height)."""
-    if len({(view.y0, view.height) for view in views}) > 1:
-        raise ValueError("cells need views of one height")
-    cuts = sorted({0, width} | {v.x0 % width for v in views} | {(v.x0 + v.width) % width for v in views})
-    result = []
-    for x0, x1 in itertools.pairwise(cuts):
-        members = []
-        for index, view in enumerate(views):
-            offset = (x0 - view.x0) % width
-            if offset < view.width:
-                members.append((index, offset))
-        members.sort(key=lambda member: (member[1], views[member[0]].width))
-        result.append(Cell(x0, x1, tuple(members)))
-    return tuple(result)
-
-
-def cyclic_columns(x0: int, width: int, panorama_width: int) -> list[tuple[slice, slice]]:
-    """``x0 .. x0+width-1`` modulo the panorama's width as one or two pairs (panorama slice, own slice)."""
-    x0 %= panorama_width
-    first = min(width, panorama_width - x0)
-    pairs = [(slice(x0, x0 + first), slice(0, first))]
-    if first < width:
-        pairs.append((slice(0, width - first), slice(first, width)))
-    return pairs
+def _windows(settings: ViewSettings, height: int, width: int, align: int) -> list[View]:
+    if settings.kind == "whole":
+        return [Window(0, 0, height, width)]
+    origins, window_width = [0], width
+    if settings.width < width:
+        origins, window_width = _ring(math.ceil(width / settings.stride), width, align), settings.width
+        widest = max(b - a for a, b in itertools.pairwise([*origins, origins[0] + width]))
+        if widest > settings.width:
+            raise UserError(
+                f"views: windows of width {settings.width} and stride {settings.stride} leave gaps on a panorama "
+                f"{width} wide when they begin at multiples of {align}; expected wider windows or a smaller stride"
+            )
+    tops, window_height = [0], height
+    if settings.height is not None and settings.height < height:
+        window_height, spare = settings.height, height - settings.height
+        if spare % align or window_height % align:
+            raise UserError(
+                f"views: windows of height {window_height} on a panorama {height} high: expected both to be multiples "
+                f"of {align}"
+            )
+        steps = math.ceil(spare / (settings.stride_y or max(1, window_height // 2)))
+        tops = sorted({round(k * spare / steps / align) * align for k in range(steps + 1)})
+        if max(b - a for a, b in itertools.pairwise(tops)) > window_height:
+            raise UserError(
+                f"views: windows of height {window_height} leave gaps on a panorama {height} high when they begin at "
+                f"multiples of {align}; expected higher windows"
+            )
+    return [Window(top, x0, window_height, window_width) for top in tops for x0 in origins]

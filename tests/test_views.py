@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.errors import UserError
-from pipeline.views import ViewSettings, Window, cells, cyclic_columns, make_views
+from pipeline.views import ViewSettings, make_views
+from pipeline.windows import Window, cells, cyclic_columns
 
 ring = st.tuples(st.integers(2, 40), st.integers(1, 8), st.integers(1, 8)).map(
     lambda t: (t[0] * 8, min(t[0], t[1] + t[2]) * 8, min(t[0], t[1]) * 8)
@@ -35,15 +36,58 @@ def test_cells_tile_the_ring_and_name_the_covering_views(sizes: tuple[int, int, 
     except UserError:
         return
     seen = np.zeros(width, int)
-    for cell in cells(views, width):
-        seen[cell.x0 : cell.x1] += 1
+    for cell in cells(views, 3, width):
+        seen[cell.columns] += 1
         for x in range(cell.x0, cell.x1):
             covering = {i for i, view in enumerate(views) if x in view.columns(width)}
-            assert {i for i, _ in cell.members} == covering
-            for i, first in cell.members:
+            assert {i for i, _, _ in cell.members} == covering
+            for i, _, first in cell.members:
                 assert views[i].columns(width)[first + x - cell.x0] == x
-        assert [first for _, first in cell.members] == sorted(first for _, first in cell.members)
+        assert [first for _, _, first in cell.members] == sorted(first for _, _, first in cell.members)
     assert (seen == 1).all()
+
+
+def test_cells_of_windows_of_several_heights_tile_the_panorama() -> None:
+    settings = ViewSettings(width=16, stride=8, also=(ViewSettings(width=40, stride=16, height=16),))
+    views = make_views(settings, 32, 48)
+    assert {(view.height, view.width) for view in views} == {(32, 16), (16, 40)}
+    seen = np.zeros((32, 48), int)
+    for cell in cells(views, 32, 48):
+        seen[cell.rows, cell.columns] += 1
+        for i, y, x in cell.members:
+            rows, columns = cell.of(y, x)
+            assert views[i].y0 + rows.start == cell.y0
+            assert rows.stop <= views[i].height
+            assert views[i].columns(48)[columns.start] == cell.x0
+        covering = {
+            i for i, v in enumerate(views) if v.y0 <= cell.y0 < v.y0 + v.height and (cell.x0 - v.x0) % 48 < v.width
+        }
+        assert {i for i, _, _ in cell.members} == covering
+    assert (seen == 1).all()
+
+
+def test_windows_lower_than_the_panorama_reach_its_bottom() -> None:
+    views = make_views(ViewSettings(width=512, stride=256, height=160), 400, 2048)
+    assert sorted({view.y0 for view in views}) == [0, 80, 160, 240]
+    with pytest.raises(UserError, match="expected both to be multiples of 8"):
+        make_views(ViewSettings(width=512, stride=256, height=150), 400, 2048)
+
+
+def test_weights_fall_to_the_edges_inside_the_panorama_only() -> None:
+    middle = Window(8, 0, 8, 16).place((24, 64), 1).weight
+    top, bottom = Window(0, 0, 8, 16).place((24, 64), 1).weight, Window(16, 0, 8, 16).place((24, 64), 1).weight
+    assert middle[0].max() < 0.1 < 0.9 < middle[4].max()
+    assert top[0].max() > 0.9 > 0.1 > top[-1].max()
+    assert bottom[0].max() < 0.1 < 0.9 < bottom[-1].max()
+    np.testing.assert_array_equal(Window(0, 0, 24, 64).place((24, 64), 4).weight, 1)
+    assert (middle > 0).all()
+
+
+def test_a_padded_window_is_refused() -> None:
+    with pytest.raises(ValidationError, match="expected kind whole"):
+        ViewSettings(padding=8)
+    with pytest.raises(ValidationError, match="multiple of 8"):
+        ViewSettings(kind="whole", padding=5)
 
 
 @given(st.integers(1, 30), st.integers(0, 29), st.integers(1, 30))

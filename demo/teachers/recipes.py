@@ -85,7 +85,7 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("resnet_fpn", "ResNet-18 at half width with a feature pyramid", "3.1 M parameters", 6000, 2e-3),
-        Recipe("segformer", "SegFormer with half a MiT-B0", "0.8 M parameters", 3000, 1e-3),
+        Recipe("segformer", "SegFormer with half a MiT-B0", "0.8 M parameters", 5000, 1e-3),
     )
 }
 """The better one first."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.config import PoolingSettings
 from pipeline.labels import LabelSpace
-from pipeline.views import Window, cells
+from pipeline.windows import Placement, Window, cells
 
 #: Probabilities below this are treated as this in logarithms.
 TINY = 1e-12
@@ -40,60 +40,57 @@ def softmax(logits: np.ndarray, axis: int) -> np.ndarray:
     return shifted / shifted.sum(axis=axis, keepdims=True)
 
 
-def view_probabilities(logits: np.ndarray, source: LabelSpace, target: LabelSpace) -> np.ndarray:
-    """Cached logits ``(V, C_source, h, w)`` as float32 probabilities ``(V, C, h, w)`` in the classes of ``target``."""
-    probabilities = softmax(logits, axis=1)
+def class_probabilities(logits: np.ndarray, source: LabelSpace, target: LabelSpace) -> np.ndarray:
+    """One view's logits ``(C_source, h, w)`` as float32 probabilities ``(C, h, w)`` in the classes of ``target``."""
+    probabilities = softmax(logits, axis=0)
     if source.classes == target.classes:
         return probabilities
-    return np.stack([target.map_probabilities(view, source) for view in probabilities])
+    return target.map_probabilities(probabilities, source)
 
 
-def position_weight(view: Window, panorama_width: int) -> np.ndarray:
-    """Raised cosine of the distance to the view's edges inside the panorama: float32 ``(width,)`` in 0..1 (ours).
+def pool(
+    probabilities: Sequence[np.ndarray],
+    placements: Sequence[Placement],
+    size: tuple[int, int],
+    settings: PoolingSettings,
+) -> Pooled:
+    """The views' ``probabilities``, each ``(C, h, w)`` of its placement's window, pooled on a grid of ``size`` (h, w).
 
-    A view that goes once round the ring has no such edge, and weight 1.
+    Weights are position x (1 - normalised entropy)^confidence, at least ``floor`` where the view sees the pixel, and
+    normalised over the views of a pixel; "arithmetic" pools probabilities (the minimiser of sum a_i KL(p_i || q)),
+    "log" their logarithms (that of sum a_i KL(q || p_i)) (docs/method.md 3.1, ours). Raises :class:`ValueError` if no
+    view sees a pixel.
     """
-    if view.width >= panorama_width:
-        return np.ones(view.width, dtype=np.float32)
-    centre = (np.arange(view.width) + 0.5) / view.width
-    return (0.5 - 0.5 * np.cos(2 * np.pi * centre)).astype(np.float32)
-
-
-def pool(probabilities: np.ndarray, views: Sequence[Window], panorama_width: int, settings: PoolingSettings) -> Pooled:
-    """The views' ``probabilities`` ``(V, C, h, w)`` pooled on the panorama (``panorama_width`` columns).
-
-    ``views`` and width are in pixels of the native grid. Weights are position x (1 - normalised entropy)^confidence,
-    at least ``floor`` and normalised over the views of a pixel; "arithmetic" pools probabilities (the minimiser of
-    sum a_i KL(p_i || q)), "log" their logarithms (that of sum a_i KL(q || p_i)) (docs/method.md 3.1, ours).
-    """
-    _, classes, height, _ = probabilities.shape
-    pooled = np.empty((classes, height, panorama_width), dtype=np.float32)
+    height, width = size
+    pooled = np.empty((len(probabilities[0]), height, width), dtype=np.float32)
     kl_sum, kl_pixels, residual_sum = 0.0, 0, 0.0
-    for cell in cells(views, panorama_width):
-        count = cell.x1 - cell.x0
-        if not cell.members:
-            raise ValueError(f"no view covers columns {cell.x0}..{cell.x1 - 1}")
-        p = np.stack([probabilities[view, :, :, x : x + count] for view, x in cell.members])
-        position = np.stack([position_weight(views[v], panorama_width)[x : x + count] for v, x in cell.members])
-        weight = _weights(p, position, settings)
+    for cell in cells([placement.window for placement in placements], height, width):
+        inside = [(view, *cell.of(row, column)) for view, row, column in cell.members]
+        position = [placements[view].weight[rows, columns] for view, rows, columns in inside]
+        if not inside or not np.any([weight > 0 for weight in position], axis=0).all():
+            raise ValueError(f"no view covers all of rows {cell.y0}..{cell.y1 - 1}, columns {cell.x0}..{cell.x1 - 1}")
+        p = np.stack([probabilities[view][:, rows, columns] for view, rows, columns in inside])
+        seen = np.stack(position) > 0
+        weight = _weights(p, np.stack(position), settings)
         q = _pooled(p, weight, settings)
-        pooled[:, :, cell.x0 : cell.x1] = q
+        pooled[:, cell.rows, cell.columns] = q
         log_p = np.log(np.maximum(p, TINY))
         residual_sum += float((weight * (p * (log_p - np.log(np.maximum(q, TINY)))).sum(axis=1)).sum(dtype=np.float64))
         for i in range(len(p)):
             for j in range(i + 1, len(p)):
-                divergence = (p[i] - p[j]) * (log_p[i] - log_p[j])
-                kl_sum += float(divergence.sum(dtype=np.float64))
-                kl_pixels += divergence[0].size
-    return Pooled(pooled, kl_sum / max(1, kl_pixels), residual_sum / (height * panorama_width))
+                both = seen[i] & seen[j]
+                divergence = ((p[i] - p[j]) * (log_p[i] - log_p[j])).sum(axis=0)
+                kl_sum += float(divergence[both].sum(dtype=np.float64))
+                kl_pixels += int(np.count_nonzero(both))
+    return Pooled(pooled, kl_sum / max(1, kl_pixels), residual_sum / (height * width))
 
 
 def _weights(p: np.ndarray, position: np.ndarray, settings: PoolingSettings) -> np.ndarray:
-    weight = np.broadcast_to(position[:, None, :], (p.shape[0], *p.shape[2:]))
+    weight = position
     if settings.confidence:
         entropy = -(p * np.log(np.maximum(p, TINY))).sum(axis=1) / np.log(max(2, p.shape[1]))
         weight = weight * np.clip(1 - entropy, 0, 1) ** np.float32(settings.confidence)
-    weight = np.maximum(weight, np.float32(settings.floor))
+    weight = np.where(position > 0, np.maximum(weight, np.float32(settings.floor)), np.float32(0))
     return weight / _ordered_sum(weight)
 
 
@@ -114,18 +111,19 @@ def _ordered_sum(values: np.ndarray) -> np.ndarray:
     return total
 
 
-def owners(views: Sequence[Window], panorama_width: int) -> tuple[np.ndarray, np.ndarray]:
-    """For every column of the panorama the view in which it is nearest to the middle, and its column there.
+def owners(windows: Sequence[Window], panorama_width: int) -> tuple[np.ndarray, np.ndarray]:
+    """For every column of the panorama the window in which it is nearest to the middle, and its column there.
 
-    Two int64 arrays ``(panorama_width,)``; of two equally near views the one that begins further left counts (ours).
+    Windows have the panorama's full height. Two int64 arrays ``(panorama_width,)``; of two equally near windows the one
+    that begins further left counts (ours).
     """
     owner = np.empty(panorama_width, dtype=np.int64)
     column = np.empty(panorama_width, dtype=np.int64)
-    for cell in cells(views, panorama_width):
+    for cell in cells(windows, windows[0].height, panorama_width):
         steps = np.arange(cell.x1 - cell.x0)
-        distance = np.stack([np.abs(2 * (x + steps) + 1 - views[view].width) for view, x in reversed(cell.members)])
+        members = np.array([(view, x) for view, _, x in reversed(cell.members)])
+        distance = np.stack([np.abs(2 * (x + steps) + 1 - windows[view].width) for view, x in members])
         nearest = distance.argmin(axis=0)
-        members = np.array(cell.members[::-1])
-        owner[cell.x0 : cell.x1] = members[nearest, 0]
-        column[cell.x0 : cell.x1] = members[nearest, 1] + steps
+        owner[cell.columns] = members[nearest, 0]
+        column[cell.columns] = members[nearest, 1] + steps
     return owner, column

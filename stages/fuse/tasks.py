@@ -18,8 +18,9 @@ from pipeline.store.groups import read_mask_sets, views_from_attributes
 from pipeline.store.upstream import open_artefacts, upstream_markers
 from pipeline.tasks import CacheTask
 from pipeline.upsample import upsample
-from pipeline.views import Window
-from stages.fuse.pooling import TINY, Pooled, pool, view_probabilities
+from pipeline.views import View
+from pipeline.windows import Window
+from stages.fuse.pooling import TINY, Pooled, class_probabilities, pool
 from stages.fuse.rules.base import FULL, FusionInput, FusionRule
 
 
@@ -39,25 +40,26 @@ class FuseTask(CacheTask):
             markers = upstream_markers(record.id, upstream)
             groups = {kind: upstream[kind].group(marker) for kind, marker in markers.items()}
             views, size, stride, logits = read_logits(groups["teacher"], source)
-            probabilities = view_probabilities(logits, source, target)
-            pooled = pool(
-                probabilities,
-                [view.scaled(stride) for view in views],
-                size[1] // stride,
-                self.config.fusion.pooling,
-            )
+            probabilities = [class_probabilities(view, source, target) for view in logits]
+            placements = [view.place(size, stride) for view in views]
+            placed = [place.interpolate(view) for place, view in zip(placements, probabilities, strict=True)]
+            grid = -(-size[0] // stride), size[1] // stride
+            try:
+                pooled = pool(placed, placements, grid, self.config.fusion.pooling)
+            except ValueError as error:
+                raise ImageError(f"{record.id}: teacher.views: {error}; expected views all over the panorama") from None
             # what is stored is what is used: readers of the artefact find the same labels
             stitched = np.log(np.maximum(pooled.probabilities, TINY)).astype(np.float16)
             full = upsample(stitched.astype(np.float32), stride, size[0], cyclic=True)
             inputs = FusionInput(target.num_classes, full.argmax(axis=0).astype(np.uint8))
             if "masks" in groups:
-                masks = read_mask_sets(groups["masks"], 1, size)[0]
+                masks = read_mask_sets(groups["masks"], [size])[0]
                 inputs = FusionInput(inputs.num_classes, inputs.labels, masks)
             if "sam" in groups:
-                window_masks = read_window_masks(groups["sam"], views, self.config.masks.filter)
-                window_labels = [labels_of_view(p, stride, view) for p, view in zip(probabilities, views, strict=True)]
+                windows, window_masks = read_window_masks(groups["sam"], views, size[0], self.config.masks.filter)
+                window_labels = [labels_of_view(p, stride, w) for p, w in zip(probabilities, windows, strict=True)]
                 inputs = FusionInput(
-                    inputs.num_classes, inputs.labels, inputs.masks, views, window_labels, window_masks
+                    inputs.num_classes, inputs.labels, inputs.masks, windows, window_labels, window_masks
                 )
             ensemble = rule(inputs)
             signals = _signals(pooled, ensemble.weight)
@@ -77,8 +79,10 @@ class FuseTask(CacheTask):
         return work
 
 
-def read_logits(group: ImageGroup, space: LabelSpace) -> tuple[tuple[Window, ...], tuple[int, int], int, np.ndarray]:
-    """Views, panorama size, output stride and logits (as stored, ``(V, C, h, w)``) of one cached panorama.
+def read_logits(
+    group: ImageGroup, space: LabelSpace
+) -> tuple[tuple[View, ...], tuple[int, int], int, list[np.ndarray]]:
+    """Views, panorama size, output stride and each view's logits (as stored, ``(C, h, w)``) of one cached panorama.
 
     Raises :class:`ImageError` where the parts do not fit together or logits are not finite.
     """
@@ -88,26 +92,33 @@ def read_logits(group: ImageGroup, space: LabelSpace) -> tuple[tuple[Window, ...
     if not isinstance(stride, int) or stride < 1 or size[1] % stride:
         raise ImageError(f"{where}: attribute output_stride is {stride!r}, expected a divisor of the width {size[1]}")
     logits = group.array("logits", ndim=4)
-    expected = (len(views), space.num_classes, -(-views[0].height // stride), views[0].width // stride)
+    grids = [(-(-view.height // stride), view.width // stride) for view in views]
+    expected = (len(views), space.num_classes, max(h for h, _ in grids), max(w for _, w in grids))
     if logits.shape != expected:
         raise ImageError(f"{where}: logits are {logits.shape}, expected (views, classes, h, w) = {expected}")
     if not np.isfinite(logits).all():
         raise ImageError(f"{where}: logits hold NaN or infinite values")
-    if any((view.y0, view.height) != (0, size[0]) for view in views):
-        raise ImageError(f"{where}: expected views of the panorama's full height")
-    return views, size, stride, logits
+    return views, size, stride, [own[:, :h, :w] for own, (h, w) in zip(logits, grids, strict=True)]
 
 
-def read_window_masks(group: ImageGroup, views: tuple[Window, ...], settings: FilterSettings) -> list[MaskSet]:
-    """The filtered masks of each of the TA's windows. Raises :class:`ImageError` if SAM saw other windows."""
+def read_window_masks(
+    group: ImageGroup, views: tuple[View, ...], height: int, settings: FilterSettings
+) -> tuple[list[Window], list[MaskSet]]:
+    """The TA's windows and the filtered masks of each.
+
+    Raises :class:`ImageError` if SAM had other views, or they are not windows of the panorama's full ``height``.
+    """
     mask_views, _ = views_from_attributes(group)
     if mask_views != views:
         raise ImageError(
             f"{group.marker.id}: the windows of {group.artefact.path} are not those of the TA; "
             f"the per-window rule expects sam.views and teacher.views alike"
         )
-    sets = read_mask_sets(group, len(views), (views[0].height, views[0].width))
-    return [masks.filtered(**settings.model_dump()) for masks in sets]
+    windows = [view for view in views if isinstance(view, Window) and view.height == height]
+    if len(windows) < len(views):
+        raise ImageError(f"{group.marker.id}: the per-window rule expects windows of the panorama's full height only")
+    sets = read_mask_sets(group, [(view.height, view.width) for view in windows])
+    return windows, [masks.filtered(**settings.model_dump()) for masks in sets]
 
 
 def labels_of_view(probabilities: np.ndarray, stride: int, view: Window) -> np.ndarray:

@@ -68,10 +68,12 @@ def _check(manifest: Manifest, config: Config) -> None:
             f"{manifest.path}: projection: found {manifest.settings.projection!r}, expected erp; "
             f"views wrap round the seam"
         )
-    if config.sam.views.kind == "whole":
-        raise UserError(
-            "config: sam.views.kind: found 'whole', expected windows: masks of one view would be cut at the seam"
-        )
+    for family in config.sam.views.families:
+        if family.kind == "whole" and not family.padding:
+            raise UserError(
+                "config: sam.views: found kind whole with padding 0, expected some padding (a quarter of the width, "
+                "say): objects on the seam would be cut"
+            )
 
 
 def _run(task: CacheTask, records: Sequence[ImageRecord], execution: Execution, progress: Progress) -> Report:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,17 @@ from pipeline.errors import ImageError, UserError
 from pipeline.images import read_image
 from pipeline.manifests import ImageRecord
 from pipeline.store.freshness import made_from_file, read_source
-from pipeline.store.groups import read_mask_sets, views_from_attributes, views_to_attributes, write_mask_sets
+from pipeline.store.groups import (
+    read_mask_sets,
+    stack_padded,
+    views_from_attributes,
+    views_to_attributes,
+    write_mask_sets,
+)
 from pipeline.store.upstream import upstream_markers
 from pipeline.tasks import DONE_BY_ANOTHER, CacheTask
-from pipeline.views import Window, make_views
+from pipeline.views import View, ViewSettings, make_views
+from stages.precompute.ring import fold, ring_padding, see
 
 Work = Callable[[ImageRecord], dict[str, Any]]
 Infer = Callable[[np.ndarray], np.ndarray]
@@ -33,16 +40,20 @@ class SamTask(CacheTask):
 
         artefact = self.artefact()
         generate = self.config.sam.generator.build(pick_device(self.config.device))  # type: ignore[attr-defined]
+        settings = self.config.sam.views
 
         def work(record: ImageRecord) -> dict[str, Any]:
             if made_from_file(artefact.marker(record.id), record.path):
                 return DONE_BY_ANOTHER
             source = read_source(record.path)
             image = read_image(record.path, self.preparation)
-            views = make_views(self.config.sam.views, *image.shape[:2])
-            sets = [generate(view.extract_image(image)) for view in views]
+            size = image.shape[:2]
+            views = make_views(settings, *size)
+            paddings = [ring_padding(settings, view, size[1]) for view in views]
+            sets = [generate(see(view, image, padding)) for view, padding in zip(views, paddings, strict=True)]
+            sets = [fold(masks, padding) if padding else masks for masks, padding in zip(sets, paddings, strict=True)]
             with artefact.write(record.id, source=source) as attempt:
-                attempt.attributes |= views_to_attributes(views, image.shape[:2])
+                attempt.attributes |= views_to_attributes(views, size)
                 write_mask_sets(attempt, sets)
             return {"masks": sum(len(masks) for masks in sets)}
 
@@ -62,7 +73,7 @@ class TeacherTask(CacheTask):
         infer = self.config.teacher.model.build(pick_device(self.config.device))  # type: ignore[union-attr]
         check_model(infer, self.config)
         settings = self.config.teacher.views
-        # a view of another width than asked for (a narrow panorama) may have another stride: found for each shape once
+        # views of another shape than asked for (a small panorama's) may have another stride: found for each shape once
         strides: dict[tuple[int, int], int] = {}
 
         def work(record: ImageRecord) -> dict[str, Any]:
@@ -70,33 +81,61 @@ class TeacherTask(CacheTask):
                 return DONE_BY_ANOTHER
             source = read_source(record.path)
             image = read_image(record.path, self.preparation)
-            shape = image.shape[:2]
-            if shape not in strides:
-                strides[shape] = output_stride(infer, make_views(settings, *shape)[0], shape[1])
-            stride = strides[shape]
-            views = make_views(settings, *shape, align=stride)
-            logits = infer(np.stack([view.extract_image(image) for view in views]))
-            if not np.isfinite(logits).all():
+            size = image.shape[:2]
+            if size not in strides:
+                strides[size] = common_stride(infer, make_views(settings, *size), size[1])
+            stride = strides[size]
+            views = make_views(settings, *size, align=stride)
+            logits = infer_views(infer, image, views, settings, stride)
+            if not all(np.isfinite(view).all() for view in logits):
                 raise ImageError(f"{record.path}: the TA gave NaN or infinite logits")
             with artefact.write(record.id, source=source) as attempt:
-                attempt.attributes |= views_to_attributes(views, shape) | {"output_stride": stride}
-                clipped = np.clip(logits, -6e4, 6e4).astype(np.float16)
-                attempt.array("logits", clipped, chunks=(1, *clipped.shape[1:]))
+                attempt.attributes |= views_to_attributes(views, size) | {"output_stride": stride}
+                stored = stack_padded([np.clip(view, -6e4, 6e4).astype(np.float16) for view in logits])
+                attempt.array("logits", stored, chunks=(1, *stored.shape[1:]))
             return {}
 
         return work
 
 
-def output_stride(infer: Infer, view: Window, panorama_width: int) -> int:
-    """The TA's output stride on views like ``view``, found by one forward pass.
+def infer_views(
+    infer: Infer, image: np.ndarray, views: Sequence[View], settings: ViewSettings, stride: int
+) -> list[np.ndarray]:
+    """Logits ``(C, h, w)`` of each view of an image, views of one shape at a time."""
+    paddings = [ring_padding(settings, view, image.shape[1]) for view in views]
+    alike: dict[tuple[int, int], list[int]] = {}
+    for k, view in enumerate(views):
+        alike.setdefault((view.height, view.width), []).append(k)
+    logits: list[np.ndarray] = [np.empty(0)] * len(views)
+    for (_, width), indices in alike.items():
+        found = infer(np.stack([see(views[k], image, paddings[k]) for k in indices]))
+        margin = paddings[indices[0]] // stride
+        for k, own in zip(indices, found[..., margin : margin + width // stride], strict=True):
+            logits[k] = own
+    return logits
+
+
+def common_stride(infer: Infer, views: Sequence[View], panorama_width: int) -> int:
+    """The TA's output stride on all views; :class:`ImageError` if it differs between their shapes."""
+    strides = {
+        shape: output_stride(infer, *shape, panorama_width) for shape in {(view.height, view.width) for view in views}
+    }
+    if len(set(strides.values())) > 1:
+        found = ", ".join(f"{stride} on {h} x {w}" for (h, w), stride in sorted(strides.items()))
+        raise ImageError(f"teacher.views: the TA's output stride is {found}; expected one stride on all views")
+    return next(iter(strides.values()))
+
+
+def output_stride(infer: Infer, view_height: int, view_width: int, panorama_width: int) -> int:
+    """The TA's output stride on views of this shape, found by one forward pass.
 
     Raises :class:`ImageError` unless it divides the widths of view and panorama: pooled grids would not align.
     """
-    _, _, height, width = infer(np.zeros((1, view.height, view.width, 3), np.uint8)).shape
-    stride = round(view.width / width)
-    if width * stride != view.width or panorama_width % stride or height != -(-view.height // stride):
+    _, _, height, width = infer(np.zeros((1, view_height, view_width, 3), np.uint8)).shape
+    stride = round(view_width / width)
+    if width * stride != view_width or panorama_width % stride or height != -(-view_height // stride):
         raise ImageError(
-            f"teacher.views: on views of {view.height} x {view.width} the TA gives {height} x {width} logits; expected "
+            f"teacher.views: on views of {view_height} x {view_width} the TA gives {height} x {width} logits; expected "
             f"an output stride that divides the view's width and the panorama's ({panorama_width})"
         )
     return stride
@@ -108,15 +147,15 @@ def check_model(infer: Infer, config: Config) -> None:
     Raises :class:`UserError` unless there is a logit for every class, at a stride that divides the view's width.
     """
     space, views = config.teacher_space(), config.teacher.views
-    view = Window(0, 0, 128, views.width if views.kind == "windows" else 128)
-    found = infer(np.zeros((1, view.height, view.width, 3), np.uint8)).shape[1]
+    width = {"windows": views.width, "perspective": views.size, "whole": 128}[views.kind]
+    found = infer(np.zeros((1, 128, width, 3), np.uint8)).shape[1]
     if found != space.num_classes:
         raise UserError(
             f"teacher.label_space: {space.name} has {space.num_classes} classes, but the TA gives {found}; "
             f"expected the label space that the TA was trained in"
         )
     try:
-        output_stride(infer, view, view.width)
+        output_stride(infer, 128, width, width)
     except ImageError as error:
         raise UserError(str(error)) from None
 
@@ -128,7 +167,7 @@ class MasksTask(CacheTask):
     kind: str = "masks"
 
     def open(self) -> Work:
-        from stages.precompute.lift import lift, sam_boundary
+        from stages.precompute.lift import boundary_strength, lift, put_back, sam_boundary
 
         artefact = self.artefact()
         upstream = {"sam": self.artefact("sam")}
@@ -138,15 +177,18 @@ class MasksTask(CacheTask):
             markers = upstream_markers(record.id, upstream)
             group = upstream["sam"].group(markers["sam"])
             views, size = views_from_attributes(group)
-            sets = read_mask_sets(group, len(views), (views[0].height, views[0].width))
+            sets = read_mask_sets(group, [(view.height, view.width) for view in views])
             sets = [masks.filtered(**settings.filter.model_dump()) for masks in sets]
-            lifted = lift(sets, views, size, settings.lift.agreement)
-            boundary = sam_boundary(sets, views, size)
+            placed = [put_back(masks, view, size) for masks, view in zip(sets, views, strict=True)]
+            lifted = lift(placed, size, settings.lift.agreement, settings.lift.duplicate)
+            boundary = sam_boundary(placed, size)
             inputs = {kind: marker.content for kind, marker in markers.items()}
             with artefact.write(record.id, source=markers["sam"].source, inputs=inputs) as attempt:
                 attempt.attributes |= {"image_size": list(size)}
                 write_mask_sets(attempt, [lifted])
                 attempt.array("boundary", boundary.astype(np.uint8))
+                if settings.boundary_strength:
+                    attempt.array("boundary_strength", boundary_strength(lifted))
             return {"masks": len(lifted)}
 
         return work

@@ -39,7 +39,7 @@ def draw(manifest: Manifest, config: Config, image_id: str, student: Path | None
             return None
 
     if masks := cached("masks"):
-        found = read_mask_sets(masks, 1, size)[0]
+        found = read_mask_sets(masks, [size])[0]
         panels.append((f"panorama masks: {len(found)} on {len(found.planes)} planes", mask_picture(image, found)))
         panels.append(("boundary of the window masks", grey(masks.array("boundary") * np.uint8(255))))
     if fused := cached("fused"):

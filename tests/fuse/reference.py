@@ -6,25 +6,28 @@ import numpy as np
 
 from pipeline.config import PoolingSettings
 from pipeline.masks import MaskSet
-from pipeline.views import Window
+from pipeline.windows import Placement
 
 
 def pool(
-    p: np.ndarray, views: tuple[Window, ...], width: int, settings: PoolingSettings
+    p: list[np.ndarray], placements: list[Placement], size: tuple[int, int], settings: PoolingSettings
 ) -> tuple[np.ndarray, float, float]:
     """Pooled probabilities, L_CC and residual, pixel by pixel in float64."""
-    _, classes, height, _ = p.shape
+    height, width = size
+    classes = len(p[0])
     pooled = np.zeros((classes, height, width))
     divergences, residual = [], 0.0
     for y in range(height):
         for x in range(width):
             predictions, weights = [], []
-            for i, view in enumerate(views):
-                column = (x - view.x0) % width
-                if column >= view.width:
+            for view, placement in zip(p, placements, strict=True):
+                row, column = y - placement.window.y0, (x - placement.window.x0) % width
+                if column >= placement.window.width or not 0 <= row < placement.window.height:
                     continue
-                q = p[i, :, y, column].astype(np.float64)
-                a = 1.0 if view.width >= width else 0.5 - 0.5 * np.cos(2 * np.pi * (column + 0.5) / view.width)
+                a = float(placement.weight[row, column])
+                if a == 0:
+                    continue
+                q = view[:, row, column].astype(np.float64)
                 entropy = -sum(v * np.log(v) for v in q if v > 1e-12) / np.log(max(2, classes))
                 predictions.append(q)
                 weights.append(max(settings.floor, a * max(0.0, 1 - entropy) ** settings.confidence))

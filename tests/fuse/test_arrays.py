@@ -12,8 +12,9 @@ from pipeline.config import PoolingSettings
 from pipeline.labels import load_label_space
 from pipeline.masks import MaskSet, empty, from_masks
 from pipeline.upsample import upsample
-from pipeline.views import ViewSettings, Window, make_views
-from stages.fuse.pooling import owners, pool, softmax, view_probabilities
+from pipeline.views import ViewSettings, make_views
+from pipeline.windows import Window
+from stages.fuse.pooling import class_probabilities, owners, pool, softmax
 from stages.fuse.rules.base import FULL, FusionInput
 from stages.fuse.rules.paper import Paper, ctcf
 from stages.fuse.rules.ssa import Ssa
@@ -39,8 +40,9 @@ def test_pooling_agrees_with_the_reference(mode: str, views: tuple[int, int]) ->
     windows = make_views(ViewSettings(width=views[0], stride=views[1]), 3, 48)
     logits = np.random.default_rng(1).normal(0, 2, (len(windows), 4, 3, windows[0].width)).astype(np.float32)
     p = softmax(logits, axis=1)
-    fast = pool(p, windows, 48, PoolingSettings(mode=mode))
-    slow, l_cc, residual = reference.pool(p, windows, 48, PoolingSettings(mode=mode))
+    placements = [window.place((3, 48), 1) for window in windows]
+    fast = pool(p, placements, (3, 48), PoolingSettings(mode=mode))
+    slow, l_cc, residual = reference.pool(p, placements, (3, 48), PoolingSettings(mode=mode))
     np.testing.assert_allclose(fast.probabilities, slow, atol=2e-6)
     assert fast.l_cc == pytest.approx(l_cc, rel=1e-4, abs=1e-6)
     assert fast.residual == pytest.approx(residual, rel=1e-3, abs=1e-6)
@@ -58,16 +60,66 @@ def test_pooling_rolls_bit_for_bit(steps: int, views: tuple[int, int], mode: str
     windows = make_views(ViewSettings(width=views[0], stride=views[1]), 2, 48)
     logits = np.random.default_rng(seed).normal(0, 3, (len(windows), 3, 2, views[0])).astype(np.float32)
     p = softmax(logits, axis=1)
-    base = pool(p, windows, 48, PoolingSettings(mode=mode)).probabilities
-    rolled = pool(np.roll(p, steps, axis=0), windows, 48, PoolingSettings(mode=mode)).probabilities
+    placements = [window.place((2, 48), 1) for window in windows]
+    base = pool(p, placements, (2, 48), PoolingSettings(mode=mode)).probabilities
+    rolled = pool(np.roll(p, steps, axis=0), placements, (2, 48), PoolingSettings(mode=mode)).probabilities
     np.testing.assert_array_equal(rolled, np.roll(base, steps * views[1], axis=-1))
+
+
+MIXED = [
+    ViewSettings(width=24, stride=16, also=(ViewSettings(width=32, stride=16, height=8),)),
+    ViewSettings(width=16, stride=8, height=8, stride_y=8),
+    ViewSettings(kind="perspective", size=12, fov=100, around=6, pitches=(-50, 0, 50)),
+    ViewSettings(kind="whole", also=(ViewSettings(kind="perspective", size=12),)),
+]
+
+
+@pytest.mark.parametrize("settings", MIXED)
+@pytest.mark.parametrize("mode", ["arithmetic", "log"])
+def test_views_of_every_shape_pool_as_the_reference_says(settings: ViewSettings, mode: str) -> None:
+    size = (24, 48)
+    placements = [view.place(size, 1) for view in make_views(settings, *size)]
+    rng = np.random.default_rng(5)
+    p = [softmax(rng.normal(0, 2, (3, *place.weight.shape)), axis=0) for place in placements]
+    fast = pool(p, placements, size, PoolingSettings(mode=mode))
+    slow, l_cc, residual = reference.pool(p, placements, size, PoolingSettings(mode=mode))
+    np.testing.assert_allclose(fast.probabilities, slow, atol=2e-6)
+    assert fast.l_cc == pytest.approx(l_cc, rel=1e-4, abs=1e-6)
+    assert fast.residual == pytest.approx(residual, rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("settings", MIXED)
+def test_views_of_every_shape_roll_bit_for_bit(settings: ViewSettings) -> None:
+    """A panorama rolled by 16 columns, a multiple of every distance of views: what the views see moves with it."""
+    size, shift = (24, 48), 16
+    views = make_views(settings, *size)
+    scene = np.random.default_rng(6).normal(0, 2, (3, *size)).astype(np.float32)
+
+    def pooled(panorama: np.ndarray) -> np.ndarray:
+        placements = [view.place(size, 1) for view in views]
+        columns = [(p.window.x0 + np.arange(p.window.width)) % size[1] for p in placements]
+        rows = [slice(p.window.y0, p.window.y0 + p.window.height) for p in placements]
+        seen = [
+            softmax(panorama[:, r][..., c] * (1 + p.weight), axis=0)
+            for p, r, c in zip(placements, rows, columns, strict=True)
+        ]
+        return pool(seen, placements, size, PoolingSettings()).probabilities
+
+    np.testing.assert_array_equal(pooled(np.roll(scene, shift, axis=2)), np.roll(pooled(scene), shift, axis=2))
+
+
+def test_pixels_that_no_view_sees_are_refused() -> None:
+    place = make_views(ViewSettings(kind="perspective", size=8, around=1, pitches=(0,)), 16, 32)[0].place((16, 32), 1)
+    p = [np.full((2, *place.weight.shape), 0.5, np.float32)]
+    with pytest.raises(ValueError, match="no view covers all of rows"):
+        pool(p, [place], (16, 32), PoolingSettings())
 
 
 def test_agreeing_views_pool_to_themselves() -> None:
     windows = make_views(ViewSettings(width=32, stride=16), 2, 64)
     q = softmax(np.random.default_rng(0).normal(size=(5, 2, 64)), axis=0)
     p = np.stack([window.extract(q) for window in windows])
-    pooled = pool(p, windows, 64, PoolingSettings())
+    pooled = pool(p, [window.place((2, 64), 1) for window in windows], (2, 64), PoolingSettings())
     np.testing.assert_allclose(pooled.probabilities, q, atol=1e-6)
     assert pooled.l_cc == pytest.approx(0, abs=1e-6)
     assert pooled.residual == pytest.approx(0, abs=1e-6)
@@ -77,14 +129,14 @@ def test_arithmetic_pool_minimises_its_divergence() -> None:
     """docs/method.md 3.1: q = sum a_i p_i minimises sum a_i KL(p_i || q); the log pool sum a_i KL(q || p_i)."""
     rng = np.random.default_rng(3)
     p = softmax(rng.normal(0, 2, (2, 4, 1, 8)), axis=1)
-    windows = (Window(0, 0, 1, 8), Window(0, 0, 1, 8))
+    windows = [Window(0, 0, 1, 8).place((1, 8), 1)] * 2
     plain = {"confidence": 0, "floor": 1.0}  # equal weights
 
     def divergence(a: np.ndarray, b: np.ndarray) -> float:
         return float((a * (np.log(a) - np.log(b))).sum())
 
-    arithmetic = pool(p, windows, 8, PoolingSettings(mode="arithmetic", **plain)).probabilities
-    log = pool(p, windows, 8, PoolingSettings(mode="log", **plain)).probabilities
+    arithmetic = pool(p, windows, (1, 8), PoolingSettings(mode="arithmetic", **plain)).probabilities
+    log = pool(p, windows, (1, 8), PoolingSettings(mode="log", **plain)).probabilities
     for _ in range(20):
         other = softmax(np.log(arithmetic) + rng.normal(0, 0.1, arithmetic.shape), axis=0)
         assert sum(divergence(q, arithmetic) for q in p) <= sum(divergence(q, other) for q in p)
@@ -95,9 +147,9 @@ def test_arithmetic_pool_minimises_its_divergence() -> None:
 def test_log_of_impossible_is_finite() -> None:
     p = np.zeros((2, 2, 1, 8), np.float32)
     p[0, 0], p[1, 1] = 1, 1
-    windows = (Window(0, 0, 1, 8), Window(0, 0, 1, 8))
+    windows = [Window(0, 0, 1, 8).place((1, 8), 1)] * 2
     for mode in ("arithmetic", "log"):
-        pooled = pool(p, windows, 8, PoolingSettings(mode=mode))
+        pooled = pool(p, windows, (1, 8), PoolingSettings(mode=mode))
         np.testing.assert_allclose(pooled.probabilities, 0.5, atol=1e-6)
         assert np.isfinite([pooled.l_cc, pooled.residual]).all()
 
@@ -195,7 +247,7 @@ def test_each_column_belongs_to_the_window_in_whose_middle_it_lies() -> None:
 
 def test_mapping_to_another_label_space_sums_probabilities() -> None:
     source, target = load_label_space("cityscapes19"), load_label_space("densepass13")
-    logits = np.random.default_rng(0).normal(size=(2, 19, 3, 4))
-    mapped = view_probabilities(logits, source, target)
-    assert mapped.shape == (2, 13, 3, 4)
-    np.testing.assert_allclose(mapped.sum(axis=1), 1, rtol=1e-5)
+    logits = np.random.default_rng(0).normal(size=(19, 3, 4))
+    mapped = class_probabilities(logits, source, target)
+    assert mapped.shape == (13, 3, 4)
+    np.testing.assert_allclose(mapped.sum(axis=0), 1, rtol=1e-5)

@@ -171,7 +171,7 @@ def test_artefacts_written_by_hand_are_fused(project: Project, tmp_path: Path, r
     reports = precompute(project.manifest(), config)
     assert [(r.artefact.kind, r.computed) for r in reports] == [("masks", 3)]
     masks = reports[0].artefact.read("p000")
-    assert len(read_mask_sets(masks, 1, (64, 256))[0]) == 4
+    assert len(read_mask_sets(masks, [(64, 256)])[0]) == 4
     report = fuse(project.manifest(), config)
     assert (report.computed, report.failures) == (3, {})
     assert (report.artefact.read("p002").array("label") == 5).all()

@@ -5,12 +5,24 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.masks import MaskSet, from_masks
-from pipeline.views import ViewSettings, Window, make_views
+from pipeline.views import View, ViewSettings, make_views
+from pipeline.windows import Window
 from stages.precompute.generators.felzenszwalb import from_partition
-from stages.precompute.lift import lift, sam_boundary
+from stages.precompute import lift as module
+from stages.precompute.lift import boundary_strength, put_back
 
 SIZE = (24, 128)
 VIEWS = make_views(ViewSettings(width=48, stride=32), *SIZE)
+
+
+def lift(
+    sets: list[MaskSet], views: tuple[View, ...], size: tuple[int, int], agreement: float, duplicate: float = 1.0
+) -> MaskSet:
+    return module.lift([put_back(m, v, size) for m, v in zip(sets, views, strict=True)], size, agreement, duplicate)
+
+
+def sam_boundary(sets: list[MaskSet], views: tuple[View, ...], size: tuple[int, int]) -> np.ndarray:
+    return module.sam_boundary([put_back(m, v, size) for m, v in zip(sets, views, strict=True)], size)
 
 
 def window_masks(panorama_masks: list[np.ndarray], views: tuple[Window, ...] = VIEWS) -> list[MaskSet]:
@@ -89,3 +101,64 @@ def test_the_boundary_has_no_window_edges_and_rolls() -> None:
     np.testing.assert_array_equal(boundary, outline)
     rolled = sam_boundary(window_masks([np.roll(m, 64, axis=1) for m in truth]), VIEWS, SIZE)
     np.testing.assert_array_equal(rolled, np.roll(boundary, 64, axis=1))
+
+
+def test_of_two_panorama_masks_that_are_nearly_one_the_better_stays() -> None:
+    whole = Window(0, 0, 24, 128)
+    one, other, apart = box(2, 120, 10, 20), box(2, 120, 10, 19), box(2, 120, 10, 10)
+    sets = [from_masks([one, other, apart], 24, 128, predicted_iou=[0.7, 0.9, 0.8], cyclic=True)]
+    kept = {mask.tobytes() for mask in lift(sets, (whole,), SIZE, 0.6, duplicate=0.9)}
+    assert kept == {other.tobytes(), apart.tobytes()}
+    assert len(lift(sets, (whole,), SIZE, 0.6, duplicate=0.4)) == 1
+    assert len(lift(sets, (whole,), SIZE, 0.6)) == 3
+
+
+def test_removing_duplicates_agrees_with_all_pairs() -> None:
+    rng = np.random.default_rng(7)
+    shapes = [(int(y), int(x), int(h), int(w)) for y, x, h, w in rng.integers((0, 0, 3, 3), (8, 128, 9, 12), (60, 4))]
+    truth = [box(*shape) for shape in shapes]
+    scores = list(rng.permutation(60) / 60)
+    sets = [from_masks(truth, *SIZE, predicted_iou=scores, cyclic=True)]
+    expected: list[np.ndarray] = []
+    for k in sorted(range(60), key=lambda k: -scores[k]):
+        ious = [(truth[k] & other).sum() / (truth[k] | other).sum() for other in expected]
+        if max(ious, default=0) <= 0.4:
+            expected.append(truth[k])
+    found = lift(sets, (Window(0, 0, *SIZE),), SIZE, 0.6, duplicate=0.4)
+    assert {mask.tobytes() for mask in found} == {mask.tobytes() for mask in expected}
+
+
+def test_strength_counts_the_nested_objects_that_end() -> None:
+    nested = from_masks([box(0, 0, 20, 40), box(4, 10, 10, 30), box(6, 20, 4, 20)], *SIZE)
+    strength = boundary_strength(nested)
+    assert strength[8, 39] == 3  # all three end at column 39
+    assert strength[8, 9] == 1
+    assert strength[22].max() == 0
+
+
+def test_objects_of_a_full_sphere_come_out_whole_from_perspective_views() -> None:
+    size = (128, 256)
+    rows, columns = np.mgrid[: size[0], : size[1]]
+
+    def disc(y: int, x: int, radius: int) -> np.ndarray:
+        across = (columns - x + 128) % 256 - 128
+        return (rows - y) ** 2 + across**2 < radius**2
+
+    truth = [disc(64, 0, 20), disc(40, 100, 14), disc(90, 200, 10), rows >= 110]
+    views = make_views(ViewSettings(kind="perspective", size=128, fov=90, around=8), *size)
+    sets = []
+    for view in views:
+        seen = []
+        for mask in truth:
+            look = view.extract_image(np.repeat(mask[..., None] * np.uint8(255), 3, axis=2))[..., 0] > 127
+            if look.sum() > 4:
+                seen.append(look)
+        sets.append(from_masks(seen, 128, 128))
+    lifted = lift(sets, views, size, 0.6)
+    for mask in truth:
+        ious = [(mask & other).sum() / (mask | other).sum() for other in lifted]
+        assert max(ious) > 0.9
+    assert len(lifted) == len(truth)
+    boundary = sam_boundary(sets, views, size)
+    outline = np.any([module.label_boundary(mask.astype(np.uint8)) for mask in truth], axis=0)
+    assert boundary.mean() < 3 * outline.mean()  # the views' own edges are not in it

@@ -143,7 +143,7 @@ def test_odd_images_are_just_images(project: Project) -> None:
         (["teacher.model.builder=tests.models:none"], "'tests.models:none' cannot be called"),
         (["teacher.model.checkpoint=nowhere.pth"], "nowhere.pth: no such file"),
         (["teacher.model=null"], "teacher.model is missing; expected a TA"),
-        (["sam.views.kind=whole"], "sam.views.kind: found 'whole'"),
+        (["sam.views.kind=whole"], "sam.views: found kind whole with padding 0"),
         (["sam.generator=sam"], "sam.generator.checkpoint: is missing"),
         (["device=cuda:7"], "torch sees no CUDA device"),
         (["teacher.artefact=elsewhere"], "teacher/elsewhere: no such artefact"),

@@ -10,6 +10,7 @@ import torch
 
 from pipeline.checkpoints import load_into
 from pipeline.errors import UserError
+from stages.precompute.teachers.huggingface import HuggingFace
 from stages.precompute.teachers.mmseg import Mmseg
 from stages.precompute.teachers.module import Module
 from tests.conftest import REAL
@@ -61,6 +62,51 @@ def test_a_module_gets_normalised_rgb() -> None:
     with torch.no_grad():
         expected = tiny_teacher()(pixels.permute(0, 3, 1, 2))
     np.testing.assert_allclose(logits, expected.numpy(), atol=1e-5)
+
+
+def test_a_hugging_face_segformer_gives_its_own_logits(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+    torch.manual_seed(0)
+    settings = SegformerConfig(
+        num_labels=19, hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 2, 2],
+        decoder_hidden_size=16,
+    )  # fmt: skip
+    model = SegformerForSemanticSegmentation(settings).eval()
+    settings.save_pretrained(tmp_path)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    teacher = HuggingFace(config=tmp_path / "config.json", checkpoint=tmp_path / "model.safetensors", batch_size=2)
+    logits = teacher.build("cpu")(VIEWS)
+    pixels = (torch.from_numpy(VIEWS).float() - torch.tensor(teacher.mean)) / torch.tensor(teacher.std)
+    with torch.no_grad():
+        expected = model(pixel_values=pixels.permute(0, 3, 1, 2)).logits
+    assert logits.shape == (5, 19, 16, 32)
+    np.testing.assert_allclose(logits, expected.numpy(), atol=1e-5)
+    with pytest.raises(UserError, match=r"checkpoint: is missing"):
+        HuggingFace(config=tmp_path / "config.json").build("cpu")
+    with pytest.raises(UserError, match=r"other\.json is missing"):
+        HuggingFace(config=tmp_path / "other.json", random_weights=True).build("cpu")
+    (tmp_path / "other.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(UserError, match=r"other\.json gives no segmentation model"):
+        HuggingFace(config=tmp_path / "other.json", random_weights=True).build("cpu")
+
+
+def test_flip_averages_with_the_mirrored_view() -> None:
+    plain = Module(builder="tests.models:tiny_teacher").build("cpu")
+    flipped = Module(builder="tests.models:tiny_teacher", flip=True).build("cpu")
+    mirrored = plain(np.ascontiguousarray(VIEWS[:, :, ::-1]))[..., ::-1]
+    np.testing.assert_allclose(flipped(VIEWS), (plain(VIEWS) + mirrored) / 2, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.5, 2.0])
+def test_a_scaled_input_keeps_the_size_of_the_logits(scale: float) -> None:
+    """A TA that averages cells and mixes them linearly sees the same picture at any scale, away from texture."""
+    smooth = np.broadcast_to(np.linspace(40, 200, 128, dtype=np.uint8)[None, None, :, None], (1, 64, 128, 3)).copy()
+    plain = Module(builder="tests.models:tiny_teacher").build("cpu")(smooth)
+    scaled = Module(builder="tests.models:tiny_teacher", scale=scale).build("cpu")(smooth)
+    assert scaled.shape == plain.shape == (1, 19, 16, 32)
+    np.testing.assert_allclose(scaled[..., 2:-2, 2:-2], plain[..., 2:-2, 2:-2], atol=0.15 * np.abs(plain).max())
 
 
 def test_batches_change_nothing() -> None:

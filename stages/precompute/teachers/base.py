@@ -21,6 +21,10 @@ class Teacher(Component):
 
     precision: Precision = Field("float32", description="float16 or bfloat16 run under autocast.")
     batch_size: int = Field(4, ge=1, json_schema_extra={"in_key": False}, description="Views a forward pass.")
+    scale: float = Field(
+        1.0, gt=0, le=4, description="Enlarge the views by this for the model; logits keep their size."
+    )
+    flip: bool = Field(False, description="Average the logits with those of the mirrored view.")
 
     @abstractmethod
     def build(self, device: str) -> Infer:
@@ -36,15 +40,32 @@ def normalised_inference(
     bgr: bool,
     precision: Precision,
     batch_size: int,
+    scale: float = 1.0,
+    flip: bool = False,
 ) -> Infer:
     """``model`` (float32 NCHW, normalised -> logits NCHW at its own stride) as :data:`Infer`.
 
-    ``mean`` and ``std`` are on the 0..255 scale, in the order of the channels that the model takes.
+    ``mean`` and ``std`` are on the 0..255 scale, in the order of the channels that the model takes. Enlarged by
+    ``scale``, a view gives logits at the same output stride: they are brought back to the size they would have had.
     """
     import torch
+    from torch.nn.functional import interpolate
 
     offset = torch.tensor(mean, device=device).view(1, -1, 1, 1)
-    scale = torch.tensor(std, device=device).view(1, -1, 1, 1)
+    deviation = torch.tensor(std, device=device).view(1, -1, 1, 1)
+
+    def logits_of(batch: Any) -> Any:
+        height, width = batch.shape[-2:]
+        if scale != 1:
+            batch = interpolate(batch, (round(height * scale), round(width * scale)), mode="bilinear")
+        with autocast(device, precision):
+            logits = model(batch).float()
+            if flip:
+                logits = (logits + model(batch.flip(-1)).float().flip(-1)) / 2
+        if scale != 1:
+            stride = round(batch.shape[-1] / logits.shape[-1])
+            logits = interpolate(logits, (-(-height // stride), -(-width // stride)), mode="bilinear")
+        return logits
 
     @torch.inference_mode()
     def infer(views: np.ndarray) -> np.ndarray:
@@ -54,9 +75,7 @@ def normalised_inference(
             batch = batch.permute(0, 3, 1, 2).float()
             if bgr:
                 batch = batch.flip(1)
-            with autocast(device, precision):
-                logits = model((batch - offset) / scale)
-            results.append(logits.float().cpu().numpy())
+            results.append(logits_of((batch - offset) / deviation).cpu().numpy())
         return np.concatenate(results)
 
     return infer

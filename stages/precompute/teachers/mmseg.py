@@ -59,6 +59,8 @@ class Mmseg(Teacher):
             bgr=not preprocessor.get("bgr_to_rgb", False),
             precision=self.precision,
             batch_size=self.batch_size,
+            scale=self.scale,
+            flip=self.flip,
         )
 
 

@@ -44,6 +44,8 @@ class Module(Teacher):
             bgr=False,
             precision=self.precision,
             batch_size=self.batch_size,
+            scale=self.scale,
+            flip=self.flip,
         )
 
 

@@ -1,0 +1,60 @@
+"""A TA from Hugging Face's transformers: SegFormer and whatever else its semantic segmentation models are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from pipeline.errors import UserError
+from pipeline.settings import SettingsFile
+from stages.precompute.teachers.base import Infer, Teacher, normalised_inference
+
+
+class HuggingFace(Teacher):
+    """The two files that ``save_pretrained`` writes. Nothing is downloaded; the extra ``huggingface`` is needed."""
+
+    kind: str = "huggingface"
+    config: SettingsFile = Field(description="The model's config.json.")
+    checkpoint: SettingsFile | None = Field(None, description="Weights; .safetensors or .bin.")
+    random_weights: bool = Field(False, description="Run without a checkpoint (tests and timings).")
+    mean: tuple[float, float, float] = Field((123.675, 116.28, 103.53), description="RGB mean, 0..255.")
+    std: tuple[float, float, float] = Field((58.395, 57.12, 57.375), description="RGB standard deviation, 0..255.")
+
+    def build(self, device: str) -> Infer:
+        try:
+            from transformers import AutoConfig, AutoModelForSemanticSegmentation
+        except ImportError:
+            raise UserError(
+                "teacher.model.kind: huggingface needs the package transformers; install the extra 'huggingface'"
+            ) from None
+
+        from pipeline.checkpoints import load_into
+
+        if not self.config.is_file():
+            raise UserError(f"teacher.model.config: {self.config} is missing; expected the model's config.json")
+        try:
+            config = AutoConfig.from_pretrained(str(self.config), local_files_only=True, trust_remote_code=False)
+            model: Any = AutoModelForSemanticSegmentation.from_config(config, trust_remote_code=False)
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"teacher.model.config: {self.config} gives no segmentation model: {reason}") from None
+        if self.checkpoint is not None:
+            load_into(model, self.checkpoint, f"TA {config.model_type}")
+        elif not self.random_weights:
+            raise UserError("teacher.model.checkpoint: is missing; expected the weights of the TA")
+        model = model.to(device).eval()
+        return normalised_inference(
+            lambda views: model(pixel_values=views).logits,
+            device,
+            mean=self.mean,
+            std=self.std,
+            bgr=False,
+            precision=self.precision,
+            batch_size=self.batch_size,
+            scale=self.scale,
+            flip=self.flip,
+        )
+
+
+COMPONENT = HuggingFace
