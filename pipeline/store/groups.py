@@ -10,8 +10,8 @@ import numpy as np
 
 from pipeline.errors import ImageError
 from pipeline.masks import TABLE, MaskSet
-from pipeline.store.artefact import Attempt, ImageGroup
 from pipeline.perspective import Perspective
+from pipeline.store.artefact import Attempt, ImageGroup
 from pipeline.views import View
 from pipeline.windows import Window
 

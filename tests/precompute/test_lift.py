@@ -7,8 +7,8 @@ import numpy as np
 from pipeline.masks import MaskSet, from_masks
 from pipeline.views import View, ViewSettings, make_views
 from pipeline.windows import Window
-from stages.precompute.generators.felzenszwalb import from_partition
 from stages.precompute import lift as module
+from stages.precompute.generators.felzenszwalb import from_partition
 from stages.precompute.lift import boundary_strength, put_back
 
 SIZE = (24, 128)
