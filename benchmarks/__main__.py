@@ -18,6 +18,8 @@ from pipeline.errors import UserError
 #: Name and what it compares.
 BENCHMARKS = {
     "rerun": "a finished cache of 2,000 (synthetic) images, run again",
+    "sphere": "the TA on full spheres, by latitude: whole panorama, windows, perspective views",
+    "seam": "lifted masks of rolled panoramas; objects on the seam, on window edges and in the middle",
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks import rerun
+from benchmarks import rerun, seam, sphere
 from benchmarks.__main__ import BENCHMARKS, run_benchmarks
 from pipeline.config import load_config
 from pipeline.errors import UserError
@@ -46,6 +46,21 @@ def test_a_cache_that_is_not_finished_is_no_figure(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings | {"sam": {"generator": {"kind": "nonsense"}}}))
     with pytest.raises(RuntimeError, match="found no 2 finished images, exit 2"):
         rerun.seconds_of_rerun(arguments, 2)
+
+
+def test_lifted_masks_of_a_rolled_panorama_are_the_rolled_ones() -> None:
+    figures = seam.run(images=1, generators=("felzenszwalb",))["felzenszwalb"]
+    assert figures["rolled_masks_matched"] >= 0.99
+    assert figures["objects"]["middle"] > 20
+    assert all(0 <= share <= 1 for share in figures["one_mask"].values())
+
+
+@pytest.mark.slow
+def test_the_ta_on_full_spheres_is_scored_by_latitude() -> None:
+    figures = sphere.run(images=1)
+    for name in sphere.VIEWS:
+        assert len(figures["miou"][name]) == len(sphere.BANDS)
+        assert figures["accuracy"][name][0] > 50  # near the horizon the TA knows its way
 
 
 def test_an_unknown_benchmark_is_told() -> None:
