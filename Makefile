@@ -26,7 +26,7 @@ WITH_FUSION  = $(if $(FUSION),--fusion $(FUSION))
 WITH_STUDENT = $(if $(STUDENT),--student $(STUDENT))
 WITH_CHECKPOINT = $(if $(CHECKPOINT),--student $(CHECKPOINT))
 
-.PHONY: help demo demo-models setup test test-all lint bench precompute fuse train evaluate predict view inspect verify gc clean
+.PHONY: help demo demo-models setup test test-all lint bench precompute fuse train adapt evaluate export labels predict view inspect verify gc clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -59,14 +59,24 @@ precompute: $(STAMP) ## stage one: SAM masks, boundaries, TA logits -> Zarr   (w
 	@$(if $(MANIFEST)$(CONFIG),,$(PY) -m demo --world-only)
 	@$(PY) -m pipeline precompute $(OPTIONS)
 
-fuse: $(STAMP) ## stage two: DAR over the cached arrays -> ensemble labels   [FUSION=paper|ssa|ta]
+fuse: $(STAMP) ## stage two: DAR over the cached arrays -> ensemble labels   [FUSION=paper|best|goodsampp|boundary|ssa|sepl|sgml|ta]
 	@$(PY) -m pipeline fuse $(WITH_FUSION) $(OPTIONS)
 
 train: $(STAMP) ## stage three: the student                                 [STUDENT=goodsam_m]
 	@$(PY) -m pipeline train $(WITH_STUDENT) $(WITH_FUSION) $(OPTIONS)
 
-evaluate: $(STAMP) ## mIoU, per-class IoU, pixel accuracy of pseudo-labels and students  [CHECKPOINT=]
+ROUNDS ?= 1
+adapt: $(STAMP) ## TA adaptation: fine-tune the TA on the ensemble, its logits and the fusion again   [ROUNDS=1]
+	@$(PY) -m pipeline adapt --rounds $(ROUNDS) $(WITH_FUSION) $(OPTIONS)
+
+evaluate: $(STAMP) ## mIoU, boundaries, calibration, weights of pseudo-labels and students  [CHECKPOINT=]
 	@$(PY) -m pipeline evaluate $(WITH_FUSION) $(WITH_CHECKPOINT) $(OPTIONS)
+
+export: $(STAMP) ## a student as ONNX, checked against torch   [CHECKPOINT= ARGS="--size 400x2048"]
+	@$(PY) -m pipeline export $(WITH_CHECKPOINT) $(ARGS)
+
+labels: $(STAMP) ## the pseudo-labels as Cityscapes-style PNGs, for any other framework
+	@$(PY) -m pipeline labels $(WITH_FUSION) $(OPTIONS)
 
 predict: $(STAMP) ## label PNGs and overlays of panoramas    [IMAGES="file folder glob" CHECKPOINT=]
 	@$(PY) -m pipeline predict $(IMAGES) $(WITH_CHECKPOINT) $(ARGS)

@@ -17,9 +17,16 @@ from pipeline.errors import UserError
 
 #: Name and what it compares.
 BENCHMARKS = {
+    "cache": "bytes of a panorama in the cache, and the time to read its masks and logits",
+    "generator": "our mask generator with segment_anything's: time, memory, agreement",
+    "deploy": "a student on the CPU, 400 x 2048: onnxruntime with torch",
+    "loader": "the training loader from the cache: alone; the step with it, with tensors in memory, with SAM inside",
+    "student": "what the student learns from: labels of the TA and of every rule, MKA's terms, ground truth",
     "rerun": "a finished cache of 2,000 (synthetic) images, run again",
     "sphere": "the TA on full spheres, by latitude: whole panorama, windows, perspective views",
     "seam": "lifted masks of rolled panoramas; objects on the seam, on window edges and in the middle",
+    "fuse": "the vote with a loop over masks; all of DAR with reading its inputs and writing its outputs alone",
+    "pseudo_labels": "pseudo-labels of every fusion rule on the demo's test split, by source of masks",
 }
 
 

@@ -24,6 +24,9 @@ OUTPUTS = ROOT / "outputs" / "demo"
 #: Panoramas of target-tune: fusion rules and thresholds are chosen on them, never on target-test.
 TUNE = 4
 
+#: The TA alone, Semantic-Segment-Anything's vote, the paper's fusion, and ours, which the student learns from.
+RULES = ("ta", "ssa", "paper", "best")
+
 
 def demo(
     panoramas: Annotated[int, typer.Option(min=1, help="Unlabelled panoramas to learn from.")] = 24,
@@ -38,11 +41,12 @@ def demo(
     if world_only:
         return
     run("precompute", "--workers", str(workers))
-    for rule in ("ta", "ssa", "paper"):
+    for rule in RULES:
         run("fuse", "--fusion", rule)
     trained = run("train", "--iterations", str(iterations))
     checkpoint = trained["checkpoint"]
-    run("evaluate", "--fusion", "ssa", "--fusion", "paper", "--split", "target-test", "--student", checkpoint)
+    compared = [option for rule in RULES for option in ("--fusion", rule)]
+    run("evaluate", *compared, "--split", "target-test", "--student", checkpoint)
     pictures = []
     for k in range(min(2, tests)):
         image = sample_paths(WORLD, "target-test", k).image.relative_to(WORLD).with_suffix("").as_posix()

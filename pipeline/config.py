@@ -112,11 +112,28 @@ class FusionSettings(Settings):
     artefact: str | None = _ARTEFACT
     rule: Rule = Field(default_factory=lambda: default_component("rule", "paper"), description="The fusion rule.")
     pooling: PoolingSettings = PoolingSettings()
+    boundary_radius: int | None = Field(
+        None,
+        ge=1,
+        description="Pixels within which boundaries of SAM and the TA are one; null: the TA's output stride.",
+    )
     label_space: str | None = Field(
         None,
         json_schema_extra=NOT_IN_KEY,  # enters by its classes and mapping, see Config.artefact_settings
         description="Classes of the ensemble: a label space's name or file; null keeps the TA's own.",
     )
+
+
+class AdaptSettings(Settings):
+    """One round of TA adaptation (the losses: paper; the numbers: ours)."""
+
+    iterations: int = Field(300, ge=1, description="Optimiser steps a round.")
+    batch_size: int = Field(2, ge=1, description="Pairs of neighbouring windows a step.")
+    learning_rate: float = Field(3e-5, gt=0, description="AdamW's; falls to 0 over the round.")
+    ensemble: float = Field(1.0, ge=0, description="Weight of CE(E, S).")
+    confident: float = Field(1.0, ge=0, description="Weight of CE(E_H, S).")
+    consistency: float = Field(1.0, ge=0, description="Weight of L_CC of two neighbouring windows.")
+    seed: int = Field(0, ge=0, description="Seed of the order of panoramas and windows.")
 
 
 class TrainSettings(Settings):
@@ -152,6 +169,12 @@ class TrainSettings(Settings):
     )
     held_out: float = Field(0.1, gt=0, lt=1, description="Share of the panoramas that select: agreement holds out.")
     workers: int = Field(2, ge=0, json_schema_extra=NOT_IN_KEY, description="Loader processes.")
+    memory: int = Field(
+        1024,
+        ge=0,
+        json_schema_extra=NOT_IN_KEY,
+        description="MiB of decoded panoramas that each loader process keeps instead of reading them again.",
+    )
     tensorboard: bool = Field(
         False, json_schema_extra=NOT_IN_KEY, description="Scalars and sample pictures for TensorBoard too."
     )
@@ -176,6 +199,7 @@ class Config(Settings):
     teacher: TeacherSettings = TeacherSettings()
     fusion: FusionSettings = FusionSettings()
     train: TrainSettings = TrainSettings()
+    adapt: AdaptSettings = AdaptSettings()
 
     def teacher_space(self) -> LabelSpace:
         """The TA's classes."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pipeline.errors import UserError
+from pipeline.errors import ImageError, UserError
 
 Precision = Literal["float32", "float16", "bfloat16"]
+Result = TypeVar("Result")
 
 
 def pick_device(device: str) -> str:
@@ -49,3 +51,34 @@ def autocast(device: str, precision: Precision) -> AbstractContextManager[Any]:
     if precision == "float32":
         return nullcontext()
     return torch.autocast(torch.device(device).type, dtype=getattr(torch, precision))
+
+
+class BatchSize:
+    """How many items a model gets at a time; halved, for good, whenever the device runs out of memory."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def run(self, infer: Callable[[slice], Result], count: int) -> Iterator[tuple[slice, Result]]:
+        """Calls ``infer`` with consecutive slices of ``range(count)``; yields each with its result, in order.
+
+        A slice that did not fit is tried again in halves. Raises :class:`ImageError` if a single item does not fit.
+        """
+        import torch
+
+        first = 0
+        while first < count:
+            part = slice(first, min(first + self.size, count))
+            try:
+                result = infer(part)
+            except torch.OutOfMemoryError:
+                if part.stop - first == 1:
+                    raise ImageError("the device has too little memory, even for a batch of one") from None
+                self.size = (part.stop - first) // 2
+            else:
+                yield part, result
+                first = part.stop
+                continue
+            # only here, where the exception is gone, and with it the frames that hold the tensors
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()

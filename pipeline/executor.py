@@ -3,19 +3,24 @@
 A task carries settings only; each worker opens it once (that is where models are loaded) and then gets image ids.
 An image that fails is an outcome, not the end of the run. At most a few images a worker are in flight, so memory does
 not grow with their number.
+
+Work that says where its steps are (read, compute, write) is overlapped when this process runs one image at a time:
+while the model works on one, the next is read and the one before is written. Elsewhere ``threads`` overlaps whole
+images.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import inspect
 import pickle
 import signal
 import threading
 import time
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +29,13 @@ from typing import Any
 from pipeline.errors import ImageError, UserError
 from pipeline.manifests import ImageRecord
 from pipeline.progress import Progress, SilentProgress
+
+#: What a task says about an image that it finished.
+Summary = dict[str, Any]
+
+#: Work on one image: a plain function, or a generator function that yields twice, after it has read and after it has
+#: computed. Only one step of each sort runs at a time.
+Work = Callable[[ImageRecord], Summary | Generator[None, None, Summary]]
 
 #: Images in flight for each worker: one that runs and one that waits.
 IN_FLIGHT_PER_WORKER = 2
@@ -36,7 +48,7 @@ class ImageTask(ABC):
     """Work on single images. Instances are small, picklable settings."""
 
     @abstractmethod
-    def open(self) -> Callable[[ImageRecord], dict[str, Any]]:
+    def open(self) -> Work:
         """Loads what the work needs, once a worker; returns the function from an image to a small summary."""
 
     @abstractmethod
@@ -52,6 +64,11 @@ class Execution:
     threads: int = 1  # images at a time in this process, or in each worker process
     scheduler: str | None = None  # address of an existing dask scheduler
     shard: tuple[int, int] | None = None  # (i, n): every n-th image, from the i-th
+
+    @property
+    def here_one_by_one(self) -> bool:
+        """Whether this process does the work, an image at a time."""
+        return self.scheduler is None and self.workers <= 1 and self.threads <= 1
 
     def select(self, records: Sequence[ImageRecord]) -> list[ImageRecord]:
         """This shard's part of ``records``."""
@@ -82,38 +99,70 @@ class Outcome:
     failure: str | None = None
 
 
-_opened: dict[str, Callable[[ImageRecord], dict[str, Any]]] = {}
+_opened: dict[str, Work] = {}
 _opening = threading.Lock()
 
 
-def _process(task_bytes: bytes, record: ImageRecord) -> Outcome:
-    image_id = record.id
-    began = time.perf_counter()
+def _open(task_bytes: bytes) -> tuple[ImageTask, Work]:
+    """The task, and its work, which is opened once a process."""
     task: ImageTask = pickle.loads(task_bytes)  # our own task, sent by this very program
     token = hashlib.sha256(task_bytes).hexdigest()
     with _opening:
         if token not in _opened:
             _opened.clear()  # one model at a time
             _opened[token] = task.open()
-        work = _opened[token]
-    try:
-        summary = work(record)
-    except UserError:
-        raise
-    except ImageError as error:
-        reason = str(error)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise UserError(
-                f"{image_id}: the cache cannot be written ({error.strerror}); nothing finished is lost"
-            ) from None
-        reason = f"{type(error).__name__}: {error}"
-    except Exception as error:  # a defect in one image must not end the run; the trace tells where it came from
-        reason = f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-3)}"
-    else:
-        return Outcome(image_id, time.perf_counter() - began, summary)
-    task.record_failure(image_id, reason)
-    return Outcome(image_id, time.perf_counter() - began, failure=reason)
+        return task, _opened[token]
+
+
+class _Image:
+    """One image on its way through the steps of its work; ``outcome`` is there when it has arrived."""
+
+    def __init__(self, task: ImageTask, work: Work, record: ImageRecord) -> None:
+        self.outcome: Outcome | None = None
+        self._task, self._id = task, record.id
+        self._steps = work(record) if inspect.isgeneratorfunction(work) else _one_step(work, record)
+        self._began = time.perf_counter()
+
+    def advance(self) -> _Image:
+        """Takes the next step. Raises :class:`UserError` if no image could be worked on any more."""
+        if self.outcome is not None:
+            return self
+        try:
+            next(self._steps)  # type: ignore[arg-type]
+            return self
+        except StopIteration as end:
+            self.outcome = Outcome(self._id, time.perf_counter() - self._began, end.value)
+            return self
+        except UserError:
+            raise
+        except ImageError as error:
+            reason = str(error)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise UserError(
+                    f"{self._id}: the cache cannot be written ({error.strerror}); nothing finished is lost"
+                ) from None
+            reason = f"{type(error).__name__}: {error}"
+        except Exception as error:  # a defect in one image must not end the run; the trace tells where it came from
+            reason = f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-3)}"
+        self._task.record_failure(self._id, reason)
+        self.outcome = Outcome(self._id, time.perf_counter() - self._began, failure=reason)
+        return self
+
+    def finish(self) -> Outcome:
+        """Takes all steps that are left."""
+        while self.outcome is None:
+            self.advance()
+        return self.outcome
+
+
+def _one_step(work: Work, record: ImageRecord) -> Generator[None, None, Summary]:
+    return work(record)  # type: ignore[return-value]
+    yield
+
+
+def _process(task_bytes: bytes, record: ImageRecord) -> Outcome:
+    return _Image(*_open(task_bytes), record).finish()
 
 
 def run_images(
@@ -131,8 +180,8 @@ def run_images(
     progress.start(description, len(records))
     outcomes = []
     try:
-        with _pool(execution) as (pool, width):
-            for outcome in _bounded(pool, width * IN_FLIGHT_PER_WORKER, task_bytes, records):
+        with _outcomes(execution, task_bytes, records) as found:
+            for outcome in found:
                 outcomes.append(outcome)
                 if outcome.failure:
                     progress.note(f"{outcome.id}: failed: {outcome.failure.splitlines()[0]}")
@@ -140,6 +189,39 @@ def run_images(
     finally:
         _opened.clear()
     return outcomes
+
+
+@contextmanager
+def _outcomes(execution: Execution, task_bytes: bytes, records: Sequence[ImageRecord]) -> Iterator[Iterator[Outcome]]:
+    if execution.here_one_by_one and inspect.isgeneratorfunction(_open(task_bytes)[1]):
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            yield _overlapping(reader, writer, task_bytes, records)
+        return
+    with _pool(execution) as (pool, width):
+        yield _bounded(pool, width * IN_FLIGHT_PER_WORKER, task_bytes, records)
+
+
+def _overlapping(
+    reader: Executor, writer: Executor, task_bytes: bytes, records: Sequence[ImageRecord]
+) -> Iterator[Outcome]:
+    """One image is read, one computed (by the calling thread) and one written at a time: three are in flight."""
+    waiting = iter(records)
+
+    def read_next() -> Future[_Image] | None:
+        for record in waiting:
+            return reader.submit(_Image(*_open(task_bytes), record).advance)
+        return None
+
+    reading, writing = read_next(), None
+    while reading is not None:
+        image = reading.result()
+        reading = read_next()
+        image.advance()
+        if writing is not None:
+            yield writing.result()
+        writing = writer.submit(image.finish)
+    if writing is not None:
+        yield writing.result()
 
 
 def _bounded(pool: Executor, in_flight: int, task_bytes: bytes, records: Sequence[ImageRecord]) -> Iterator[Outcome]:
@@ -185,10 +267,10 @@ class _Inline(Executor):
 
 @contextmanager
 def _pool(execution: Execution) -> Iterator[tuple[Executor, int]]:
+    if execution.here_one_by_one:
+        yield _Inline(), 1
+        return
     if execution.scheduler is None and execution.workers <= 1:
-        if execution.threads <= 1:
-            yield _Inline(), 1
-            return
         with ThreadPoolExecutor(execution.threads) as pool:
             yield pool, execution.threads
         return

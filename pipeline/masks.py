@@ -72,16 +72,25 @@ class MaskSet:
         return np.stack(list(self)) if len(self) else np.zeros((0, *self.shape), dtype=bool)
 
     def histograms(self, labels: np.ndarray, num_classes: int) -> np.ndarray:
-        """Pixels of every label in every mask: int64 ``(K, num_classes)``; one pass over each plane.
+        """Pixels of every label in every mask: int64 ``(K, num_classes)``; one pass over the planes.
 
-        ``labels`` is ``(H, W)`` of integers; values from ``num_classes`` on (ignore) are not counted.
+        ``labels`` is ``(H, W)`` of integers; values from ``num_classes`` on (ignore) are not counted. Pixels are
+        counted by the run: labels and planes are all constant over long pieces of a row.
         """
-        counts = np.zeros((len(self) + 1) * (num_classes + 1), dtype=np.int64)
-        column = np.minimum(labels, num_classes).astype(np.int64)
-        for plane in self.planes:
-            index = plane * np.int64(num_classes + 1) + column
-            counts += np.bincount(index.ravel(), minlength=counts.size)
-        return counts.reshape(len(self) + 1, num_classes + 1)[1:, :num_classes]
+        counts = np.zeros((len(self) + 1) * (num_classes + 1))
+        column = labels.ravel()
+        begins = np.ones(column.size, dtype=bool)
+        np.not_equal(column[1:], column[:-1], out=begins[1:])
+        planes = self.planes.reshape(len(self.planes), column.size)
+        for plane in planes:
+            begins[1:] |= plane[1:] != plane[:-1]
+        runs = np.flatnonzero(begins)
+        lengths = np.diff(runs, append=column.size)
+        own = np.minimum(column[runs], num_classes).astype(np.int64)
+        for plane in planes:
+            index = plane[runs] * np.int64(num_classes + 1) + own
+            counts += np.bincount(index, weights=lengths, minlength=counts.size)
+        return counts.astype(np.int64).reshape(len(self) + 1, num_classes + 1)[1:, :num_classes]
 
     def select(self, keep: np.ndarray) -> MaskSet:
         """The masks ``keep`` (bool ``(K,)`` or indices) as a set of their own, relabelled in that order."""

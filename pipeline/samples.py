@@ -49,6 +49,9 @@ class Reader(Protocol):
     def fused(self, image_id: str) -> FusedSample:
         """The pseudo-label of the same size."""
 
+    def label(self, image_id: str) -> np.ndarray:
+        """Its `label` alone."""
+
 
 @dataclass(frozen=True)
 class CacheReader:
@@ -90,6 +93,9 @@ class CacheReader:
             boundary=group.array("boundary", ndim=2) if "boundary" in group.names() else None,
         )
 
+    def label(self, image_id: str) -> np.ndarray:
+        return self.artefact.read(image_id).array("label", ndim=2)
+
 
 def open_cache(
     manifest: str, config: str | None, overrides: Sequence[str] = (), splits: Sequence[str] = ()
@@ -125,9 +131,12 @@ class LabelReader:
         return read_image(self._records[image_id].path, self.manifest.preparation)
 
     def fused(self, image_id: str) -> FusedSample:
+        return FusedSample(label=self.label(image_id))
+
+    def label(self, image_id: str) -> np.ndarray:
         path = self._records[image_id].label_path
         assert path is not None
-        return FusedSample(label=read_labels(path, self.manifest.preparation, self.manifest.label_space))
+        return read_labels(path, self.manifest.preparation, self.manifest.label_space)
 
 
 def open_labels(manifest: str, splits: Sequence[str] = ()) -> LabelReader:

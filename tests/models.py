@@ -60,3 +60,52 @@ def tiny_sam(image_size: int = 64) -> torch.nn.Module:
             iou_head_hidden_dim=32,
         ),
     )
+
+
+def blob_sam(image_size: int = 256) -> torch.nn.Module:
+    """A Sam without weights whose masks are blobs round their points, with ragged edges, islands and holes.
+
+    Its three modules have the interfaces of segment_anything's. What they answer depends on the picture and the point
+    alone, in closed form: quick, and the same in any batch.
+    """
+    from segment_anything.modeling import Sam
+    from torch.nn.functional import avg_pool2d, interpolate
+
+    grid = image_size // 16
+
+    class Encoder(torch.nn.Module):
+        img_size = image_size
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return avg_pool2d(images, 16)
+
+    class Prompts(torch.nn.Module):
+        image_embedding_size = (grid, grid)
+
+        def get_dense_pe(self) -> torch.Tensor:
+            return torch.zeros(1, 1, grid, grid)
+
+        def forward(self, points: tuple, boxes: None, masks: None) -> tuple[torch.Tensor, torch.Tensor]:
+            return points[0].float(), torch.zeros(len(points[0]), 1, grid, grid)
+
+    class Decoder(torch.nn.Module):
+        def forward(
+            self,
+            image_embeddings: torch.Tensor,
+            image_pe: torch.Tensor,
+            sparse_prompt_embeddings: torch.Tensor,
+            dense_prompt_embeddings: torch.Tensor,
+            multimask_output: bool,
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            side = 4 * grid
+            x, y = sparse_prompt_embeddings[:, 0, :, None].unbind(1)
+            kinds = torch.arange(3.0)
+            chance = torch.sin(x * 12.9898 + y * 78.233 + kinds * 37.719).mul(43758.5453).frac().abs()
+            place = (torch.arange(side) + 0.5) * image_size / side
+            distance = torch.hypot(place - x[..., None, None], place[:, None] - y[..., None, None])
+            texture = interpolate(image_embeddings[:, :1], size=side, mode="bicubic")
+            speckle = torch.sin(place * 1.7) * torch.sin(place[:, None] * 1.3)
+            radius = image_size * (0.04 + 0.25 * chance[..., None, None] ** 2)
+            return (radius - distance) / 8 + texture + 1.5 * speckle, 0.2 + 0.75 * chance
+
+    return Sam(Encoder(), Prompts(), Decoder())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks import rerun, seam, sphere
+from benchmarks import cache, fuse, generator, pseudo_labels, rerun, seam, sphere
 from benchmarks.__main__ import BENCHMARKS, run_benchmarks
 from pipeline.config import load_config
 from pipeline.errors import UserError
@@ -63,6 +63,25 @@ def test_the_ta_on_full_spheres_is_scored_by_latitude() -> None:
         assert figures["accuracy"][name][0] > 50  # near the horizon the TA knows its way
 
 
+@pytest.mark.slow
+def test_the_generators_are_compared() -> None:
+    small = generator.Case("200 x 2048", 200, 1, (("points_per_side", 3),))
+    figures = generator.run((small,), vit=None)
+    assert figures["parity"] == figures["masks_same_to_the_pixel"] == 1.0
+    assert figures["speedup_outside_networks"] > 1
+    assert 0 < figures["peak_memory_ratio"] < 2  # nine points are too few to tell the generators apart
+
+
+def test_the_cache_is_weighed() -> None:
+    figures = cache.run(1, (cache.SIZES[0],), points_per_side=2)
+    assert 0.1 < figures["mib_per_image"] < 6
+    assert figures["kib_teacher logits"] > 100
+    assert figures["decode_ms"] > 0
+    parts = sum(value for name, value in figures.items() if name.startswith(("kib_sam", "kib_masks", "kib_teacher")))
+    fused = sum(value for name, value in figures.items() if name.startswith("kib_fused (paper)"))
+    assert figures["mib_per_image_paper"] * 1024 == pytest.approx(parts + fused, rel=0.01)
+
+
 def test_an_unknown_benchmark_is_told() -> None:
     with pytest.raises(UserError, match=r"--only: found 'speed', expected one of .*rerun"):
         run_benchmarks(["speed"])
@@ -86,3 +105,26 @@ def test_figures_of_what_is_named_are_returned(
     assert json.loads(json.dumps(figures)) == figures
     assert capsys.readouterr().out.startswith("rerun: ")
     assert set(BENCHMARKS) == {p.stem for p in (REPOSITORY / "benchmarks").glob("*.py") if not p.stem.startswith("__")}
+
+
+def test_fuse_measures_the_vote_and_the_whole_of_dar() -> None:
+    figures = fuse.run(cases=((64, 256, 12),), small=4, repeats=1)
+    assert 0 < figures["vote_speedup"] == min(figures["vote_speedup_ssa"], figures["vote_speedup_sepl"])
+    assert figures["dar_over_floor"] == max(figures["dar_over_floor_paper"], figures["dar_over_floor_best"]) > 1
+    assert figures["seconds_2000_small_extrapolated"] > 0
+
+
+def test_pseudo_labels_are_measured_once_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = pseudo_labels.compare(1, 1, ["oracle"], "target-tune", work=tmp_path)
+    keys = {"ta_whole", "ta", "ssa", "sepl", "sgml", "dar", "goodsam_pp", "oracle_masks", "boundary_f_ta"}
+    assert keys <= set(figures)
+    # true masks are better than none, for every rule that uses them
+    assert min(figures[rule] for rule in ("ssa", "sepl", "dar", "goodsam_pp", "paper")) > figures["ta"] + 5
+    assert figures["boundary_f_dar"] > figures["boundary_f_ta"] + 5
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert len(rows) == len(pseudo_labels.TA_ROWS) + len(pseudo_labels.RULES)
+    capsys.readouterr()
+    assert pseudo_labels.compare(1, 1, ["oracle"], "target-tune", work=tmp_path) == figures
+    assert "evaluate" not in capsys.readouterr().err
+    with pytest.raises(UserError, match="found \\['sam'\\], expected some of felzenszwalb"):
+        pseudo_labels.compare(1, 1, ["sam"], work=tmp_path)

@@ -7,7 +7,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.boundaries import label_boundary
+from pipeline.boundaries import label_boundary, near
+from tests.fuse import reference_rules
 
 maps = hnp.arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 7)), elements=st.integers(0, 2))
 
@@ -28,3 +29,9 @@ def test_agrees_with_its_definition(labels: np.ndarray, cyclic: bool) -> None:
 def test_rolls_with_the_panorama(labels: np.ndarray, shift: int) -> None:
     rolled = label_boundary(np.roll(labels, shift, axis=1))
     np.testing.assert_array_equal(rolled, np.roll(label_boundary(labels), shift, axis=1))
+
+
+@given(maps, st.integers(0, 9), st.booleans())
+def test_what_lies_near_agrees_with_its_definition(labels: np.ndarray, radius: int, cyclic: bool) -> None:
+    mask = labels == 0
+    np.testing.assert_array_equal(near(mask, radius, cyclic=cyclic), reference_rules.near(mask, radius, cyclic))

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,94 @@ def test_a_worker_that_dies_takes_one_image_with_it(tmp_path: Path) -> None:
     outcomes = run_images(Count(tmp_path), records("a", "deadly", "b", "c"), Execution(workers=2))
     assert {o.id for o in outcomes if o.failure is None} == {"a", "b", "c"}
     assert "worker process died" in (tmp_path / "failed-deadly").read_text()
+
+
+@dataclass(frozen=True)
+class Steps(Count):
+    """Reads, computes and writes, each for a while; images named after a step fail in it."""
+
+    seconds: float = 0.0
+    in_steps: bool = True
+
+    def open(self) -> Any:
+        def begin(record: ImageRecord, step: str) -> None:
+            (self.folder / f"{time.monotonic_ns()} {step} begins {record.id} {threading.get_ident()}").touch()
+            time.sleep(self.seconds)
+            if record.id == f"bad {step}":
+                raise ImageError(f"no {step}")
+            if (record.id, step) == ("full", "write"):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            (self.folder / f"{time.monotonic_ns()} {step} ends {record.id} {threading.get_ident()}").touch()
+
+        def steps(record: ImageRecord) -> Generator[None, None, dict[str, Any]]:
+            begin(record, "read")
+            if record.id == "done already":
+                return {"done": True}
+            yield
+            begin(record, "compute")
+            yield
+            begin(record, "write")
+            return {"id": record.id}
+
+        def whole(record: ImageRecord) -> dict[str, Any]:
+            walk = steps(record)
+            while True:
+                try:
+                    next(walk)
+                except StopIteration as end:
+                    return dict(end.value)
+
+        return steps if self.in_steps else whole
+
+
+@pytest.mark.parametrize(
+    "execution", [Execution(), Execution(threads=2), Execution(workers=2)], ids=["overlapped", "threads", "dask"]
+)
+def test_work_in_steps_is_work(tmp_path: Path, execution: Execution) -> None:
+    ids = ["a", "bad read", "b", "bad compute", "done already", "bad write", "c"]
+    outcomes = {o.id: o for o in run_images(Steps(tmp_path), records(*ids), execution)}
+    assert sorted(outcomes) == sorted(ids)
+    for step in ("read", "compute", "write"):
+        assert outcomes[f"bad {step}"].failure == f"no {step}"
+        assert (tmp_path / f"failed-bad {step}").read_text() == f"no {step}"
+    assert outcomes["done already"].summary == {"done": True}
+    assert outcomes["c"].summary == {"id": "c"}
+
+
+def test_reading_computing_and_writing_overlap_and_stay_bounded(tmp_path: Path) -> None:
+    """With stand-ins that sleep; the baseline is the same work as one step."""
+    ids = [str(k) for k in range(12)]
+    took = {}
+    for in_steps in (False, True):
+        folder = tmp_path / str(in_steps)
+        folder.mkdir()
+        began = time.monotonic()
+        outcomes = run_images(Steps(folder, seconds=0.05, in_steps=in_steps), records(*ids))
+        took[in_steps] = time.monotonic() - began
+        assert sorted(o.id for o in outcomes) == sorted(ids)
+    assert took[True] < 0.75 * took[False]
+    running: dict[str, int] = {}
+    flying: set[str] = set()
+    most = 0
+    threads: dict[str, set[str]] = {}
+    for path in sorted((tmp_path / "True").iterdir(), key=lambda path: int(path.name.split()[0])):
+        _, step, what, image, thread = path.name.split()
+        running[step] = running.get(step, 0) + (1 if what == "begins" else -1)
+        threads.setdefault(step, set()).add(thread)
+        assert running[step] in (0, 1), "one step of a sort at a time"
+        flying.add(image)
+        most = max(most, len(flying))
+        if (step, what) == ("write", "ends"):
+            flying.remove(image)
+    assert most <= 3
+    assert all(len(own) == 1 for own in threads.values())
+    assert threads["compute"] == {str(threading.get_ident())}, "the model works in the calling thread"
+
+
+def test_a_full_disk_ends_an_overlapped_run_too(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"full: the cache cannot be written .*nothing finished is lost"):
+        run_images(Steps(tmp_path), records("a", "full", "b", "c"))
+    assert len(list(tmp_path.glob("* write ends a *"))) == 1
 
 
 def test_an_existing_scheduler_is_used(tmp_path: Path) -> None:

@@ -26,7 +26,10 @@ from demo.splits import Split, WorldSettings, render_sample
 from pipeline.masks import MaskSet, from_masks
 from stages.precompute.generators.base import MaskGenerator
 from stages.precompute.generators.felzenszwalb import Felzenszwalb
-from stages.precompute.generators.sam import Sam, mask_nms, prompt_component
+from stages.precompute.generators.sam import Sam
+from stages.precompute.generators.sam_reference import SamReference
+from stages.precompute.sam.binary import mask_nms, prompt_component
+from stages.precompute.sam.settings import AutomaticMasks
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "nano_sam.safetensors"
 STABILITY_OFFSET = 0.5
@@ -35,7 +38,7 @@ _COST_OF_A_MASK = 0.001
 """What one more mask per window must bring, when settings are chosen: best IoU alone never punishes a mask."""
 IOU_THRESHOLDS = (0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7)
 STABILITY_THRESHOLDS = (0.0, 0.5, 0.7, 0.85)
-MASK_NMS = (0.4, 0.6, 0.8)
+MASK_NMS = (0.3, 0.4, 0.6, 0.8)
 FELZENSZWALB = tuple(itertools.product((50.0, 100.0, 200.0, 300.0), (0.5, 0.8), (20, 40, 80)))
 
 
@@ -50,13 +53,15 @@ def windows_of(split: Split, count: int, seed: int = 5) -> list[Window]:
     return cut
 
 
-def nano_sam(weights: Path, points: int, layers: int, **settings: Any) -> Sam:
-    """The mask generator of stage one with nano SAM's weights.
+def nano_sam(
+    weights: Path, points: int, layers: int, generator: type[AutomaticMasks] = Sam, **settings: Any
+) -> AutomaticMasks:
+    """A mask generator of stage one with nano SAM's weights.
 
     ``points`` per side on the window, and on each of the four enlarged crops if ``layers`` is 1: small segments are
     found there.
     """
-    return Sam(
+    return generator(
         builder="demo.sam.model:build",
         checkpoint=weights,
         points_per_side=points,
@@ -129,7 +134,7 @@ def _generate(generator: MaskGenerator, windows: list[Window]) -> tuple[list[Mas
     torch.set_num_threads(1)
     generate = generator.build("cpu")
     began = time.process_time()
-    found = [generate(window.image) for window in windows]
+    found = generate([window.image for window in windows])
     return found, time.process_time() - began
 
 
@@ -138,7 +143,8 @@ def choose_sam(weights: Path, points: int, layers: int, windows: list[Window], p
 
     SAM runs once per window at permissive thresholds; all settings are tried on what it found.
     """
-    loose = {"pred_iou_thresh": _LOWEST_IOU, "stability_score_thresh": 0, "box_nms_thresh": 1, "crop_nms_thresh": 1}
+    loose: dict[str, Any] = {"pred_iou_thresh": _LOWEST_IOU, "stability_score_thresh": 0}
+    loose |= {"box_nms_thresh": 1, "crop_nms_thresh": 1}
     every, _ = generate_all(nano_sam(weights, points, layers, **loose), windows, processes)
     # near-duplicates go first: thousands of masks would make every later step slow
     cut = [suppress_masks(prompt_components(found), 0.95) for found in every]
@@ -151,7 +157,8 @@ def choose_sam(weights: Path, points: int, layers: int, windows: list[Window], p
         (((i, s), [suppress_boxes(m, 0.7) for m in passing(every, i, s)]) for i, s in thresholds), windows
     )
     own = {"pred_iou_thresh": iou, "stability_score_thresh": stability, "box_nms_thresh": 0.7}
-    native = Chosen("nano SAM, segment_anything's generator", nano_sam(weights, points, layers, **own), own, value)
+    reference = nano_sam(weights, points, layers, SamReference, **own)
+    native = Chosen("nano SAM, segment_anything's generator", reference, own, value)
     (iou, stability, nms), value = _best(
         (
             ((i, s, n), [suppress_masks(m, n) for m in passing(cut, i, s)])
@@ -176,7 +183,7 @@ def choose_felzenszwalb(windows: list[Window]) -> Chosen:
         for scale, sigma, min_size in FELZENSZWALB:
             settings = {"scale": scale, "sigma": sigma, "min_size": min_size}
             generate = Felzenszwalb.model_validate(settings).build("cpu")
-            yield settings, [generate(window.image) for window in windows]
+            yield settings, generate([window.image for window in windows])
 
     settings, value = _best(candidates(), windows)
     return Chosen("felzenszwalb", Felzenszwalb.model_validate(settings), settings, value)

@@ -21,7 +21,8 @@ def export(best: Path, out: Path) -> int:
 
     content = torch.load(best, map_location="cpu", weights_only=True)
     state = {
-        name: (value.half() if value.dtype.is_floating_point else value).contiguous()
+        # a running variance may be larger than any float16
+        name: (value.half() if value.dtype.is_floating_point and value.ndim > 1 else value).contiguous()
         for name, value in content["sam"].items()
     }
     out.parent.mkdir(parents=True, exist_ok=True)

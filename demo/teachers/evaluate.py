@@ -54,7 +54,7 @@ def score_photos(recipe: Recipe, weights: Path, manifest: Manifest, progress: Pr
 
     config = settings(recipe, weights, VIEWS["whole"], Path("unused"))
     infer = config.teacher.model.build("cpu")  # type: ignore[union-attr]
-    scorer = Scorer("photos", config.teacher_space(), manifest.label_space)
+    scorer = Scorer("photos", config.teacher_space(), manifest.label_space, cyclic=False)
     records = manifest.select()
     progress.start(f"{recipe.name} on photos", len(records))
     for first in range(0, len(records), _BATCH):

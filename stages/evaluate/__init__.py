@@ -1,1 +1,1 @@
-"""mIoU, per-class IoU and pixel accuracy of pseudo-labels and students."""
+"""Scores of pseudo-labels and students where there are labels: mIoU, boundaries, calibration, weight map."""

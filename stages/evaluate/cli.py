@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -38,11 +39,14 @@ def command(
     label_space: Annotated[
         str | None, typer.Option("--label-space", help="Score in these classes instead of the manifest's.")
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A JSON file for all figures, those of single images too.")
+    ] = None,
 ) -> None:
-    """mIoU, per-class IoU and pixel accuracy of pseudo-labels and students, by mmsegmentation's metric."""
+    """mIoU, boundaries, calibration and weight map of pseudo-labels and students; mIoU by mmsegmentation's metric."""
     from pipeline.labels import load_label_space
     from pipeline.progress import console_progress
-    from stages.evaluate.score import table
+    from stages.evaluate.score import best_and_worst, plain, table
     from stages.evaluate.stage import evaluate
 
     rules: Sequence[str | None] = fusion or [None]
@@ -63,13 +67,24 @@ def command(
     for score in scores:
         if score.unreachable:
             say(f"{score.name}: not scored on {', '.join(score.unreachable)}: its classes do not map to them")
-    say_json(
-        {
-            "stage": "evaluate",
-            "label_space": space.name,
-            "failed": len(failures),
-            **{s.name: s.figures() for s in scores},
-        }
-    )
+    if pseudo_labels:
+        ensemble = scores[1]
+        say_table(
+            f"mIoU, {ensemble.name}: largest gains and losses",
+            ["panorama", "before", "after", "gain"],
+            [[name, before, after, after - before] for name, before, after in best_and_worst(scores[0], ensemble)],
+        )
+    figures = {
+        "stage": "evaluate",
+        "label_space": space.name,
+        "failed": len(failures),
+        **{s.name: s.figures() for s in scores},
+    }
+    if out is not None:
+        images = {s.name: {image: plain(value) for image, value in s.by_image.items()} for s in scores}
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps({**figures, "mIoU_by_image": images, "failures": failures}, indent=1))
+        say(f"figures of single panoramas: {out}")
+    say_json(figures)
     if failures:
         raise typer.Exit(SOME_IMAGES_FAILED)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.config import Config
 from pipeline.errors import ImageError, UserError
 from pipeline.images import read_image, read_labels
@@ -49,21 +51,21 @@ def evaluate(
         try:
             truth = read_labels(record.label_path, manifest.preparation, manifest.label_space)
             truth = target.map_labels(truth, manifest.label_space)
-            predictions = []
+            predictions: list[tuple[np.ndarray, np.ndarray | None]] = []
             for index, (fused, space) in enumerate(ensembles):
                 group = fused.read(record.id)
-                predictions += [stitched_probabilities(group)] if index == 0 else []
-                predictions.append(ensemble_probabilities(group, space))
+                predictions += [(stitched_probabilities(group), None)] if index == 0 else []
+                predictions.append((ensemble_probabilities(group, space), group.array("weight", ndim=2)))
             if loaded:
                 image = read_image(record.path, manifest.preparation)
-                predictions += [student.probabilities(image) for student in loaded]
-            for scorer, probabilities in zip(scorers, predictions, strict=True):
+                predictions += [(student.probabilities(image), None) for student in loaded]
+            for scorer, (probabilities, weight) in zip(scorers, predictions, strict=True):
                 if probabilities.shape[1:] != truth.shape:
                     raise ImageError(
                         f"{record.label_path}: is {truth.shape} (H, W), expected the size of its image, "
                         f"{probabilities.shape[1:]}"
                     )
-                scorer.add(probabilities, truth)
+                scorer.add(probabilities, truth, weight, record.id)
         except ImageError as error:
             failures[record.id] = str(error)
             progress.note(f"{record.id}: failed: {error}")

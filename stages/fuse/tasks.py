@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,10 @@ from pipeline.store import ImageGroup
 from pipeline.store.groups import read_mask_sets, views_from_attributes
 from pipeline.store.upstream import open_artefacts, upstream_markers
 from pipeline.tasks import CacheTask
-from pipeline.upsample import upsample
+from pipeline.upsample import most_likely, upsample
 from pipeline.views import View
 from pipeline.windows import Window
+from stages.fuse.boundary import ViewLabels, refine
 from stages.fuse.pooling import TINY, Pooled, class_probabilities, pool
 from stages.fuse.rules.base import FULL, FusionInput, FusionRule
 
@@ -35,6 +36,7 @@ class FuseTask(CacheTask):
         artefact = self.artefact()
         upstream = open_artefacts(self.cache, self.artefacts, rule.needs)
         source, target = self.config.teacher_space(), self.config.fused_space()
+        things = tuple(name in target.things for name in target.classes)
 
         def work(record: ImageRecord) -> dict[str, Any]:
             markers = upstream_markers(record.id, upstream)
@@ -50,17 +52,21 @@ class FuseTask(CacheTask):
                 raise ImageError(f"{record.id}: teacher.views: {error}; expected views all over the panorama") from None
             # what is stored is what is used: readers of the artefact find the same labels
             stitched = np.log(np.maximum(pooled.probabilities, TINY)).astype(np.float16)
-            full = upsample(stitched.astype(np.float32), stride, size[0], cyclic=True)
-            inputs = FusionInput(target.num_classes, full.argmax(axis=0).astype(np.uint8))
+            inputs = FusionInput.of_stitched(stitched.astype(np.float32), stride, size[0], things)
+            more = {}
             if "masks" in groups:
-                masks = read_mask_sets(groups["masks"], [size])[0]
-                inputs = FusionInput(inputs.num_classes, inputs.labels, masks)
+                said = [
+                    ViewLabels(place.window, most_likely(view), place.covered)
+                    for place, view in zip(placements, placed, strict=True)
+                ]
+                radius = self.config.fusion.boundary_radius or stride
+                boundary = refine(read_boundary(groups["masks"], size), inputs.labels, said, grid, radius)
+                inputs = replace(inputs, masks=read_mask_sets(groups["masks"], [size])[0], boundary=boundary)
+                more["boundary"] = boundary.astype(np.uint8)
             if "sam" in groups:
                 windows, window_masks = read_window_masks(groups["sam"], views, size[0], self.config.masks.filter)
                 window_labels = [labels_of_view(p, stride, w) for p, w in zip(probabilities, windows, strict=True)]
-                inputs = FusionInput(
-                    inputs.num_classes, inputs.labels, inputs.masks, windows, window_labels, window_masks
-                )
+                inputs = replace(inputs, windows=windows, window_labels=window_labels, window_masks=window_masks)
             ensemble = rule(inputs)
             signals = _signals(pooled, ensemble.weight)
             contents = {kind: marker.content for kind, marker in markers.items()}
@@ -71,6 +77,7 @@ class FuseTask(CacheTask):
                     "label": ensemble.label,
                     "gate": ensemble.gate,
                     "weight": ensemble.weight,
+                    **more,
                     **ensemble.more,
                 }.items():
                     attempt.array(name, values)
@@ -121,10 +128,18 @@ def read_window_masks(
     return windows, [masks.filtered(**settings.model_dump()) for masks in sets]
 
 
+def read_boundary(group: ImageGroup, size: tuple[int, int]) -> np.ndarray:
+    """``B_SAM`` of one panorama, bool ``(H, W)``. Raises :class:`ImageError` if it has another size."""
+    boundary = group.array("boundary", ndim=2)
+    if boundary.shape != size:
+        raise ImageError(f"{group.marker.id}: {group.artefact.path}: boundary is {boundary.shape}, expected {size}")
+    return boundary > 0
+
+
 def labels_of_view(probabilities: np.ndarray, stride: int, view: Window) -> np.ndarray:
     """The argmax of one view's probabilities ``(C, h, w)`` at pixels: uint8 ``(height, width)`` of the view."""
     logits = np.log(np.maximum(probabilities, TINY))
-    return upsample(logits, stride, view.height, cyclic=False).argmax(axis=0).astype(np.uint8)
+    return most_likely(upsample(logits, stride, view.height, cyclic=False))
 
 
 def _signals(pooled: Pooled, weight: np.ndarray) -> dict[str, float]:

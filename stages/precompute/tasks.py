@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,10 @@ import numpy as np
 
 from pipeline.config import Config
 from pipeline.errors import ImageError, UserError
+from pipeline.executor import Summary
 from pipeline.images import read_image
 from pipeline.manifests import ImageRecord
+from pipeline.masks import MaskSet
 from pipeline.store.freshness import made_from_file, read_source
 from pipeline.store.groups import (
     read_mask_sets,
@@ -35,14 +37,14 @@ class SamTask(CacheTask):
 
     kind: str = "sam"
 
-    def open(self) -> Work:
+    def open(self) -> Callable[[ImageRecord], Generator[None, None, Summary]]:
         from pipeline.devices import pick_device
 
         artefact = self.artefact()
         generate = self.config.sam.generator.build(pick_device(self.config.device))  # type: ignore[attr-defined]
         settings = self.config.sam.views
 
-        def work(record: ImageRecord) -> dict[str, Any]:
+        def work(record: ImageRecord) -> Generator[None, None, Summary]:
             if made_from_file(artefact.marker(record.id), record.path):
                 return DONE_BY_ANOTHER
             source = read_source(record.path)
@@ -50,8 +52,14 @@ class SamTask(CacheTask):
             size = image.shape[:2]
             views = make_views(settings, *size)
             paddings = [ring_padding(settings, view, size[1]) for view in views]
-            sets = [generate(see(view, image, padding)) for view, padding in zip(views, paddings, strict=True)]
+            inputs = [see(view, image, padding) for view, padding in zip(views, paddings, strict=True)]
+            yield  # read
+            try:
+                sets = by_shape(generate, inputs)
+            except ImageError as error:
+                raise ImageError(f"{record.path}: {error}") from None
             sets = [fold(masks, padding) if padding else masks for masks, padding in zip(sets, paddings, strict=True)]
+            yield  # computed
             with artefact.write(record.id, source=source) as attempt:
                 attempt.attributes |= views_to_attributes(views, size)
                 write_mask_sets(attempt, sets)
@@ -60,13 +68,22 @@ class SamTask(CacheTask):
         return work
 
 
+def by_shape(generate: Callable[[Sequence[np.ndarray]], list[MaskSet]], views: Sequence[np.ndarray]) -> list[MaskSet]:
+    """The mask set of each view, in order; ``generate`` takes views of one shape together."""
+    sets: dict[int, MaskSet] = {}
+    for shape in {view.shape: None for view in views}:
+        members = [k for k, view in enumerate(views) if view.shape == shape]
+        sets |= zip(members, generate([views[k] for k in members]), strict=True)
+    return [sets[k] for k in range(len(views))]
+
+
 @dataclass(frozen=True)
 class TeacherTask(CacheTask):
     """TA logits of every view of one panorama, float16, at the model's output stride."""
 
     kind: str = "teacher"
 
-    def open(self) -> Work:
+    def open(self) -> Callable[[ImageRecord], Generator[None, None, Summary]]:
         from pipeline.devices import pick_device
 
         artefact = self.artefact()
@@ -76,12 +93,13 @@ class TeacherTask(CacheTask):
         # views of another shape than asked for (a small panorama's) may have another stride: found for each shape once
         strides: dict[tuple[int, int], int] = {}
 
-        def work(record: ImageRecord) -> dict[str, Any]:
+        def work(record: ImageRecord) -> Generator[None, None, Summary]:
             if made_from_file(artefact.marker(record.id), record.path):
                 return DONE_BY_ANOTHER
             source = read_source(record.path)
             image = read_image(record.path, self.preparation)
             size = image.shape[:2]
+            yield  # read
             if size not in strides:
                 strides[size] = common_stride(infer, make_views(settings, *size), size[1])
             stride = strides[size]
@@ -89,6 +107,7 @@ class TeacherTask(CacheTask):
             logits = infer_views(infer, image, views, settings, stride)
             if not all(np.isfinite(view).all() for view in logits):
                 raise ImageError(f"{record.path}: the TA gave NaN or infinite logits")
+            yield  # computed
             with artefact.write(record.id, source=source) as attempt:
                 attempt.attributes |= views_to_attributes(views, size) | {"output_stride": stride}
                 stored = stack_padded([np.clip(view, -6e4, 6e4).astype(np.float16) for view in logits])

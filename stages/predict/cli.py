@@ -12,7 +12,7 @@ from pipeline.cli import SOME_IMAGES_FAILED, say, say_json
 
 def command(
     images: Annotated[list[str], typer.Argument(help="Panoramas: files, folders or globs.")],
-    student: Annotated[Path, typer.Option("--student", help="A student's checkpoint.")],
+    student: Annotated[Path, typer.Option("--student", help="A student: a checkpoint, or an exported .onnx.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("outputs/predict"),
     crop_rows: Annotated[
         str | None, typer.Option("--crop-rows", help="first:last, or 'none'; default: as in training.")
@@ -20,6 +20,9 @@ def command(
     size: Annotated[
         str | None, typer.Option("--size", help="HEIGHTxWIDTH, or 'none'; default: as in training.")
     ] = None,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write .npy files: float16 (classes, height, width).")
+    ] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:index].")] = "auto",
 ) -> None:
     """A folder of panoramas in, label PNGs and colour overlays out."""
@@ -28,7 +31,16 @@ def command(
 
     paths = find_images(images)
     with console_progress() as progress:
-        done, failures = predict(paths, student, out, crop_rows=crop_rows, size=size, device=device, progress=progress)
+        done, failures = predict(
+            paths,
+            student,
+            out,
+            crop_rows=crop_rows,
+            size=size,
+            device=device,
+            probabilities=probabilities,
+            progress=progress,
+        )
     say(f"{len(done)} panoramas: labels in {out / 'labels'}, overlays in {out / 'overlays'}")
     say_json({"stage": "predict", "images": len(done), "failed": len(failures), "out": str(out)})
     if failures:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
 from PIL import Image
 
 from pipeline.errors import ImageError, UserError
@@ -52,11 +55,14 @@ def predict(
     crop_rows: str | None = None,
     size: str | None = None,
     device: str = "auto",
+    probabilities: bool = False,
     progress: Progress | None = None,
 ) -> tuple[list[str], dict[str, str]]:
     """Writes ``out/labels/<name>.png`` (class ids) and ``out/overlays/<name>.png`` of every image.
 
-    Returns the names that are done, and the reasons of those that failed. Files appear whole or not at all.
+    With ``probabilities`` also ``out/probabilities/<name>.npy``: float16 ``(C, H, W)``. ``checkpoint`` may be an
+    exported ``.onnx`` file. Returns the names that are done, and the reasons of those that failed. Files appear whole
+    or not at all.
     """
     from pipeline.student import load_student
 
@@ -69,9 +75,15 @@ def predict(
     for name, path in images.items():
         try:
             image = read_image(path, preparation)
-            labels = student(image)
-            _save(Image.fromarray(labels), out / "labels" / f"{name}.png")
-            _save(Image.fromarray(overlay(image, labels, student.space)), out / "overlays" / f"{name}.png")
+            if probabilities:
+                classes = student.probabilities(image)
+                labels = classes.argmax(axis=0).astype(np.uint8)
+                _save(out / "probabilities" / f"{name}.npy", partial(np.save, arr=classes.astype(np.float16)))
+            else:
+                labels = student(image)
+            colours = overlay(image, labels, student.space)
+            _save(out / "labels" / f"{name}.png", partial(Image.fromarray(labels).save, format="PNG"))
+            _save(out / "overlays" / f"{name}.png", partial(Image.fromarray(colours).save, format="PNG"))
             done.append(name)
         except ImageError as error:
             failures[name] = str(error)
@@ -96,8 +108,10 @@ def override_preparation(preparation: Preparation, crop_rows: str | None, size: 
     return preparation.model_copy(update=changes)
 
 
-def _save(picture: Image.Image, path: Path) -> None:
+def _save(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """The file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    picture.save(temporary, format="PNG")
+    with temporary.open("wb") as stream:
+        write(stream)
     os.replace(temporary, path)

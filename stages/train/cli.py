@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +39,9 @@ def command(
         bool, typer.Option("--allow-partial", help="Leave out panoramas that are not fused.")
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew instead of from the last checkpoint.")] = False,
-    distributed: Annotated[bool, typer.Option("--distributed", help="Started by torchrun, one process a GPU.")] = False,
+    distributed: Annotated[
+        bool, typer.Option("--distributed", help="Started by torchrun, one process a GPU, or on CPUs.")
+    ] = False,
 ) -> None:
     """Stage three: the compact student, trained on the cached ensemble; a stopped run goes on where it was."""
     from stages.train.stage import run_folder, train_student
@@ -61,6 +64,8 @@ def command(
     checkpoint = train_student(
         data, settings, spec, folder, allow_partial=allow_partial, fresh=fresh, distributed=distributed
     )
+    if os.environ.get("RANK", "0") != "0":
+        return
     say(f"student: {checkpoint}")
     say("next: make predict, or make evaluate, with this checkpoint")
     say_json({"stage": "train", "student": settings.train.student, "checkpoint": str(checkpoint)})

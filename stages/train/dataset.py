@@ -17,7 +17,7 @@ from mmengine.dataset import Compose
 from mmseg.registry import DATASETS
 
 from pipeline.errors import UserError
-from pipeline.samples import Reader
+from pipeline.samples import FusedSample, Reader
 
 
 def open_reader(spec: Mapping[str, Any]) -> Reader:
@@ -48,6 +48,9 @@ class PseudoLabelDataset(torch.utils.data.Dataset):
         metainfo: `classes` and `palette`, as in every mmseg dataset.
         pipeline: transform configs; they get the keys of `load`.
         ignore_index: the label value without a class.
+        ids: the images to use; `None` is all of the reader's.
+        memory: MiB of decoded panoramas that a process keeps; those that do not fit are read again every time.
+        seed: with the number of a sample in the stream (`NumberedSampler`) it determines that sample's augmentation.
     """
 
     def __init__(
@@ -56,6 +59,9 @@ class PseudoLabelDataset(torch.utils.data.Dataset):
         metainfo: Mapping[str, Any],
         pipeline: Sequence[Mapping[str, Any]] = (),
         ignore_index: int = 255,
+        ids: Sequence[str] | None = None,
+        seed: int = 0,
+        memory: int = 0,
     ) -> None:
         self._spec = reader
         self._opened: tuple[int, Reader] | None = None
@@ -63,7 +69,10 @@ class PseudoLabelDataset(torch.utils.data.Dataset):
         self._classes = len(self._metainfo["classes"])
         self.ignore_index = ignore_index
         self.pipeline = Compose(list(pipeline))
-        self.ids = tuple(self.reader.ids)
+        self.ids = tuple(self.reader.ids if ids is None else ids)
+        self.seed = seed
+        self._kept: dict[str, tuple[np.ndarray, FusedSample]] = {}
+        self._room = memory * 2**20
         if not self.ids:
             raise UserError("no images to train on: the reader lists none")
 
@@ -82,12 +91,26 @@ class PseudoLabelDataset(torch.utils.data.Dataset):
         return self._opened[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None}
+        return {**self.__dict__, "_opened": None, "_kept": {}}
+
+    def _read(self, image_id: str) -> tuple[np.ndarray, FusedSample]:
+        if image_id in self._kept:
+            return self._kept[image_id]
+        read = self.reader.image(image_id), self.reader.fused(image_id)
+        size = read[0].nbytes + sum(value.nbytes for value in vars(read[1]).values() if value is not None)
+        if size <= self._room:
+            self._room -= size
+            self._kept[image_id] = read
+        return read
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, item: int | tuple[int, int]) -> Any:
+        """Sample `index`, or `(index, number)`: the same pair gives the same augmentation, in whatever process."""
+        index, number = item if isinstance(item, tuple) else (item, None)
+        if number is not None:
+            np.random.seed([self.seed, number])  # noqa: NPY002 (the generator of mmcv's and our transforms)
         return self.pipeline(self.load(self.ids[index]))
 
     def load(self, image_id: str) -> dict[str, Any]:
@@ -102,7 +125,7 @@ class PseudoLabelDataset(torch.utils.data.Dataset):
         Raises:
             UserError: sizes, dtypes or classes do not fit.
         """
-        image, fused = self.reader.image(image_id), self.reader.fused(image_id)
+        image, fused = self._read(image_id)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise UserError(f"{image_id}: expected a uint8 (H, W, 3) image, found {image.dtype} {image.shape}")
         size = image.shape[:2]
@@ -127,8 +150,8 @@ class PseudoLabelDataset(torch.utils.data.Dataset):
                 raise UserError(f"{image_id}: a sample with stitched needs gate and weight too")
         arrays = {**planes, "stitched": fused.stitched}
         return {
-            "img": image,
-            **{name: array for name, array in arrays.items() if array is not None},
+            "img": image.copy(),  # transforms may write; what is kept stays
+            **{name: array.copy() for name, array in arrays.items() if array is not None},
             "image_id": image_id,
             "ori_shape": size,
             "img_shape": size,

@@ -1,4 +1,4 @@
-"""What a student's checkpoint must carry so that it can be used without its config file."""
+"""What happens beside the steps of a training: progress, seeds, pictures, and what a checkpoint must carry."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmseg.registry import HOOKS
+from PIL import Image
 
+from pipeline.cyclic_convolution import on_ring
+from pipeline.labels import LabelSpace
+from pipeline.pictures import overlay
 from pipeline.progress import clock
-from pipeline.student import STUDENT_META, without_weights
+from pipeline.student import STUDENT_META, to_json, without_weights
+from pipeline.torch_student import whole_logits
 
 SHOWN = ("loss", "decode.agreement")
 """What a line of progress shows of a step's outputs: the loss, and the percentage of pixels predicted as labelled."""
@@ -53,6 +60,62 @@ class StepProgressHook(Hook):
 
 
 @HOOKS.register_module()
+class StepSeedHook(Hook):
+    """Seeds torch before every step by seed, step and process, so that a resumed run drops the same units.
+
+    Args:
+        seed: of the run.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        state = np.random.SeedSequence([self.seed, runner.iter, runner.rank]).generate_state(1, np.uint64)
+        torch.manual_seed(int(state[0]) >> 1)
+
+
+@HOOKS.register_module()
+class SamplePictureHook(Hook):
+    """A picture now and then of one training sample: image, pseudo-label, prediction.
+
+    It goes to the runner's visualiser: a PNG in the run's folder, and TensorBoard where that is on.
+
+    Args:
+        interval: steps between two pictures.
+        classes: names, in label order.
+        palette: one `[r, g, b]` per class.
+        ignore_index: the label value without a class.
+    """
+
+    def __init__(
+        self, interval: int, classes: Sequence[str], palette: Sequence[Sequence[int]], ignore_index: int
+    ) -> None:
+        self.interval = interval
+        self.space = LabelSpace.model_validate(
+            {"name": "student", "classes": classes, "palette": palette, "ignore_index": ignore_index}
+        )
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if not is_main_process() or not self.every_n_train_iters(runner, self.interval):
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        pixels, sample = data_batch["inputs"][0], data_batch["data_samples"][0]
+        model.eval()
+        with torch.no_grad(), on_ring(model, sample.metainfo.get("full_ring", True)):
+            inputs = model.data_preprocessor({"inputs": [pixels]}, False)["inputs"]
+            predicted = whole_logits(model, inputs)[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
+        model.train()
+        image = pixels.permute(1, 2, 0).cpu().numpy()
+        target = Image.fromarray(sample.gt_sem_seg.data[0].to(torch.uint8).cpu().numpy())
+        label = np.asarray(target.resize(image.shape[1::-1], Image.Resampling.NEAREST))
+        picture = np.concatenate([image, overlay(image, label, self.space), overlay(image, predicted, self.space)])
+        runner.visualizer.add_image("image, pseudo-label, student", picture, step=runner.iter + 1)
+
+
+@HOOKS.register_module()
 class StudentMetaHook(Hook):
     """Write the model as JSON into every checkpoint.
 
@@ -84,5 +147,5 @@ class StudentMetaHook(Hook):
         }
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        model = without_weights(runner.cfg.model.to_dict())
+        model = to_json(without_weights(runner.cfg.model.to_dict()))
         checkpoint["meta"][STUDENT_META] = json.dumps({"model": model, **self.described})

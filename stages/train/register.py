@@ -1,5 +1,5 @@
-"""Importing this registers segmentor, dataset, transforms and hook with mmseg's registries."""
+"""Importing this registers segmentor, dataset, sampler, transforms and hooks with mmseg's registries."""
 
-from stages.train import dataset, hooks, segmentor, transforms
+from stages.train import dataset, hooks, sampler, segmentor, transforms
 
-__all__ = ["dataset", "hooks", "segmentor", "transforms"]
+__all__ = ["dataset", "hooks", "sampler", "segmentor", "transforms"]

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import os
 import uuid
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.device import utils as device_utils
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
@@ -25,24 +27,13 @@ from mmengine.runner import Runner
 from pipeline.checkpoints import load_into, register_safe_mmengine_loader
 from pipeline.errors import UserError
 from pipeline.student import STUDENT_META
-from stages.train import register  # noqa: F401 (registers segmentor, dataset, transforms, hook)
+from stages.train import register  # noqa: F401 (registers segmentor, dataset, sampler, transforms, hooks)
+from stages.train.balance import class_shares, class_weights
+from stages.train.configs import fit_model, fit_schedule, read_config, replace_schedule, student_config
 from stages.train.dataset import open_reader
+from stages.train.selection import CANDIDATES, choose, held_out_ids
 
-CONFIGS = Path(__file__).parents[2] / "mmseg_configs"
-"""Where the configs of this project lie."""
-
-
-def student_config(name: str | Path) -> Path:
-    """The file of a student: a path, or the name of one in `mmseg_configs/students` (`goodsam_m`).
-
-    Raises:
-        UserError: there is neither.
-    """
-    for path in (Path(name), CONFIGS / "students" / f"{name}.py"):
-        if path.is_file():
-            return path
-    known = ", ".join(sorted(p.stem for p in (CONFIGS / "students").glob("*.py")))
-    raise UserError(f"student {str(name)!r}: expected a config file or one of {known}")
+Select = Literal["last", "agreement"]
 
 
 def train(
@@ -68,8 +59,15 @@ def train(
     distributed: bool = False,
     log_level: str = "INFO",
     overrides: Mapping[str, Any] | None = None,
+    class_balance: float = 0.0,
+    cyclic_padding: bool = False,
+    ema: float | None = None,
+    select: Select = "last",
+    held_out: float = 0.1,
+    tensorboard: bool = False,
+    memory: int = 0,
 ) -> Path:
-    """Train a student and return its last checkpoint.
+    """Train a student and return its checkpoint: the last one, or the one that `select` names.
 
     Args:
         student: see `student_config`. Any mmseg `EncoderDecoder` config works: its model is taken, with
@@ -94,9 +92,17 @@ def train(
         resume: go on from the last checkpoint in `work_dir`; begin anew if there is none.
         load_from: start from these weights (optimizer and iteration anew).
         pretrained_backbone: a local file with weights for the backbone alone.
-        distributed: started by `torchrun`.
+        distributed: started by `torchrun`: one process a GPU (NCCL), or on the CPU (gloo).
         log_level: of mmengine's logger.
         overrides: `{'model.decode_head.channels': 64, ...}`, merged into the config last.
+        class_balance: exponent of the inverse class share in the labels by which pixels are weighted; 0 is off.
+        cyclic_padding: convolutions of the student wrap around the seam.
+        ema: momentum of a moving average of the weights, which the checkpoints then hold; `None` is off.
+        select: `last`, or `agreement`: hold out a share of the panoramas and choose the checkpoint that agrees best
+            with their pseudo-labels.
+        held_out: that share.
+        tensorboard: write scalars and sample pictures for TensorBoard too.
+        memory: MiB of decoded panoramas that each loader process keeps.
 
     Raises:
         UserError: settings, config or checkpoint do not fit; before any training.
@@ -104,17 +110,26 @@ def train(
     register_safe_mmengine_loader()
     work_dir = Path(work_dir)
     kind = _device(device)
-    if distributed and kind != "cuda":
-        raise UserError("distributed: mmengine's distributed training needs CUDA devices; found none")
-    cfg = _read_config(student_config(student))
+    cfg = read_config(student_config(student))
     if schedule is not None:
-        _replace_schedule(cfg, schedule)
+        replace_schedule(cfg, schedule)
     cfg.merge_from_dict(dict(overrides or {}))
-    ids = tuple(open_reader(reader).ids)
-    _configure_model(cfg.model, len(classes), ignore_index, distributed)
+    opened = open_reader(reader)
+    kept_out = held_out_ids(opened.ids, held_out) if select == "agreement" else ()
+    ids = tuple(image_id for image_id in opened.ids if image_id not in set(kept_out))
+    synchronised = distributed and kind == "cuda"  # torch has no synchronised batch norm on the CPU
+    fit_model(cfg.model, len(classes), ignore_index, synchronised)
+    if cyclic_padding:
+        cfg.model.cyclic = True
+    if class_balance:
+        shares = class_shares(opened, ids, len(classes))
+        cfg.model.class_weights = class_weights(shares, class_balance).round(6).tolist()
     if pretrained_backbone is not None:
         cfg.model.backbone.init_cfg = dict(type="Pretrained", checkpoint=str(pretrained_backbone))
-    _configure_schedule(cfg, max_iters, kind == "cuda" if amp is None else amp and kind == "cuda")
+    fit_schedule(cfg, max_iters, kind == "cuda" if amp is None else amp and kind == "cuda")
+    if select == "agreement":
+        checkpoints = cfg.default_hooks.checkpoint
+        checkpoints.update(interval=math.ceil(cfg.train_cfg.max_iters / CANDIDATES), max_keep_ckpts=CANDIDATES)
 
     labels = dict(classes=tuple(classes), palette=[list(color) for color in palette])
     cfg.train_dataloader = dict(
@@ -122,61 +137,88 @@ def train(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=kind == "cuda",
-        sampler=dict(type="InfiniteSampler", shuffle=True),
+        sampler=dict(type="NumberedSampler", shuffle=True, seed=seed),
         dataset=dict(
             type="PseudoLabelDataset",
             reader=dict(reader),
             metainfo=labels,
             pipeline=cfg.pop("train_pipeline"),
             ignore_index=ignore_index,
+            ids=ids,
+            seed=seed,
+            memory=memory,
         ),
     )
-    cfg.custom_hooks = [
-        *cfg.get("custom_hooks", []),
-        dict(type="StepProgressHook"),
-        dict(
-            type="StudentMetaHook",
-            ignore_index=ignore_index,
-            label_space=label_space,
-            preparation=dict(preparation or {}),
-            **labels,
-        ),
-    ]
+    described = dict(label_space=label_space, preparation=dict(preparation or {}))
+    _add_hooks(cfg, {**labels, "ignore_index": ignore_index}, described, seed, ema, tensorboard)
     cfg.work_dir = str(work_dir)
     cfg.randomness = dict(seed=seed)
     cfg.log_level = log_level
     cfg.launcher = "pytorch" if distributed else "none"
-    cfg.sync_bn = "torch" if distributed else None
+    cfg.sync_bn = "torch" if synchronised else None
+    if distributed and kind == "cpu":
+        cfg.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)
     cfg.experiment_name = f"{Path(student).stem}-{uuid.uuid4().hex[:8]}"  # logs are kept per name in a process
     last = last_checkpoint(work_dir) if resume else None
     start = last or load_from
     cfg.load_from = None if start is None else str(start)
     cfg.resume = last is not None
 
-    with _use_device(kind):
+    with _use_device(kind), _processes(kind, distributed):
         runner = _build_runner(cfg, student)
         runner.logger.addFilter(_worth_logging)
         if start is not None:
             model = runner.model.module if is_model_wrapper(runner.model) else runner.model
             meta = load_into(model, start, f"the student {student}")
             _check_same_labels(meta, classes, start)
-        work_dir.mkdir(parents=True, exist_ok=True)
-        (work_dir / "train_images.json").write_text(json.dumps(ids, ensure_ascii=False))
+        if runner.rank == 0:
+            work_dir.mkdir(parents=True, exist_ok=True)
+            (work_dir / "train_images.json").write_text(json.dumps(ids, ensure_ascii=False))
         runner.train()
-    written = last_checkpoint(work_dir)
-    if written is None:
+    written = checkpoints_of(work_dir)
+    if not written:
         raise UserError(f"{work_dir}: the training wrote no checkpoint")
-    return written
+    if select == "agreement" and runner.rank == 0:
+        return choose(written[-CANDIDATES:], opened, kept_out, kind)
+    return written[-1]
+
+
+def _add_hooks(
+    cfg: Config,
+    labels: Mapping[str, Any],
+    described: Mapping[str, Any],
+    seed: int,
+    ema: float | None,
+    tensorboard: bool,
+) -> None:
+    """What happens beside the steps; ``labels`` are classes, palette and ignore index, ``described`` go along."""
+    hooks = [
+        *cfg.get("custom_hooks", []),
+        dict(type="StepSeedHook", seed=seed),
+        dict(type="StepProgressHook"),
+        dict(type="StudentMetaHook", **labels, **described),
+    ]
+    if ema is not None:
+        hooks.append(dict(type="EMAHook", momentum=ema, update_buffers=True))
+    if tensorboard:
+        cfg.visualizer.vis_backends.append(dict(type="TensorboardVisBackend"))
+        hooks.append(dict(type="SamplePictureHook", interval=cfg.default_hooks.checkpoint.interval, **labels))
+    cfg.custom_hooks = hooks
 
 
 def last_checkpoint(work_dir: Path) -> Path | None:
-    """The newest complete `iter_<n>.pth` of a run; `None` without one.
+    """The newest complete `iter_<n>.pth` of a run; `None` without one."""
+    return next(iter(checkpoints_of(work_dir)[::-1]), None)
+
+
+def checkpoints_of(work_dir: Path) -> list[Path]:
+    """The complete `iter_<n>.pth` of a run, oldest first.
 
     mmengine's `last_checkpoint` file is not asked: it holds an absolute path, and a kill may leave it or the
     newest checkpoint half written. A zip archive has its directory at the end, so a cut one is recognised.
     """
     found = [(int(p.stem[5:]), p) for p in work_dir.glob("iter_*.pth") if p.stem[5:].isdigit()]
-    return next((p for _, p in sorted(found, reverse=True) if zipfile.is_zipfile(p)), None)
+    return [path for _, path in sorted(found) if zipfile.is_zipfile(path)]
 
 
 def _device(name: str) -> str:
@@ -198,17 +240,25 @@ def _use_device(kind: str) -> Iterator[None]:
         device_utils.DEVICE = before
 
 
-def _read_config(path: Path) -> Config:
-    """A config of this project as it stands; of any other, its model with our own schedule and transforms."""
-    cfg = Config.fromfile(path)
-    if "model" not in cfg:
-        raise UserError(f"{path}: expected an mmseg config with a `model`")
-    if "stages.train.register" in cfg.get("custom_imports", {}).get("imports", ()):
-        return cfg
-    own = Config.fromfile(CONFIGS / "_base_" / "default_runtime.py")
-    own.merge_from_dict(Config.fromfile(CONFIGS / "_base_" / "schedule_gpu.py").to_dict())
-    own.model = cfg.model
-    return own
+@contextmanager
+def _processes(kind: str, distributed: bool) -> Iterator[None]:
+    """The processes that torchrun started, joined for the training and parted after it."""
+    if not distributed:
+        yield
+        return
+    if "LOCAL_RANK" not in os.environ:
+        raise UserError(
+            "--distributed: found no LOCAL_RANK in the environment; expected to be started by "
+            "`torchrun --nproc-per-node 2 -m pipeline train --distributed ...`"
+        )
+    if kind == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
+    try:
+        yield
+        torch.distributed.barrier()  # the first process has written what the others look for next
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 class _QuietRunner(Runner):
@@ -234,66 +284,6 @@ def _build_runner(cfg: Config, student: str | Path) -> Runner:
 def _worth_logging(record: logging.LogRecord) -> bool:
     """False for what mmengine says once per parameter, and about its own deprecated functions."""
     return not record.getMessage().startswith(("paramwise_options", '"FileClient"', '"HardDiskBackend"'))
-
-
-def _replace_schedule(cfg: Config, schedule: str | Path) -> None:
-    paths = (Path(schedule), CONFIGS / "_base_" / f"{schedule}.py")
-    path = next((p for p in paths if p.is_file()), None)
-    if path is None:
-        raise UserError(f"schedule {str(schedule)!r}: expected a config file or schedule_gpu, schedule_demo")
-    other = Config.fromfile(path)
-    for key in ("train_cfg", "optim_wrapper", "param_scheduler"):
-        cfg[key] = other[key]
-
-
-def _configure_model(model: ConfigDict, classes: int, ignore_index: int, sync_bn: bool) -> None:
-    """Fit any mmseg segmentor config to our data: type, classes, RGB input, unsynchronised BN."""
-    if model.type == "EncoderDecoder":
-        model.type = "MKASegmentor"
-    if model.type != "MKASegmentor":
-        raise UserError(f"model.type: expected EncoderDecoder or MKASegmentor, found {model.type!r}")
-    auxiliary = model.get("auxiliary_head") or []
-    for head in (model.decode_head, *(auxiliary if isinstance(auxiliary, list) else [auxiliary])):
-        head.num_classes = classes
-        head.ignore_index = ignore_index
-        head.pop("out_channels", None)
-    # Configs made for images read as BGR convert them; ours are RGB already. Batches hold images of one size.
-    model.data_preprocessor.update(bgr_to_rgb=False, size=None, size_divisor=1, seg_pad_val=ignore_index, test_cfg=None)
-    if not sync_bn:
-        _plain_batch_norm(model)
-
-
-def _plain_batch_norm(config: Any) -> None:
-    if isinstance(config, dict):
-        if config.get("type") == "SyncBN":
-            config["type"] = "BN"
-        for value in config.values():
-            _plain_batch_norm(value)
-    elif isinstance(config, list | tuple):
-        for value in config:
-            _plain_batch_norm(value)
-
-
-def _configure_schedule(cfg: Config, max_iters: int | None, amp: bool) -> None:
-    nominal = cfg.train_cfg.max_iters
-    cfg.train_cfg.max_iters = max_iters = max_iters or nominal
-    schedulers = []
-    for scheduler in cfg.param_scheduler:
-        scheduler.begin = round(scheduler.begin * max_iters / nominal)
-        scheduler.end = round(scheduler.end * max_iters / nominal)
-        if scheduler.end - scheduler.begin > 1:  # a warm-up of one step would never reach the full rate
-            schedulers.append(scheduler)
-    cfg.param_scheduler = schedulers
-    hooks = cfg.default_hooks
-    hooks.checkpoint.interval = min(hooks.checkpoint.interval, max_iters)
-    hooks.logger.interval = min(hooks.logger.interval, max_iters)
-    if amp:
-        bf16 = torch.cuda.is_bf16_supported()
-        cfg.optim_wrapper.update(
-            type="AmpOptimWrapper",
-            dtype="bfloat16" if bf16 else "float16",
-            loss_scale=dict(enabled=False) if bf16 else "dynamic",
-        )
 
 
 def _check_same_labels(meta: Mapping[str, Any], classes: Sequence[str], path: str | Path) -> None:

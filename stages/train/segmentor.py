@@ -16,8 +16,9 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from pipeline import losses
+from pipeline.cyclic_convolution import make_cyclic, on_ring
 from pipeline.errors import UserError
-from stages.train import losses
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,26 @@ class MKASegmentor(EncoderDecoder):
 
     Args:
         mka: the terms, see `MKATerms.from_config`; `None` is all of them with weight 1.
+        cyclic: convolutions wrap around in x instead of padding zeros (`pipeline.cyclic_convolution`) [O]; on crops,
+            whose edges are no neighbours, they pad as ever.
+        class_weights: a factor per class; in every cross-entropy a pixel counts with that of its label [O].
         **kwargs: of `EncoderDecoder`.
     """
 
-    def __init__(self, *args: Any, mka: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        mka: Mapping[str, Any] | None = None,
+        cyclic: bool = False,
+        class_weights: Sequence[float] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.terms = MKATerms.from_config(mka)
+        if cyclic:
+            make_cyclic(self)
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
 
     def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
         """The named loss terms of a batch.
@@ -114,6 +129,11 @@ class MKASegmentor(EncoderDecoder):
                     f"{sample.metainfo.get('image_id')}: images of different sizes meet in one batch; "
                     "set a crop size or a batch size of 1"
                 )
+        whole = all(sample.metainfo.get("full_ring", True) for sample in data_samples)
+        with on_ring(self, whole):
+            return self._losses(inputs, data_samples)
+
+    def _losses(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
         features = self.extract_feat(inputs)
         result = self._head_loss(self.decode_head, features, data_samples, "decode")
         if self.with_auxiliary_head:
@@ -149,8 +169,11 @@ class MKASegmentor(EncoderDecoder):
             known = label != ignore
             right = (logits.argmax(dim=1) == label)[known].float().sum()
             result = {"agreement": 100 * right / known.sum().clamp_min(1)}
+        balance = None
+        if self.class_weights is not None:
+            balance = losses.label_weights(label, self.class_weights, ignore)
         if "stitched" not in sample:
-            result["loss_label"] = losses.hard_cross_entropy(logits, label, ignore_index=ignore)
+            result["loss_label"] = losses.hard_cross_entropy(logits, label, balance, ignore)
             return result
 
         terms, meta = self.terms, sample.metainfo
@@ -161,15 +184,18 @@ class MKASegmentor(EncoderDecoder):
                     sample.stitched.data.unsqueeze(0), size, cyclic=meta.get("full_ring", True)
                 )
         if terms.whole.weight:
-            result["loss_whole"] = _distill(logits, stitched, None, terms.whole)
+            result["loss_whole"] = _distill(logits, stitched, balance, terms.whole)
         if terms.ensemble.weight:
             with torch.no_grad():
                 gate = sample.gate.data.float() / 255
                 target = losses.ensemble_probs(stitched, label, gate, ignore)
-            result["loss_ensemble"] = _distill(logits, target, known.float(), terms.ensemble)
+            counted = known.float() if balance is None else known * balance
+            result["loss_ensemble"] = _distill(logits, target, counted, terms.ensemble)
         if terms.confident.weight:
             term = terms.confident
-            loss = losses.hard_cross_entropy(logits / term.temperature, label, sample.weight.data.float() / 255, ignore)
+            weight = sample.weight.data.float() / 255
+            weight = weight if balance is None else weight * balance
+            loss = losses.hard_cross_entropy(logits / term.temperature, label, weight, ignore)
             result["loss_confident"] = loss * term.weight * term.temperature**2
         if terms.boundary.weight and "boundary" in sample:
             term = terms.boundary

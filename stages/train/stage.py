@@ -37,7 +37,7 @@ def train_student(
     fresh: bool = False,
     distributed: bool = False,
 ) -> Path:
-    """Trains the student that ``config.train`` describes and returns its last checkpoint.
+    """Trains the student that ``config.train`` describes and returns its checkpoint.
 
     A run that was stopped goes on from its last checkpoint unless ``fresh``. Raises :class:`UserError` before any
     training if panoramas of the split are not fused (with ``allow_partial`` they are left out) or settings do not fit.
@@ -70,6 +70,13 @@ def train_student(
         pretrained_backbone=settings.pretrained_backbone,
         distributed=distributed,
         overrides=settings.overrides,
+        class_balance=settings.class_balance,
+        cyclic_padding=settings.cyclic_padding,
+        ema=settings.ema,
+        select=settings.select,
+        held_out=settings.held_out,
+        tensorboard=settings.tensorboard,
+        memory=settings.memory,
     )
 
 

@@ -50,6 +50,8 @@ def draw(manifest: Manifest, config: Config, image_id: str, student: Path | None
             (f"TA, stitched (L_CC {signals.get('l_cc')})", overlay(image, full.argmax(axis=0).astype(np.uint8), space))
         )
         panels.append((f"ensemble, rule {config.fusion.rule.kind}", overlay(image, fused.array("label"), space)))
+        if "boundary" in fused.names():
+            panels.append(("refined boundary", grey(fused.array("boundary") * np.uint8(255))))
         weight = fused.array("weight")
         if weight.min() != weight.max():
             panels.append((f"weight map (mean {signals.get('weight')})", grey(weight)))

@@ -76,5 +76,5 @@ def test_felzenszwalb_is_tuned_by_the_same_score() -> None:
     segments = np.unique((image // 64).reshape(-1, 3), axis=0, return_inverse=True)[1].reshape(48, 64)
     windows = [Window(image, segments.astype(np.int32))]
     chosen = choose_felzenszwalb(windows)
-    assert chosen.score == pytest.approx(score([chosen.generator.build("cpu")(image)], windows))
+    assert chosen.score == pytest.approx(score(chosen.generator.build("cpu")([image]), windows))
     assert set(chosen.settings) == {"scale", "sigma", "min_size"}

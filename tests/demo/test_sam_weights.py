@@ -26,7 +26,7 @@ def test_they_give_masks_that_find_most_of_the_picture() -> None:
         keep_prompt_component=True,
         mask_nms_thresh=0.6,
     )
-    masks = generator.build("cpu")(window.image)
+    (masks,) = generator.build("cpu")([window.image])
     assert masks.shape == window.segments.shape
     assert len(masks) >= 4
     assert np.isfinite(masks.table["predicted_iou"]).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from stages.precompute.stage import precompute
 from tests.conftest import Project, write_yaml
 from tests.models import street
 
-RULES = ["ta", "ssa", "paper"]
+RULES = ["ta", "ssa", "paper", "boundary", "best", "goodsampp", "sepl", "sgml"]
 
 
 def fused_arrays(project: Project, image_id: str, *overrides: str) -> dict[str, np.ndarray]:
@@ -40,7 +41,7 @@ def test_a_rolled_panorama_gives_the_rolled_pseudo_labels(project: Project, rule
     assert len(np.unique(base["label"])) > 3
     for steps in range(1, 4):
         rolled = fused_arrays(project, f"rolled_{steps}", f"fusion.rule={rule}")
-        for name in ("label", "gate", "weight"):
+        for name in {"label", "gate", "weight", "boundary"} & set(base):
             np.testing.assert_array_equal(rolled[name], np.roll(base[name], 64 * steps, axis=1))
         np.testing.assert_array_equal(rolled["stitched"], np.roll(base["stitched"], 64 * steps // 4, axis=-1))
         if rule == "paper":
@@ -58,18 +59,46 @@ def test_the_ensemble_is_stored_exactly_and_factorised(project: Project) -> None
     assert arrays["label"].shape == (64, 256)
 
 
-def test_threads_and_a_dask_cluster_give_the_same_bytes(project: Project, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rule", ["paper", "best"])
+def test_threads_and_a_dask_cluster_give_the_same_bytes(project: Project, tmp_path: Path, rule: str) -> None:
     precompute(project.manifest(), project.config())
     contents = []
     for k, execution in enumerate([Execution(), Execution(threads=3), Execution(workers=2)]):
-        artefacts = Cache(str(tmp_path / "cache"), "toy")
-        report = fuse(
-            project.manifest(), project.config(f"fusion.rule={{kind: paper, theta: 0.{k + 5}}}"), execution=execution
-        )
-        assert report.computed == 3
-        fused = artefacts.artefact("fused", report.artefact.key)
-        contents.append({i: np.asarray(fused.read(i).array("label")).tobytes() for i in fused.done()})
+        shutil.copytree(tmp_path / "cache", tmp_path / f"copy_{k}")
+        change = (f"cache={tmp_path / f'copy_{k}'}", f"fusion.rule={rule}")
+        assert fuse(project.manifest(), project.config(*change), execution=execution).computed == 3
+        arrays = [fused_arrays(project, f"p00{i}", *change) for i in range(3)]
+        contents.append([{name: values.tobytes() for name, values in image.items()} for image in arrays])
     assert contents[0] == contents[1] == contents[2]
+
+
+def test_b_ref_is_stored_where_there_are_masks(project: Project) -> None:
+    precompute(project.manifest(), project.config())
+    found = []
+    for change in ("fusion.boundary_radius=null", "fusion.boundary_radius=4", "fusion.boundary_radius=1"):
+        fuse(project.manifest(), project.config("fusion.rule=ssa", change))
+        found.append(fused_arrays(project, "p000", "fusion.rule=ssa", change)["boundary"])
+        assert (found[-1].dtype, found[-1].shape, found[-1].max()) == (np.uint8, (64, 256), 1)
+    np.testing.assert_array_equal(found[0], found[1])  # the TA's output stride
+    assert (found[1] != found[2]).any()
+    fuse(project.manifest(), project.config("fusion.rule=ta"))
+    assert "boundary" not in fused_arrays(project, "p000", "fusion.rule=ta")
+
+
+def test_logits_that_are_nan_are_the_failure_of_their_image(project: Project) -> None:
+    (report,) = precompute(project.manifest(), project.config(), only=["teacher"])
+    group = report.artefact.read("p001")
+    logits = group.array("logits").copy()
+    logits[0, 0, 0, 0] = np.nan
+    marker = report.artefact.marker("p001")
+    assert marker is not None
+    with report.artefact.write("p001", source=marker.source) as attempt:
+        attempt.attributes |= group.attributes
+        attempt.array("logits", logits)
+    fused = fuse(project.manifest(), project.config("fusion.rule=ta"))
+    assert fused.computed == 2
+    assert list(fused.failures) == ["p001"]
+    assert "hold NaN" in fused.failures["p001"]
 
 
 def test_fusing_into_another_label_space_runs_no_model_again(project: Project) -> None:

@@ -22,6 +22,16 @@ TINY_STUDENT: dict[str, Any] = {
     "default_hooks.logger.interval": 5,
 }
 
+TINY_CGNET: dict[str, Any] = {
+    "model.backbone.num_channels": (8, 16, 32),
+    "model.backbone.num_blocks": (1, 1),
+    "model.backbone.reductions": (2, 2),
+    "model.decode_head.in_channels": 64,
+    "model.decode_head.channels": 64,
+    "default_hooks.checkpoint.interval": 5,
+    "default_hooks.logger.interval": 5,
+}
+
 
 def blocks(rng: np.random.Generator, height: int, width: int, classes: int = len(CLASSES)) -> np.ndarray:
     """uint8 `(height, width)`: random classes in blocks of 8 x 8 pixels."""
@@ -67,6 +77,9 @@ class MemoryReader:
             weight=np.where(label == 255, 0, 255).astype(np.uint8),
             boundary=label_boundary(self.labels[image_id]).astype(np.uint8),
         )
+
+    def label(self, image_id: str) -> np.ndarray:
+        return self.fused(image_id).label
 
 
 def memory_reader(**arguments: Any) -> MemoryReader:

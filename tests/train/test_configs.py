@@ -14,7 +14,7 @@ from mmseg.registry import MODELS
 from PIL import Image
 
 from pipeline.checkpoints import load_into
-from stages.train.run import CONFIGS
+from stages.train.configs import CONFIGS
 from stages.train.segmentor import MKASegmentor, MKATerms
 
 REAL = Path(__file__).parents[3] / "shared" / "real"

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pickle
 from typing import Any
 
 import numpy as np
 import pytest
+from mmengine.registry import init_default_scope
 
 from pipeline.errors import UserError
 from pipeline.samples import FusedSample, Reader
+from stages.train import register  # noqa: F401 (registers the transforms)
 from stages.train.dataset import PseudoLabelDataset, open_reader
+from stages.train.sampler import NumberedSampler
 from tests.train.helpers import CLASSES, PALETTE, MemoryReader
 
 META = {"classes": CLASSES, "palette": PALETTE}
@@ -81,3 +85,62 @@ def test_what_does_not_fit_is_refused(reader: MemoryReader, message: str) -> Non
 def test_no_images() -> None:
     with pytest.raises(UserError, match="no images"):
         PseudoLabelDataset(MemoryReader(count=0), META)
+
+
+def test_the_number_of_a_sample_seeds_its_augmentation() -> None:
+    init_default_scope("mmseg")
+    pipeline = [{"type": "CyclicShift"}, {"type": "MirrorPanorama"}, {"type": "PhotoMetricDistortion"}]
+    dataset = PseudoLabelDataset(MemoryReader(), META, pipeline, seed=3)
+    first = dataset[(1, 7)]["img"]
+    np.random.rand(5)  # noqa: NPY002 (whatever else has drawn numbers)
+    np.testing.assert_array_equal(dataset[(1, 7)]["img"], first)
+    assert (dataset[(1, 8)]["img"] != first).any()
+    other_seed = PseudoLabelDataset(MemoryReader(), META, pipeline, seed=4)
+    assert (other_seed[(1, 7)]["img"] != first).any()
+
+
+def test_a_dataset_of_some_images() -> None:
+    dataset = PseudoLabelDataset(MemoryReader(), META, ids=["pano/2.png", "pano/0.png"])
+    assert [dataset[i]["image_id"] for i in range(len(dataset))] == ["pano/2.png", "pano/0.png"]
+
+
+def test_processes_share_one_stream_of_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two processes each draws every other sample; together they draw what one process draws."""
+
+    def drawn(rank: int, world: int, count: int, skip: int = 0) -> list[tuple[int, int]]:
+        monkeypatch.setattr("mmengine.dataset.sampler.get_dist_info", lambda: (rank, world))
+        sampler = NumberedSampler(range(5), seed=1)
+        if skip:
+            sampler.skip(skip)
+        return list(itertools.islice(iter(sampler), count))
+
+    alone = drawn(0, 1, 20)
+    assert [number for _, number in alone] == list(range(20))
+    assert sorted(index for index, _ in alone[:5]) == list(range(5)), "every image once before any twice"
+    both = [drawn(rank, 2, 10) for rank in range(2)]
+    assert [pair for step in zip(*both, strict=True) for pair in step] == alone
+    assert drawn(1, 2, 4, skip=6) == both[1][6:], "a resumed run goes on in the stream"
+
+
+def test_what_fits_into_memory_is_read_once() -> None:
+    class Counting(MemoryReader):
+        reads = 0
+
+        def image(self, image_id: str) -> np.ndarray:
+            self.reads += 1
+            return super().image(image_id)
+
+    kept, read = Counting(height=512, width=1024), Counting(height=512, width=1024)
+    one = 512 * 1024 * (3 + 4) + 4 * 128 * 256 * 2
+    assert 2**20 * 8 < 3 * one < 2**20 * 12
+    dataset, plain = PseudoLabelDataset(kept, META, memory=8), PseudoLabelDataset(read, META)
+    for _ in range(3):
+        for index in range(4):
+            found, expected = dataset[index], plain[index]
+            for name, value in expected.items():
+                np.testing.assert_array_equal(found[name], value)
+            found["img"][:] = 0  # what a transform does to a sample is no one else's
+            found["label"][:] = 0
+    assert read.reads == 12
+    assert kept.reads == 2 + 3 * 2, "two of four fit"
+    assert not pickle.loads(pickle.dumps(PseudoLabelDataset(SPEC, META, memory=8)))._kept

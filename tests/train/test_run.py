@@ -15,8 +15,9 @@ import torch
 from pipeline.checkpoints import load_state_dict
 from pipeline.errors import UserError
 from pipeline.student import load_student
-from stages.train.run import CONFIGS, last_checkpoint, train
-from tests.train.helpers import CLASSES, PALETTE, TINY_STUDENT, MemoryReader
+from stages.train.configs import CONFIGS
+from stages.train.run import last_checkpoint, train
+from tests.train.helpers import CLASSES, PALETTE, TINY_CGNET, TINY_STUDENT, MemoryReader
 
 READER = {"type": "tests.train.helpers:memory_reader"}
 
@@ -137,7 +138,7 @@ def test_bad_settings_are_refused_before_training(trained: Path, tmp_path: Path)
         ({"student": "goodsam_x"}, "expected a config file or one of .*goodsam_m, goodsam_s, goodsam_t"),
         ({"schedule": "schedule_x"}, "expected a config file or schedule_gpu"),
         ({"device": "tpu"}, "expected auto, cpu or cuda"),
-        ({"distributed": True}, "needs CUDA"),
+        ({"distributed": True}, "found no LOCAL_RANK"),
         ({"reader": {"type": "x:y"}}, "importable"),
         ({"reader": {"count": 0}}, "no images"),
         ({"load_from": tmp_path / "absent.pth"}, "no such checkpoint"),
@@ -218,3 +219,36 @@ def test_not_a_student(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_student_learns_its_labels(tmp_path: Path) -> None:
     assert accuracy(run(tmp_path, 400, overrides={"default_hooks.checkpoint.interval": 400})) > 0.85
+
+
+def test_options_reach_the_student(tmp_path: Path) -> None:
+    checkpoint = run(tmp_path, 2, class_balance=0.5, cyclic_padding=True)
+    described = json.loads(load_state_dict(checkpoint)[1]["student"])["model"]
+    assert described["cyclic"] is True
+    assert len(described["class_weights"]) == len(CLASSES)
+    assert len(set(described["class_weights"])) > 1
+    student, image = load_student(checkpoint, "cpu"), MemoryReader().image("pano/0.png")
+    plain = run(tmp_path / "plain", 2)
+    agreement = [
+        (np.roll(s(np.roll(image, 32, axis=1)), 32, axis=1) == s(image)).mean()
+        for s in (student, load_student(plain, "cpu"))
+    ]
+    assert agreement[0] > agreement[1]
+
+
+def test_tensorboard_gets_scalars_and_pictures(tmp_path: Path) -> None:
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run(tmp_path, 4, tensorboard=True, overrides={"default_hooks.logger.interval": 2})
+    [events] = [path.parent for path in tmp_path.rglob("events.out.tfevents.*")]
+    found = event_accumulator.EventAccumulator(str(events))
+    found.Reload()
+    assert {"loss", "decode.loss_whole", "decode.agreement"} <= set(found.Tags()["scalars"])
+    assert [scalar.step for scalar in found.Scalars("loss")] == [2, 4]
+    pictures = found.Images("image, pseudo-label, student")
+    assert [picture.step for picture in pictures] == [1, 2, 3, 4]
+    assert (pictures[0].width, pictures[0].height) == (64, 3 * 32)
+
+
+def test_cgnet_by_its_config_alone(tmp_path: Path) -> None:
+    checkpoint = run(tmp_path, 2, student="cgnet", tiny=TINY_CGNET)
+    assert load_student(checkpoint, "cpu")(MemoryReader().image("pano/0.png")).shape == (32, 64)

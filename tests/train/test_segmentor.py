@@ -12,11 +12,11 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
+from pipeline import losses
 from pipeline.errors import UserError
-from stages.train import losses
+from stages.train.configs import student_config
 from stages.train.dataset import PseudoLabelDataset
-from stages.train.run import student_config
-from stages.train.segmentor import MKASegmentor, MKATerms, Term
+from stages.train.segmentor import MKASegmentor, MKATerms, Term, _distill
 from stages.train.transforms import MirrorPanorama, PackMKAInputs, RandomScaleCrop
 from tests.train.helpers import CLASSES, PALETTE, TINY_STUDENT, MemoryReader
 
@@ -138,6 +138,52 @@ def test_temperature_and_hard_targets() -> None:
     torch.testing.assert_close(loss_of(model, data)["decode.loss_whole"], hard)
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("hard", [False, True])
+def test_distillation_at_a_temperature(temperature: float, hard: bool) -> None:
+    """Value and gradient: at equality a soft target costs its entropy and pulls nowhere, at every temperature."""
+    target = torch.randn(1, 4, 6, 8).softmax(1)
+    logits = target.log().requires_grad_()
+    term = Term(weight=2.0, temperature=temperature, hard=hard)
+    loss = _distill(logits, target, None, term)
+    soft = (target.log() / temperature).softmax(1)
+    if hard:
+        by_hand = torch.nn.functional.cross_entropy(target.log() / temperature, target.argmax(1))
+    else:
+        by_hand = -(soft * soft.log()).sum(1).mean()
+    torch.testing.assert_close(loss, 2 * temperature**2 * by_hand)
+    loss.backward()
+    assert logits.grad is not None
+    assert (logits.grad.abs().max() > 1e-4) == hard
+    logits.grad = None
+    keep = torch.zeros(1, 6, 8)
+    keep[:, :2] = 1
+    _distill(logits, target.flip(1), keep, term).backward()
+    assert logits.grad[:, :, 2:].abs().max() == 0, "what is ignored pulls nowhere"
+    assert logits.grad[:, :, :2].abs().max() > 1e-4
+    logits.grad = None
+    nothing = _distill(logits, target, torch.zeros(1, 6, 8), term)
+    assert nothing == 0
+    nothing.backward()
+    assert logits.grad.abs().max() == 0
+
+
+def test_terms_of_a_rolled_panorama_are_the_same() -> None:
+    """Nothing treats the left or right edge as one: a student that rolls along costs the same (whole cells of S̄)."""
+    model = build(dict.fromkeys(TERMS, 1.0))
+    torch.nn.init.zeros_(model.decode_head.conv_seg.weight)
+
+    class Roll:
+        def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+            for name in ("label", "gate", "weight", "boundary"):
+                results[name] = np.roll(results[name], 12, axis=1)
+            return {**results, "stitched": np.roll(results["stitched"], 3, axis=2)}
+
+    straight, rolled = loss_of(model, batch()), loss_of(model, batch(transforms=[Roll()]))
+    for name in TERMS:
+        torch.testing.assert_close(straight[f"decode.loss_{name}"], rolled[f"decode.loss_{name}"])
+
+
 def test_everything_switched_off_is_a_zero_loss() -> None:
     model = build({})
     total, _ = model.parse_losses(loss_of(model, batch()))
@@ -182,3 +228,35 @@ def test_images_of_different_sizes_in_a_batch_are_refused() -> None:
 def test_wrong_terms_are_named(config: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         MKATerms.from_config(config)
+
+
+def test_class_weights_weigh_pixels_by_their_label() -> None:
+    model, data = build({"whole": 1.0, "ensemble": 1.0, "confident": 1.0}).eval(), batch(count=1)
+    model.class_weights = torch.tensor([0.5, 1.0, 2.0, 4.0])
+    found, logits = loss_of(model, data), logits_of(model, data)
+    sample = data["data_samples"][0]
+    label = sample.gt_sem_seg.data
+    balance = losses.label_weights(label, model.class_weights)
+    stitched = losses.upsample_log_probs(sample.stitched.data[None], (32, 64), cyclic=True)
+    ensemble = losses.ensemble_probs(stitched, label, sample.gate.data / 255)
+    weight = sample.weight.data / 255 * balance
+    expected = {
+        "whole": losses.soft_cross_entropy(logits, stitched, balance),
+        "ensemble": losses.soft_cross_entropy(logits, ensemble, balance * (label != 255)),
+        "confident": losses.hard_cross_entropy(logits, label, weight),
+    }
+    for name, value in expected.items():
+        torch.testing.assert_close(found[f"decode.loss_{name}"], value)
+    supervised = batch(count=1, supervised=True)
+    plain = torch.nn.functional.cross_entropy(
+        logits_of(model, supervised), supervised["data_samples"][0].gt_sem_seg.data, model.class_weights
+    )
+    torch.testing.assert_close(loss_of(model, supervised)["decode.loss_label"], plain)
+
+
+def test_cyclic_padding_is_for_whole_rings_alone() -> None:
+    plain, cyclic = build({"confident": 1.0}).eval(), build({"confident": 1.0}, **{"model.cyclic": True}).eval()
+    cyclic.load_state_dict(plain.state_dict())
+    ring, crop = batch(), batch(transforms=[RandomScaleCrop((32, 48))])
+    assert not torch.allclose(*(loss_of(m, ring)["decode.loss_confident"] for m in (plain, cyclic)), rtol=1e-5)
+    torch.testing.assert_close(*(loss_of(m, crop)["decode.loss_confident"] for m in (plain, cyclic)))

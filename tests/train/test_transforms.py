@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline import losses
 from pipeline.boundaries import label_boundary
 from pipeline.errors import UserError
-from stages.train import losses
 from stages.train.dataset import PseudoLabelDataset
 from stages.train.transforms import (
     CyclicShift,

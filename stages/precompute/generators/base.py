@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from pipeline.components import Component
 from pipeline.masks import MaskSet
 
-Generate = Callable[[np.ndarray], MaskSet]
+Generate = Callable[[Sequence[np.ndarray]], list[MaskSet]]
 
 
 class MaskGenerator(Component):
-    """Makes class-agnostic instance masks of one view."""
+    """Makes class-agnostic instance masks of views."""
 
     @abstractmethod
     def build(self, device: str) -> Generate:
         """Loads what is needed, once a worker.
 
-        Returns the function from a view (RGB uint8 ``(h, w, 3)``) to its mask set. Raises
+        Returns the function from views of one size (each RGB uint8 ``(h, w, 3)``) to their mask sets, in order. It may
+        raise :class:`pipeline.errors.ImageError` for views that it cannot work on. Raises
         :class:`pipeline.errors.UserError` if the settings cannot work (a missing or foreign checkpoint).
         """

@@ -5,6 +5,8 @@ Not the paper's: a class-agnostic stand-in that needs no network. Its segments p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from pydantic import Field
 
@@ -24,9 +26,11 @@ class Felzenszwalb(MaskGenerator):
     def build(self, device: str) -> Generate:
         from skimage.segmentation import felzenszwalb
 
-        def generate(image: np.ndarray) -> MaskSet:
-            segments = felzenszwalb(image, scale=self.scale, sigma=self.sigma, min_size=self.min_size)
-            return from_partition(segments)
+        def masks_of(view: np.ndarray) -> MaskSet:
+            return from_partition(felzenszwalb(view, scale=self.scale, sigma=self.sigma, min_size=self.min_size))
+
+        def generate(views: Sequence[np.ndarray]) -> list[MaskSet]:
+            return [masks_of(view) for view in views]
 
         return generate
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,20 @@ from pydantic import Field
 
 from pipeline.components import Component
 from pipeline.devices import Precision, autocast
+from pipeline.errors import UserError
 
 #: Views RGB uint8 (N, h, w, 3) -> logits float32 (N, C, h', w').
 Infer = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A TA's network, float32 NCHW, normalised, to logits at its own stride, and what normalises its input."""
+
+    model: Any
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    bgr: bool
 
 
 class Teacher(Component):
@@ -29,6 +41,10 @@ class Teacher(Component):
     @abstractmethod
     def build(self, device: str) -> Infer:
         """Loads the model, once a worker. Raises :class:`pipeline.errors.UserError` if it cannot be."""
+
+    def network(self, device: str) -> Network:
+        """The ``torch.nn.Module`` itself, for adaptation rounds; :class:`pipeline.errors.UserError` if it has none."""
+        raise UserError(f"teacher.model.kind: a TA of kind {self.kind!r} cannot be adapted; expected mmseg or module")
 
 
 def normalised_inference(
@@ -79,3 +95,18 @@ def normalised_inference(
         return np.concatenate(results)
 
     return infer
+
+
+def inference(settings: Teacher, network: Network, device: str) -> Infer:
+    """A network as :data:`Infer`, at the settings' precision, batch size, scale and flip."""
+    return normalised_inference(
+        network.model,
+        device,
+        mean=network.mean,
+        std=network.std,
+        bgr=network.bgr,
+        precision=settings.precision,
+        batch_size=settings.batch_size,
+        scale=settings.scale,
+        flip=settings.flip,
+    )

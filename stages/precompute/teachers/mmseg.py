@@ -8,7 +8,7 @@ from pydantic import Field
 
 from pipeline.errors import UserError
 from pipeline.settings import SettingsFile
-from stages.precompute.teachers.base import Infer, Teacher, normalised_inference
+from stages.precompute.teachers.base import Infer, Network, Teacher, inference
 
 
 class Mmseg(Teacher):
@@ -22,7 +22,7 @@ class Mmseg(Teacher):
     checkpoint: SettingsFile | None = Field(None, description="Weights; .pth or .safetensors.")
     random_weights: bool = Field(False, description="Run without a checkpoint (tests and timings).")
 
-    def build(self, device: str) -> Infer:
+    def network(self, device: str) -> Network:
         from pipeline.mmseg_import import import_mmseg
 
         import_mmseg()
@@ -49,19 +49,16 @@ class Mmseg(Teacher):
         elif not self.random_weights:
             raise UserError("teacher.model.checkpoint: is missing; expected the weights of the TA")
         preprocessor = config.model.get("data_preprocessor") or config.get("data_preprocessor") or {}
-        model = model.to(device).eval()
-        return normalised_inference(
-            model,  # mmseg's forward in its default mode 'tensor' gives logits at the head's own stride
-            device,
+        return Network(
+            model.to(device).eval(),  # its forward in mode "tensor", the default, gives logits at their own stride
             mean=tuple(preprocessor.get("mean") or (0.0, 0.0, 0.0)),
             std=tuple(preprocessor.get("std") or (1.0, 1.0, 1.0)),
             # views are RGB; mmseg reads BGR, and bgr_to_rgb says that the model takes RGB
             bgr=not preprocessor.get("bgr_to_rgb", False),
-            precision=self.precision,
-            batch_size=self.batch_size,
-            scale=self.scale,
-            flip=self.flip,
         )
+
+    def build(self, device: str) -> Infer:
+        return inference(self, self.network(device), device)
 
 
 def _drop_init_cfg(settings: Any) -> None:

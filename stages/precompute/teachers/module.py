@@ -9,7 +9,7 @@ from pydantic import Field
 
 from pipeline.errors import UserError
 from pipeline.settings import SettingsFile
-from stages.precompute.teachers.base import Infer, Teacher, normalised_inference
+from stages.precompute.teachers.base import Infer, Network, Teacher, inference
 
 
 class Module(Teacher):
@@ -22,7 +22,7 @@ class Module(Teacher):
     mean: tuple[float, float, float] = Field((123.675, 116.28, 103.53), description="RGB mean, 0..255.")
     std: tuple[float, float, float] = Field((58.395, 57.12, 57.375), description="RGB standard deviation, 0..255.")
 
-    def build(self, device: str) -> Infer:
+    def network(self, device: str) -> Network:
         import torch
 
         from pipeline.checkpoints import load_into
@@ -36,17 +36,10 @@ class Module(Teacher):
             raise UserError(f"teacher.model.builder: {self.builder!r} gave {type(model)}, expected a torch.nn.Module")
         if self.checkpoint is not None:
             load_into(model, self.checkpoint, f"TA {self.builder}")
-        return normalised_inference(
-            model.to(device).eval(),
-            device,
-            mean=self.mean,
-            std=self.std,
-            bgr=False,
-            precision=self.precision,
-            batch_size=self.batch_size,
-            scale=self.scale,
-            flip=self.flip,
-        )
+        return Network(model.to(device).eval(), self.mean, self.std, bgr=False)
+
+    def build(self, device: str) -> Infer:
+        return inference(self, self.network(device), device)
 
 
 COMPONENT = Module

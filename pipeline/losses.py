@@ -1,4 +1,4 @@
-"""The losses of multi-level knowledge adaptation (MKA) as pure functions on tensors.
+"""The losses of multi-level knowledge adaptation (MKA) and of TA adaptation as pure functions on tensors.
 
 Nothing here reads a file or a config. Logits and probabilities are NCHW float, labels NHW int64, weights
 and boundaries NHW; computation is in float32 whatever comes in. Every mean is over the weight it is given
@@ -50,6 +50,27 @@ def hard_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None = No
     loss = F.cross_entropy(logits.float(), label, ignore_index=ignore_index, reduction="none")
     counted = (label != ignore_index).float()
     return weighted_mean(loss, counted if weight is None else counted * weight.float())
+
+
+def label_weights(label: Tensor, class_weights: Tensor, ignore_index: int = 255) -> Tensor:
+    """Each pixel's class weight [O]: float32 `(N, H, W)`; 1 where the label is ignored.
+
+    Args:
+        label: `(N, H, W)` int64.
+        class_weights: `(C,)`, non-negative.
+    """
+    known = label != ignore_index
+    return torch.where(known, class_weights[torch.where(known, label, 0)], torch.ones_like(label, dtype=torch.float32))
+
+
+def consistency_loss(first: Tensor, second: Tensor) -> Tensor:
+    """`L_CC` [P: the term; O: its form]: the mean symmetric KL divergence of two predictions of the same pixels.
+
+    Args:
+        first, second: logits `(N, C, h, w)` of two views on their overlap; gradients flow into both.
+    """
+    log_p, log_q = F.log_softmax(first.float(), dim=1), F.log_softmax(second.float(), dim=1)
+    return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(dim=1).mean()
 
 
 def ensemble_probs(stitched: Tensor, label: Tensor, gate: Tensor, ignore_index: int = 255) -> Tensor:

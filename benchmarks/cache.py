@@ -1,0 +1,154 @@
+"""What the cache costs: bytes of a panorama, array by array, and the time to read its masks and logits back.
+
+Panoramas of the demo world at half size and at 400 x 2048, 19 classes, stride 4, half-overlapping windows; the masks
+are the demo SAM's, which overlap. Budget at 400 x 2048: 6 MiB, masks and logits in 15 ms.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from benchmarks.generator import WEIGHTS, one_thread
+from pipeline.cli import say_table
+from pipeline.config import Config, load_config
+from pipeline.manifests import Manifest, load_manifest
+from pipeline.store import Cache
+from pipeline.store.groups import read_mask_sets
+from stages.fuse.stage import fuse
+from stages.precompute.stage import precompute
+
+PANORAMAS = 2
+REPEATS = 25
+RULES = ("paper", "best")
+MIB = 2**20
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Size:
+    """A size of the demo world, and the windows that cover a quarter of it each."""
+
+    name: str
+    world: str
+    width: int
+
+
+SIZES = (Size("200 x 1024", "half", 256), Size("400 x 2048", "full", 512))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Bytes a panorama by artefact and array, milliseconds to read masks and logits: wall clock and CPU."""
+
+    arrays: dict[str, float]
+    wall: float
+    cpu: float
+
+    def mib(self, rule: str) -> float:
+        """MiB of a panorama, of all artefacts with one fusion rule."""
+        others = tuple(f"fused ({other})" for other in RULES if other != rule)
+        return sum(size for name, size in self.arrays.items() if not name.startswith(others)) / MIB
+
+
+def run(panoramas: int = PANORAMAS, sizes: Sequence[Size] = SIZES, points_per_side: int = 16) -> dict[str, Any]:
+    """Fills a cache in a temporary folder for each size by the stages themselves, and measures it."""
+    costs = {}
+    for size in sizes:
+        with tempfile.TemporaryDirectory(prefix="cache-") as folder, one_thread():
+            costs[size.name] = measure(size, panoramas, Path(folder), points_per_side)
+    names = list(next(iter(costs.values())).arrays)
+    rows: list[list[Any]] = [[name, *(round(c.arrays[name] / 1024, 1) for c in costs.values())] for name in names]
+    say_table("KiB a panorama", ["array", *costs], rows)
+    rows = [[f"all, with rule {rule} (MiB)", *(cost.mib(rule) for cost in costs.values())] for rule in RULES]
+    rows += [
+        ["masks and logits (ms)", *(c.wall for c in costs.values())],
+        ["  of them CPU (ms)", *(c.cpu for c in costs.values())],
+    ]
+    say_table(f"a panorama, mean of {panoramas}; reading: median of {REPEATS} times", ["", *costs], rows)
+    last = costs[sizes[-1].name]
+    return {
+        "mib_per_image": round(max(last.mib(rule) for rule in RULES), 3),
+        **{f"mib_per_image_{rule}": round(last.mib(rule), 3) for rule in RULES},
+        "decode_ms": round(last.wall, 2),
+        "decode_cpu_ms": round(last.cpu, 2),
+        **{f"kib_{name}": round(value / 1024, 1) for name, value in last.arrays.items()},
+    }
+
+
+def measure(size: Size, panoramas: int, folder: Path, points_per_side: int) -> Cost:
+    """Stage one and two on the first panoramas of ``target-test``, then what they left."""
+    manifest = lay_out(size, panoramas, folder)
+    arrays: dict[str, float] = {}
+    config = settings(size, folder, points_per_side)
+    precompute(manifest, config)
+    cache = Cache(config.cache, manifest.name)
+    artefacts = config.artefacts(manifest.preparation)
+    for kind in ("sam", "masks", "teacher"):
+        summary = cache.summarise(cache.artefact(kind, artefacts.key(kind)))
+        arrays |= {f"{kind} {name}": total / panoramas for name, total in summary.bytes_by_array.items()}
+    for rule in RULES:
+        config = settings(size, folder, points_per_side, f"fusion.rule={rule}")
+        fuse(manifest, config)
+        key = config.artefacts(manifest.preparation).key("fused")
+        summary = cache.summarise(cache.artefact("fused", key))
+        arrays |= {f"fused ({rule}) {name}": total / panoramas for name, total in summary.bytes_by_array.items()}
+    times = np.array(list(decode(manifest, config, REPEATS)))
+    return Cost(arrays, *np.median(times, axis=0).tolist())
+
+
+def lay_out(size: Size, panoramas: int, folder: Path) -> Manifest:
+    """The panoramas as files, with their manifest."""
+    from demo.splits import WorldSettings, render_sample
+
+    (folder / "images").mkdir()
+    for index in range(panoramas):
+        picture = render_sample(WorldSettings(size.world), "target-test", index).image  # type: ignore[arg-type]
+        Image.fromarray(picture).save(folder / "images" / f"{index}.png")
+    (folder / "manifest.yaml").write_text(
+        yaml.safe_dump({"name": "cache", "root": "images", "splits": {"test": {"images": ["*.png"]}}})
+    )
+    return load_manifest(folder / "manifest.yaml")
+
+
+def settings(size: Size, folder: Path, points_per_side: int, *overrides: str) -> Config:
+    """The demo's SAM and TA, with windows of a quarter of the panorama that overlap by half."""
+    views = {"width": size.width, "stride": size.width // 2}
+    sam: dict[str, Any] = {"kind": "sam", "builder": "demo.sam.model:build", "checkpoint": str(WEIGHTS)}
+    sam |= {"pred_iou_thresh": 0.2, "stability_score_thresh": 0.5, "stability_score_offset": 0.5}
+    sam |= {"keep_prompt_component": True, "mask_nms_thresh": 0.4, "points_per_side": points_per_side}
+    model = {
+        "kind": "mmseg",
+        "config": str(ROOT / "mmseg_configs" / "teachers" / "demo_resnet_fpn.py"),
+        "checkpoint": str(ROOT / "demo" / "weights" / "ta_resnet_fpn.safetensors"),
+    }
+    config = {
+        "cache": str(folder / "cache"),
+        "sam": {"views": views, "generator": sam},
+        "masks": {"filter": {"predicted_iou": 0.2, "stability_score": 0.5}},
+        "teacher": {"views": views, "model": model},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return load_config(folder / "config.yaml", overrides)
+
+
+def decode(manifest: Manifest, config: Config, repeats: int) -> Iterator[tuple[float, float]]:
+    """Milliseconds (wall clock, CPU) to read the panorama masks and the TA logits of one panorama, many times."""
+    cache, artefacts = Cache(config.cache, manifest.name), config.artefacts(manifest.preparation)
+    masks, teacher = (cache.artefact(kind, artefacts.key(kind)) for kind in ("masks", "teacher"))
+    for repeat in range(repeats + 2):
+        image = manifest.images[repeat % len(manifest.images)].id
+        wall, cpu = time.perf_counter(), time.process_time()
+        group = masks.read(image)
+        read_mask_sets(group, [tuple(group.attributes["image_size"])])
+        teacher.read(image).array("logits")
+        if repeat >= 2:  # the first ones open files that nobody has opened
+            yield 1000 * (time.perf_counter() - wall), 1000 * (time.process_time() - cpu)

@@ -1,0 +1,233 @@
+"""What stage two costs: the vote against loops over masks, and all of DAR against reading and writing alone.
+
+The data are synthetic and of real sizes: smooth logits of 19 classes at stride 4 in windows of 512 / 256, and ellipses
+that overlap as masks. Every figure of a case is of the same masks and logits, and the fastest of a few repeats; files
+are in the page cache, for both sides of a comparison.
+"""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from pipeline.cli import say, say_table
+from pipeline.config import Config
+from pipeline.manifests import Manifest, load_manifest
+from pipeline.masks import MaskSet, from_masks
+from pipeline.settings import parse_settings
+from pipeline.store import Cache
+from pipeline.store.freshness import read_source
+from pipeline.store.groups import views_to_attributes, write_mask_sets
+from pipeline.views import make_views
+from pipeline.windows import Window
+from stages.fuse.rules.base import FusionInput
+
+CLASSES, STRIDE = 19, 4
+#: Height, width and number of masks.
+CASES = ((400, 2048, 60), (400, 2048, 150), (1024, 2048, 150))
+#: Rules whose whole run is timed: the paper's per window, and ours on panorama masks.
+RULES = ("paper", "best")
+#: Panoramas of the throughput run, and what it is extrapolated to.
+SMALL, MANY = 200, 2000
+
+
+def run(cases: tuple[tuple[int, int, int], ...] = CASES, small: int = SMALL, repeats: int = 5) -> dict[str, Any]:
+    """Times every case and the run over ``small`` images; prints tables and returns the worst ratios."""
+    votes: list[list[Any]] = []
+    runs: list[list[Any]] = []
+    for height, width, count in cases:
+        masks, logits = synthetic(height, width, count)
+        case = f"{height} x {width}, {count} masks"
+        votes.append([case, len(masks.planes), *vote_times(masks, stitched_labels(logits, height), repeats)])
+        for rule in RULES:
+            runs.append([case, rule, *dar_times(masks, logits, (height, width), rule, repeats)])
+    columns = ["vote alone (ms)", "planes", "one pass", "loop, SSA", "loop, SEPL", "x SSA", "x SEPL"]
+    say_table("vote", columns, [[*row[:5], row[3] / row[2], row[4] / row[2]] for row in votes])
+    columns = ["store to store, page cache warm (ms)", "rule", "DAR", "read and write", "ratio"]
+    say_table("DAR", columns, [[*row, row[2] / row[3]] for row in runs])
+    seconds, growth = many(small)
+    say(f"{small} small panoramas: {seconds:.1f} s, memory grew by {growth:.1f} MiB over the second half")
+    say(f"{MANY} such panoramas: {seconds * MANY / small:.0f} s, extrapolated")
+    ssa, sepl = min(row[3] / row[2] for row in votes), min(row[4] / row[2] for row in votes)
+    return {
+        "vote_speedup": round(min(ssa, sepl), 1),
+        "vote_speedup_ssa": round(ssa, 1),
+        "vote_speedup_sepl": round(sepl, 1),
+        "dar_over_floor": round(max(row[2] / row[3] for row in runs), 2),
+        **{f"dar_over_floor_{rule}": round(max(r[2] / r[3] for r in runs if r[1] == rule), 2) for rule in RULES},
+        f"seconds_{MANY}_small_extrapolated": round(seconds * MANY / small, 1),
+        "memory_growth_mib": round(growth, 1),
+    }
+
+
+def synthetic(height: int, width: int, count: int) -> tuple[MaskSet, np.ndarray]:
+    """``count`` ellipses that cover most of the panorama, and logits float16 ``(C, h, w)`` of blobs about as large."""
+    from scipy.ndimage import gaussian_filter
+
+    rng = np.random.default_rng(count + height)
+    y, x = np.mgrid[:height, :width]
+    dense = []
+    for area in np.sort(rng.lognormal(np.log(height * width / count), 1, count))[::-1]:
+        stretch, cy, cx = rng.uniform(0.5, 2), rng.uniform(0, height), rng.uniform(0, width)
+        dx = (x - cx + width / 2) % width - width / 2
+        dense.append(((y - cy) * stretch) ** 2 + (dx / stretch) ** 2 <= area / np.pi)
+    h, w = -(-height // STRIDE), width // STRIDE
+    fields = [gaussian_filter(rng.normal(size=(h, w)), 6, mode=("reflect", "wrap")) * 60 for _ in range(CLASSES)]
+    return from_masks(dense, height, width, cyclic=True), np.stack(fields).astype(np.float16)
+
+
+def stitched_labels(logits: np.ndarray, height: int) -> np.ndarray:
+    """The argmax of native logits at pixels: uint8 ``(H, W)``."""
+    return FusionInput.of_stitched(logits.astype(np.float32), STRIDE, height).labels
+
+
+def vote_times(masks: MaskSet, labels: np.ndarray, repeats: int) -> list[float]:
+    """Milliseconds of counting every mask's classes: in one pass, by SSA's loop and by SEPL's."""
+    dense = masks.dense()
+    ways: list[Callable[[], np.ndarray]] = [
+        lambda: masks.histograms(labels, CLASSES),
+        lambda: loop_ssa(dense, labels),
+        lambda: loop_sepl(dense, labels),
+    ]
+    first, *others = [way() for way in ways]
+    assert all((first == other).all() for other in others)
+    return [1e3 * fastest(way, repeats) for way in ways]
+
+
+def loop_ssa(dense: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Semantic-Segment-Anything: mask by mask, the labels under it, which ones occur, and how often each does."""
+    counts = np.zeros((len(dense), CLASSES), dtype=np.int64)
+    for k, mask in enumerate(dense):
+        own = labels[mask]
+        if len(np.unique(own)) == 1:
+            counts[k, own[0]] = own.size
+        else:
+            counts[k] = np.bincount(own, minlength=CLASSES)
+    return counts
+
+
+def loop_sepl(dense: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """SAM-enhanced pseudo labels: for each class and each mask, how many pixels they share."""
+    counts = np.zeros((len(dense), CLASSES), dtype=np.int64)
+    for c in range(CLASSES):
+        own = labels == c
+        for k, mask in enumerate(dense):
+            counts[k, c] = np.count_nonzero(own & mask)
+    return counts
+
+
+def fastest(work: Callable[[], Any], repeats: int) -> float:
+    """Seconds of the fastest of some runs."""
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def dar_times(masks: MaskSet, logits: np.ndarray, size: tuple[int, int], rule: str, repeats: int) -> list[float]:
+    """Milliseconds of fusing one panorama, store to store, and of reading its inputs and writing its outputs alone."""
+    from stages.fuse.tasks import FuseTask
+
+    with tempfile.TemporaryDirectory(prefix="fuse-") as folder:
+        manifest, config = data_set(Path(folder), 1, size, rule)
+        write_inputs(manifest, config, masks, logits, size)
+        task = FuseTask(config, manifest.preparation, manifest.name)
+        artefacts = task.artefacts
+        artefact = task.artefact()
+        artefact.create(artefacts.settings("fused"), artefacts.upstream("fused"))
+        work, record = task.open(), manifest.images[0]
+        dar = fastest(lambda: work(record), repeats)
+        upstream = [task.artefact(kind) for kind in config.fusion.rule.needs]  # type: ignore[attr-defined]
+        outputs = artefact.read(record.id)
+        values = {name: outputs.array(name) for name in outputs.names()}
+
+        def floor() -> None:
+            for source in upstream:
+                group = source.read(record.id)
+                for name in group.names():
+                    group.array(name)
+            with artefact.write(record.id) as attempt:
+                attempt.attributes |= outputs.attributes
+                for name, array in values.items():
+                    attempt.array(name, array)
+
+        return [1e3 * dar, 1e3 * fastest(floor, repeats)]
+
+
+def data_set(folder: Path, images: int, size: tuple[int, int], rule: str) -> tuple[Manifest, Config]:
+    """A manifest of ``images`` black panoramas, and settings whose artefacts of stage one are written by hand."""
+    (folder / "images").mkdir()
+    for k in range(images):
+        Image.fromarray(np.zeros((*size, 3), np.uint8)).save(folder / "images" / f"{k:05d}.png")
+    path = folder / "manifest.yaml"
+    path.write_text(yaml.safe_dump({"name": "fuse", "root": "images", "splits": {"train": {"images": ["*.png"]}}}))
+    views = {"width": size[1] // 4, "stride": size[1] // 8}
+    settings = {
+        "cache": str(folder / "cache"),
+        "sam": {"artefact": "bench", "views": views},
+        "masks": {"artefact": "bench", "filter": {"min_area": 0}},
+        "teacher": {"artefact": "bench", "views": views},
+        "fusion": {"rule": rule},
+    }
+    return load_manifest(path), parse_settings(Config, settings, "benchmark fuse")
+
+
+def write_inputs(manifest: Manifest, config: Config, masks: MaskSet, logits: np.ndarray, size: tuple[int, int]) -> None:
+    """Stage one's artefacts of every image: the same ``masks`` and ``logits``, whole and cut into views."""
+    from pipeline.boundaries import label_boundary
+
+    views = [v for v in make_views(config.teacher.views, *size) if isinstance(v, Window)]
+    rng = np.random.default_rng(0)
+    in_views = [view.scaled(STRIDE).extract(logits) for view in views]
+    noisy = np.stack([part + rng.normal(0, 0.3, part.shape) for part in in_views]).astype(np.float16)
+    of_views = [
+        from_masks([part for part in (view.extract(mask) for mask in masks) if part.any()], view.height, view.width)
+        for view in views
+    ]
+    boundary = np.any(label_boundary(masks.planes), axis=0).astype(np.uint8)
+    cache = Cache(config.cache, manifest.name)
+    artefacts = {kind: cache.artefact(kind, "bench") for kind in ("sam", "masks", "teacher")}
+    for artefact in artefacts.values():
+        artefact.create({}, {})
+    for record in manifest.images:
+        source = read_source(record.path)
+        placed = views_to_attributes(views, size)
+        with artefacts["sam"].write(record.id, source=source) as attempt:
+            attempt.attributes |= placed
+            write_mask_sets(attempt, of_views)
+        with artefacts["masks"].write(record.id, source=source) as attempt:
+            attempt.attributes |= {"image_size": list(size)}
+            write_mask_sets(attempt, [masks])
+            attempt.array("boundary", boundary)
+        with artefacts["teacher"].write(record.id, source=source) as attempt:
+            attempt.attributes |= placed | {"output_stride": STRIDE}
+            attempt.array("logits", noisy, chunks=(1, *noisy.shape[1:]))
+
+
+def many(images: int, size: tuple[int, int] = (64, 256)) -> tuple[float, float]:
+    """Seconds of fusing ``images`` small panoramas by rule ``best``, and MiB by which the second half raised memory."""
+    from stages.fuse.stage import fuse
+
+    masks, logits = synthetic(*size, 20)
+    with tempfile.TemporaryDirectory(prefix="fuse-") as folder:
+        manifest, config = data_set(Path(folder), images, size, "best")
+        write_inputs(manifest, config, masks, logits, size)
+        seconds, peaks = 0.0, []
+        for half in (manifest.images[: images // 2], manifest.images[images // 2 :]):
+            began = time.perf_counter()
+            report = fuse(replace(manifest, images=half), config)
+            seconds += time.perf_counter() - began
+            assert report.computed == len(half), report.failures
+            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return seconds, peaks[1] - peaks[0]

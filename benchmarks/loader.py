@@ -1,0 +1,181 @@
+"""What the cache buys in training: the loader's own speed, the step with it, and the step with SAM and TA inside.
+
+On the demo world at half size (200 x 1024), student and settings of ``configs/demo.yaml``, one thread. The step is
+timed in turns on tensors in memory and on batches of the loader, so that a busy machine slows both: of a loader that
+keeps decoded panoramas as ``train.memory`` says (all fit here), and of one that reads every sample from the cache.
+The online alternative is not built: its step is the offline step plus, for each panorama of the batch, what stage one
+and two took for it in this very run, the models loaded. Small: ``python -m benchmarks.loader --images 4 --steps 4``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from statistics import median
+from typing import Annotated, Any
+
+import torch
+import typer
+import yaml
+
+from benchmarks.student import CONFIG, Bench
+from pipeline.cli import say, say_json, say_table
+from pipeline.samples import CacheReader
+from pipeline.tasks import CacheTask
+from stages.fuse.tasks import FuseTask
+from stages.precompute.tasks import MasksTask, SamTask, TeacherTask
+
+IMAGES, STEPS, BATCH, ROUNDS = 8, 12, 4, 3
+
+
+def run(images: int = IMAGES, steps: int = STEPS, batch: int = BATCH, rounds: int = ROUNDS) -> dict[str, Any]:
+    """Times loader, steps and the first two stages; medians over ``rounds`` turns."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _measure(images, steps, batch, rounds)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measure(images: int, steps: int, batch: int, rounds: int) -> dict[str, Any]:
+    bench = Bench(images=images, tests=1)
+    bench.render()
+    stages = _stage_seconds(bench)
+    loaders, step = _training(bench, batch)
+    sources = {name: iter(loader) for name, loader in loaders.items()}  # without end
+
+    def load(name: str) -> Iterator[Any]:
+        return (next(sources[name]) for _ in range(steps))
+
+    def train_on(name: str) -> None:
+        for data in load(name):
+            step(data)
+
+    memory = list(load("kept"))
+    for _ in range(-(-images // (steps * batch))):
+        list(load("kept"))  # every panorama was read once
+    for data in memory[:2]:
+        step(data)  # the first steps allocate
+    timed: dict[str, list[float]] = {name: [] for name in ("loader", "tensors", *loaders)}
+    for _ in range(rounds):
+        timed["loader"].append(_seconds(lambda: list(load("cache"))))
+        timed["tensors"].append(_seconds(lambda: [step(data) for data in memory]))
+        for name in loaders:
+            timed[name].append(_seconds(partial(train_on, name)))
+    per_sample = {name: median(values) / (steps * batch) for name, values in timed.items()}
+    stage_one, stage_two = stages["sam"] + stages["masks"] + stages["teacher"], stages["fused"]
+    online = per_sample["tensors"] + stage_one + stage_two
+    # N panoramas: stages once and E cheap epochs against E dear ones
+    epochs = (stage_one + stage_two) / max(online - per_sample["cache"], 1e-9)
+    say_table(
+        "loader: milliseconds a panorama",
+        ["what", "ms", "panoramas/s"],
+        [
+            [name, 1e3 * value, 1 / value]
+            for name, value in {
+                "loader alone, from the cache (augmented, packed)": per_sample["loader"],
+                "training step on tensors in memory": per_sample["tensors"],
+                "training step, panoramas kept after the first epoch": per_sample["kept"],
+                "training step, read from the cache every time": per_sample["cache"],
+                **{f"stage one: {kind}" if kind != "fused" else "stage two": s for kind, s in stages.items()},
+                "training step with both stages inside (sum)": online,
+            }.items()
+        ],
+    )
+    ratio = online / per_sample["cache"]
+    say(f"online costs {ratio:.1f} times as much; both stages have paid for themselves after {epochs:.2f} epochs")
+    return {
+        "samples_per_s": round(1 / per_sample["loader"], 2),
+        "relative_speed": round(per_sample["tensors"] / per_sample["kept"], 4),
+        "relative_speed_every_time_from_cache": round(per_sample["tensors"] / per_sample["cache"], 4),
+        "online_ratio": round(ratio, 2),
+        "break_even_epochs": round(epochs, 3),
+        "images": images,
+        "batch": batch,
+        "generator": yaml.safe_load(CONFIG.read_text())["sam"]["generator"]["kind"],
+    }
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _stage_seconds(bench: Bench) -> dict[str, float]:
+    """Seconds a panorama of every pass of the first two stages, models loaded, into a cache of its own."""
+    import tempfile
+
+    seconds: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(prefix="loader-") as folder:
+        config = bench.config("paper", cache=folder)
+        manifest = bench.manifest()
+        records = manifest.select(("target-train",))
+        settings = (config, manifest.preparation, manifest.name)
+        artefacts = config.artefacts(manifest.preparation)
+        tasks: list[CacheTask] = [SamTask(*settings), MasksTask(*settings), TeacherTask(*settings), FuseTask(*settings)]
+        for task in tasks:
+            task.artefact().create(artefacts.settings(task.kind), artefacts.upstream(task.kind))
+            work = task.open()
+            each = []
+            for record in records:
+                began = time.perf_counter()
+                steps = work(record)
+                if inspect.isgenerator(steps):  # reading, computing, writing: here one after the other
+                    for _ in steps:
+                        pass
+                each.append(time.perf_counter() - began)
+            seconds[task.kind] = median(each)
+    return seconds
+
+
+def _training(bench: Bench, batch: int) -> tuple[dict[str, Any], Callable[[Any], Any]]:
+    """The training's own loaders (in this process; `kept` and `cache`) and its step."""
+    from mmengine.dataset import pseudo_collate
+    from mmengine.optim import OptimWrapper
+
+    from pipeline.mmseg_import import import_mmseg
+
+    import_mmseg()
+    from mmseg.registry import MODELS
+
+    from stages.train import register  # noqa: F401
+    from stages.train.configs import read_config, student_config
+    from stages.train.dataset import PseudoLabelDataset
+    from stages.train.sampler import NumberedSampler
+
+    bench.fuse("paper")
+    config = bench.config("paper")
+    space = config.fused_space()
+    student = read_config(student_config(config.train.student))
+    loaders = {}
+    for name, memory in {"kept": config.train.memory, "cache": 0}.items():
+        dataset = PseudoLabelDataset(
+            CacheReader(bench.manifest(), config, ("target-train",)),
+            {"classes": space.classes, "palette": space.palette},
+            student.train_pipeline,
+            memory=memory,
+        )
+        sampler = NumberedSampler(dataset, seed=0)
+        loaders[name] = torch.utils.data.DataLoader(dataset, batch, sampler=sampler, collate_fn=pseudo_collate)
+    torch.manual_seed(0)
+    model = MODELS.build(student.model).train()
+    optimizer = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-4))
+    return loaders, lambda data: model.train_step(data, optimizer)
+
+
+def main(
+    images: Annotated[int, typer.Option(min=1)] = IMAGES,
+    steps: Annotated[int, typer.Option(min=2)] = STEPS,
+    batch: Annotated[int, typer.Option(min=1)] = BATCH,
+    rounds: Annotated[int, typer.Option(min=1)] = ROUNDS,
+) -> None:
+    """The benchmark with other numbers than its own."""
+    say_json(run(images, steps, batch, rounds))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,284 @@
+"""How good the pseudo-labels of every fusion rule are, on labelled panoramas of the demo world at half size.
+
+The rows share one cache per world: the TA's logits and each source's masks are computed once. Every figure is the mean
+over worlds of different seeds; each world is scored with one confusion matrix over its panoramas. Rows are kept in
+``rows.json`` under the names of their artefacts, so a run that was stopped goes on, and other weights or settings make
+other rows. Fewer images and seeds: ``python -m benchmarks.pseudo_labels --images 4 --seeds 1``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from PIL import Image
+
+from demo.domain import Shift
+from demo.splits import Split, WorldSettings
+from demo.teachers.data import write_manifest
+from demo.world import write_world
+from pipeline.cli import say, say_json, say_table
+from pipeline.config import Config
+from pipeline.errors import UserError
+from pipeline.manifests import ImageRecord, Manifest
+from pipeline.progress import Progress, console_progress
+from pipeline.settings import parse_settings
+from pipeline.store import Cache
+from pipeline.store.freshness import made_from_file, read_source
+from pipeline.store.groups import views_to_attributes, write_mask_sets
+from pipeline.views import make_views
+
+ROOT = Path(__file__).parent.parent
+WORK = ROOT / "work_dirs" / "pseudo_labels"
+WEIGHTS = ROOT / "demo" / "weights"
+IMAGES, SEEDS = 8, 3
+VIEWS: dict[str, Any] = {"width": 256, "stride": 128}
+
+#: Where masks come from: settings of the artefacts ``sam`` and ``masks``.
+SOURCES: dict[str, dict[str, Any]] = {
+    "felzenszwalb": {
+        "sam": {"generator": {"kind": "felzenszwalb", "scale": 100, "sigma": 0.5, "min_size": 40}},
+        "masks": {"filter": {"min_area": 16}},
+    },
+    "nano_sam": {
+        "sam": {
+            "generator": {
+                "kind": "sam",
+                "builder": "demo.sam.model:build",
+                "checkpoint": str(WEIGHTS / "nano_sam.safetensors"),
+                "points_per_side": 16,
+                "pred_iou_thresh": 0.2,
+                "stability_score_thresh": 0.7,
+                "stability_score_offset": 0.5,
+                "keep_prompt_component": True,
+                "mask_nms_thresh": 0.6,
+            }
+        },
+        "masks": {"filter": {"min_area": 16, "predicted_iou": 0.2, "stability_score": 0.7}},
+    },
+    "oracle": {"sam": {"artefact": "oracle"}, "masks": {"filter": {"min_area": 1}}},
+}
+
+#: Rows that need no masks: what is changed in the settings.
+TA_ROWS: dict[str, dict[str, Any]] = {
+    "ta_whole": {"teacher": {"views": {"kind": "whole"}}, "fusion": {"rule": "ta"}},
+    "ta": {"fusion": {"rule": "ta"}},
+    "ta, without confidence": {"fusion": {"rule": "ta", "pooling": {"confidence": 0}}},
+    "ta, log pool": {"fusion": {"rule": "ta", "pooling": {"mode": "log"}}},
+}
+
+#: Rules that are run on every source of masks.
+RULES = ("boundary", "ssa", "sepl", "sgml", "paper", "goodsampp", "best")
+
+
+@dataclass(frozen=True)
+class World:
+    """Some labelled panoramas of one seed, with the cache that all rows share."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def make(cls, work: Path, seed: int, shift: Shift, split: Split, images: int) -> World:
+        """Renders what is missing."""
+        folder = work / f"{shift}-{seed}"
+        write_world(folder, WorldSettings(seed=seed, shift=shift), {split: images})
+        return cls(folder, write_manifest(folder / f"{split}.yaml", folder, {split: images}))
+
+    def config(self, source: str | None, change: dict[str, Any], teacher: str) -> Config:
+        """The settings of one row; ``teacher`` is a config in ``mmseg_configs/teachers`` without its ``demo_``."""
+        of_masks = SOURCES[source] if source else {}
+        model = {
+            "kind": "mmseg",
+            "config": str(ROOT / "mmseg_configs" / "teachers" / f"demo_{teacher}.py"),
+            "checkpoint": str(WEIGHTS / f"ta_{teacher}.safetensors"),
+        }
+        settings = {
+            "cache": str(self.folder / "cache"),
+            "device": "cpu",
+            **of_masks,
+            "sam": {"views": VIEWS, **of_masks.get("sam", {})},
+            "teacher": {"model": model, "views": VIEWS} | change.get("teacher", {}),
+            "fusion": change["fusion"],
+        }
+        return parse_settings(Config, settings, "benchmark pseudo_labels")
+
+
+def run() -> dict[str, Any]:
+    """The table of ``target-test``, and the figures of the best source of masks."""
+    return compare()
+
+
+def compare(
+    images: int = IMAGES,
+    seeds: int = SEEDS,
+    sources: Sequence[str] = tuple(SOURCES),
+    split: Split = "target-test",
+    shift: Shift = "mild",
+    teacher: str = "resnet_fpn",
+    work: Path = WORK,
+) -> dict[str, Any]:
+    """Measures every row on ``images`` panoramas of each of ``seeds`` worlds; prints tables and returns the figures.
+
+    Raises :class:`UserError` for an unknown source.
+    """
+    if unknown := set(sources) - set(SOURCES):
+        raise UserError(f"--source: found {sorted(unknown)}, expected some of {', '.join(SOURCES)}")
+    kept = Rows(work / "rows.json")
+    wanted: list[tuple[str | None, str, dict[str, Any]]] = [(None, row, change) for row, change in TA_ROWS.items()]
+    wanted += [(source, rule, {"fusion": {"rule": rule}}) for source in sources for rule in RULES]
+    found: dict[tuple[str | None, str], list[dict[str, Any]]] = {}
+    with console_progress() as progress:
+        for seed in range(seeds):
+            world = World.make(work, seed, shift, split, images)
+            for source, row, change in wanted:
+                config = world.config(source, change, teacher)
+                key = config.artefacts(world.manifest.preparation).key("fused")
+                name = f"{shift}-{seed} {split} {images} {key}"
+                if name not in kept.rows:
+                    kept.add(name, measure(world, config, source, progress))
+                found.setdefault((source, row), []).append(kept.rows[name])
+    means = {name: _means(rows) for name, rows in found.items()}
+    for chosen in sources:
+        _print(means, chosen, f"{teacher}, {chosen}: {seeds} worlds ({shift}) of {images} {split} panoramas, mean")
+    return figures(means, sources) | {"images": images, "seeds": seeds, "shift": shift, "split": split}
+
+
+def measure(world: World, config: Config, source: str | None, progress: Progress) -> dict[str, Any]:
+    """One row's figures, as ``evaluate`` gives them; precomputes and fuses what is missing.
+
+    Raises :class:`UserError` if a panorama fails.
+    """
+    from stages.evaluate.stage import evaluate
+    from stages.fuse.stage import fuse
+    from stages.precompute.stage import precompute
+
+    if source == "oracle":
+        write_oracle(world.manifest, config)
+    reports = precompute(
+        world.manifest, config, only=["teacher", *(["sam", "masks"] if source else [])], progress=progress
+    )
+    for report in (*reports, fuse(world.manifest, config, progress=progress)):
+        if report.failures:
+            raise UserError(f"{report.artefact}: {next(iter(report.failures.values()))}")
+    scores, failures = evaluate(world.manifest, [config], progress=progress)
+    if failures:
+        raise UserError(f"{config.fusion.rule.kind}: {next(iter(failures.values()))}")
+    return scores[1].figures()
+
+
+def write_oracle(manifest: Manifest, config: Config) -> None:
+    """The artefact ``sam/oracle``: connected pieces of the true instances in every view, as if SAM had found them."""
+    artefact = Cache(config.cache, manifest.name).artefact("sam", "oracle")
+    artefact.create({"masks": "connected pieces of true instances"}, {})
+    for record in manifest.images:
+        if made_from_file(artefact.marker(record.id), record.path):
+            continue
+        instances = true_instances(record)
+        views = make_views(config.sam.views, *instances.shape)
+        with artefact.write(record.id, source=read_source(record.path)) as attempt:
+            attempt.attributes |= views_to_attributes(views, instances.shape)
+            write_mask_sets(attempt, [pieces(view.extract(instances)) for view in views])  # type: ignore[union-attr]
+
+
+def true_instances(record: ImageRecord) -> np.ndarray:
+    """Instance ids ``(H, W)`` of a rendered panorama, which lie beside its labels."""
+    path = Path(str(record.path).replace("/images/", "/instances/"))
+    return np.asarray(Image.open(path.with_name(f"{path.stem}_instanceIds.png"))).astype(np.int64)
+
+
+def pieces(instances: np.ndarray) -> Any:
+    """The 4-connected pieces of equal ids ``(h, w)`` as a mask set."""
+    from skimage.measure import label
+
+    from stages.precompute.generators.felzenszwalb import from_partition
+
+    return from_partition(label(instances + 1, background=0, connectivity=1) - 1)
+
+
+class Rows:
+    """Measured rows in a JSON file, written after each."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
+
+    def add(self, name: str, row: dict[str, Any]) -> None:
+        self.rows[name] = row
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".tmp")
+        partial.write_text(json.dumps(self.rows, indent=1))
+        partial.replace(self.path)
+
+
+#: Figures of a row that are printed, and their titles.
+COLUMNS = {
+    "mIoU": "mIoU",
+    "things": "things",
+    "boundary_F_1px": "F 1 px",
+    "boundary_F_2px": "F 2 px",
+    "boundary_F_4px": "F 4 px",
+    "ECE": "ECE",
+    "coverage": "M cover",
+    "precision": "M prec.",
+    "precision_at_60": "at 60 %",
+}
+
+
+def _means(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Means over worlds, and the standard deviation of mIoU."""
+    result = {name: float(np.mean([row[name] for row in rows])) for name in COLUMNS}
+    return result | {"deviation": float(np.std([row["mIoU"] for row in rows]))}
+
+
+def _print(means: dict[tuple[str | None, str], dict[str, float]], source: str, title: str) -> None:
+    rows = [
+        [row, *(figures[name] for name in COLUMNS), figures["deviation"]]
+        for (own, row), figures in means.items()
+        if own in (None, source)
+    ]
+    say_table(title, ["rule", *COLUMNS.values(), "± mIoU"], rows)
+
+
+def figures(means: dict[tuple[str | None, str], dict[str, float]], sources: Sequence[str]) -> dict[str, Any]:
+    """The line of JSON: rules on the real source of masks on which ``best`` is best, and ``best`` on true masks."""
+    real = [source for source in sources if source != "oracle"] or list(sources)
+    chosen = max(real, key=lambda source: means[source, "best"]["mIoU"])
+    rows = {"ta_whole": means[None, "ta_whole"], "ta": means[None, "ta"]}
+    names = {"ssa": "ssa", "sepl": "sepl", "sgml": "sgml", "paper": "paper", "boundary": "boundary"}
+    names |= {"best": "dar", "goodsampp": "goodsam_pp"}
+    rows |= {name: means[chosen, rule] for rule, name in names.items()}
+    result: dict[str, Any] = {name: round(row["mIoU"], 2) for name, row in rows.items()}
+    result["oracle_masks"] = round(means["oracle", "best"]["mIoU"], 2) if "oracle" in sources else None
+    for name in ("ta", "dar"):
+        result[f"boundary_f_{name}"] = round(rows[name]["boundary_F_2px"], 2)
+        result[f"things_{name}"] = round(rows[name]["things"], 2)
+    result |= {"precision_dar": round(rows["dar"]["precision"], 2), "coverage_dar": round(rows["dar"]["coverage"], 2)}
+    return result | {"precision_at_60_dar": round(rows["dar"]["precision_at_60"], 2), "mask_source": chosen}
+
+
+def main(
+    images: Annotated[int, typer.Option(min=1, help="Panoramas of each world.")] = IMAGES,
+    seeds: Annotated[int, typer.Option(min=1, help="Worlds.")] = SEEDS,
+    source: Annotated[list[str] | None, typer.Option(help=f"Some of {', '.join(SOURCES)}. Default: all.")] = None,
+    tune: Annotated[bool, typer.Option("--tune", help="Measure target-tune, on which rules are chosen.")] = False,
+    strong: Annotated[bool, typer.Option("--strong", help="Worlds with the strong domain shift.")] = False,
+    teacher: Annotated[str, typer.Option(help="resnet_fpn or segformer.")] = "resnet_fpn",
+) -> None:
+    """Pseudo-labels of every fusion rule on the demo world."""
+    split: Split = "target-tune" if tune else "target-test"
+    try:
+        result = compare(images, seeds, source or tuple(SOURCES), split, "strong" if strong else "mild", teacher)
+    except UserError as error:
+        say(f"error: {error}")
+        raise typer.Exit(2) from None
+    say_json({"benchmark": "pseudo_labels", **result})
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,339 @@
+"""What the student learns from: the same student, steps and seeds on every source of labels, scored on target-test.
+
+The demo world at half size (200 x 1024), settings of ``configs/demo.yaml``. Rows of baselines train by cross-entropy on
+their labels (pixels that a rule gives up are ignored); rows ``best ...`` switch MKA's terms. Rows are kept in
+``work_dirs/bench_student/rows.json`` under a name made of everything that determines them, so a run that was stopped
+goes on with the next row. Small: ``python -m benchmarks.student --images 4 --tests 2 --iterations 20 --seeds 1``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+import yaml
+
+from demo.splits import Split, WorldSettings
+from demo.world import missing_samples, write_world
+from pipeline.cli import say, say_json, say_table
+from pipeline.components import known_kinds
+from pipeline.config import Config, load_config
+from pipeline.images import read_image
+from pipeline.manifests import Manifest, load_manifest
+from pipeline.progress import console_progress
+from pipeline.settings import short_hash
+from pipeline.student import Student, load_student
+
+ROOT = Path(__file__).parent.parent
+WORK = ROOT / "work_dirs" / "bench_student"
+CONFIG = ROOT / "configs" / "demo.yaml"
+IMAGES, TESTS, ITERATIONS, SEEDS, PHOTOS = 24, 8, 1000, 3, 200
+
+TERMS = ("whole", "ensemble", "confident", "boundary")
+
+#: Cross-entropy on the labels alone: MKA's term on labels and weight.
+PLAIN = ("confident",)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to train: labels of a fusion rule (or `photos`, `truth`), and which of MKA's terms are on."""
+
+    name: str
+    labels: str
+    terms: tuple[str, ...] = PLAIN
+    adapted: bool = False
+    cyclic: bool = False
+
+    def key(self) -> str:
+        """Its key in the line of JSON."""
+        return self.name.replace(",", "").replace(" ", "_").replace("-", "_")
+
+
+#: The rule of the full method, by preference: the first that is there.
+METHOD = ("best", "paper")
+
+
+def rows(rule: str) -> list[Row]:
+    """Every row; ``rule`` is the rule of the full method."""
+    return [
+        Row("student source only", "photos"),
+        Row("student ta labels", "ta"),
+        Row("student ssa", "ssa"),
+        Row("student sepl", "sepl"),
+        *(Row(f"student {rule} {term} alone", rule, (term,)) for term in TERMS[:3]),
+        *(Row(f"student mka without {term}", rule, tuple(t for t in TERMS if t != term)) for term in TERMS),
+        Row("student mka", rule, TERMS),
+        Row("student mka, cyclic padding", rule, TERMS, cyclic=True),
+        Row("student mka, TA adapted once", rule, TERMS, adapted=True),
+        Row("student ground truth", "truth"),
+    ]
+
+
+@dataclass
+class Bench:
+    """The world and the cache of the benchmarks of training."""
+
+    images: int = IMAGES
+    tests: int = TESTS
+    photos: int = 0
+    work: Path = WORK
+    _fused: set[str] = field(default_factory=set)
+
+    @property
+    def world(self) -> Path:
+        return self.work / "world"
+
+    def render(self) -> None:
+        """Renders what is missing of the world."""
+        counts: dict[Split, int] = {"target-train": self.images, "target-test": self.tests}
+        if self.photos:
+            counts["source-train"] = self.photos
+        missing = len(missing_samples(self.world, counts))
+        if missing:
+            with console_progress() as progress:
+                progress.start("render", missing)
+                write_world(self.world, WorldSettings(), counts, advance=lambda _: progress.advance())
+
+    def manifest(self, splits: Iterable[str] = ("target-train", "target-test"), *, truth: bool = False) -> Manifest:
+        """The first images of the splits; with ``truth`` target-train has its labels, which no stage ever sees."""
+        counts = {"target-train": self.images, "target-test": self.tests, "source-train": self.photos}
+        described: dict[str, Any] = {}
+        for split in splits:
+            names = [f"images/{split}/{split}-{k:05d}.png" for k in range(counts[split])]
+            described[split] = {"images": names}
+            if truth or split != "target-train":
+                labels = "labels_withheld/" if split == "target-train" else "labels/"
+                described[split]["labels"] = {"replace": [["images/", labels], [".png", "_labelTrainIds.png"]]}
+        name = "photos" if tuple(splits) == ("source-train",) else "demo"
+        data = {"name": name, "root": str(self.world), "label_space": "cityscapes19", "splits": described}
+        data["projection"] = "pinhole" if name == "photos" else "erp"
+        path = self.work / f"{name}-{short_hash(data)}.yaml"
+        path.write_text(yaml.safe_dump(data, sort_keys=False))
+        return load_manifest(path)
+
+    def config(self, rule: str, *changes: str, cache: str | None = None, base: Path = CONFIG) -> Config:
+        """The demo's settings with another rule."""
+        where = cache or str(self.work / "cache")
+        same = load_config(base).fusion.rule.kind == rule
+        rules = [] if same else [f"fusion.rule={rule}"]
+        return load_config(base, [f"cache={json.dumps(where)}", "device=cpu", *rules, *changes])
+
+    def fuse(self, rule: str) -> None:
+        """Brings the cache up to date for a rule."""
+        from stages.fuse.stage import fuse
+        from stages.precompute.stage import precompute
+
+        if rule not in self._fused:
+            with console_progress() as progress:
+                precompute(self.manifest(), self.config(rule), progress=progress)
+                fuse(self.manifest(), self.config(rule), progress=progress)
+            self._fused.add(rule)
+
+    def adapted(self, rule: str, iterations: int) -> Path:
+        """The settings file of one adaptation round."""
+        from stages.adapt.stage import adapt
+        from stages.fuse.stage import fuse
+        from stages.precompute.stage import precompute
+
+        self.fuse(rule)
+
+        def run_stage(stage: str, options: Any) -> None:
+            config = load_config(Path(options[options.index("--config") + 1]))
+            if stage == "precompute":
+                precompute(self.manifest(), config, only=["teacher"])
+            else:
+                fuse(self.manifest(), config)
+
+        config = self.config(rule, "train.split=target-train", f"adapt.iterations={iterations}")
+        with console_progress() as progress:
+            return adapt(self.manifest(), config, 1, self.work / "runs", run_stage, progress=progress)[0].config
+
+
+def run(
+    images: int = IMAGES,
+    tests: int = TESTS,
+    iterations: int = ITERATIONS,
+    seeds: int = SEEDS,
+    photos: int = PHOTOS,
+    adapt_iterations: int = 300,
+    only: tuple[str, ...] = (),
+    work: Path = WORK,
+) -> dict[str, Any]:
+    """Trains and scores what is missing of the rows; means over seeds, mIoU in percent.
+
+    ``only`` names rows by a part of their name; all if empty.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    bench = Bench(images, tests, photos, work)
+    bench.render()
+    kinds = known_kinds("rule")
+    rule = next(kind for kind in METHOD if kind in kinds)
+    bench.fuse(rule)
+    store = Rows(work / "rows.json")
+    figures: dict[str, Any] = {"rule": rule, "iterations": iterations, "seeds": seeds, "images": images}
+    ta_itself = store.get({"row": "ta_itself", **_cache_keys(bench, rule)}, lambda: _ta_itself(bench, rule))
+    figures["ta_itself"] = round(ta_itself["miou"], 2)
+    table: list[list[Any]] = [["TA itself", figures["ta_itself"], "-", "-"]]
+    for row in rows(rule):
+        if only and not any(part in row.name for part in only):
+            continue
+        if row.labels not in (*kinds, "photos", "truth"):
+            say(f"{row.name}: skipped, there is no fusion rule {row.labels!r} yet")
+            continue
+        scored = [_score(bench, row, store, iterations, seed, adapt_iterations) for seed in range(seeds)]
+        scores = [score["miou"] for score in scored]
+        figures[row.key()] = round(float(np.mean(scores)), 2)
+        figures[f"{row.key()}_seam"] = round(float(np.mean([score["seam"] for score in scored])), 2)
+        spread = f"{np.std(scores):.2f}" if seeds > 1 else "-"
+        table.append([row.name, figures[row.key()], spread, figures[f"{row.key()}_seam"]])
+        say(f"{row.name}: {figures[row.key()]:.2f}")
+    title = f"student: mIoU on {tests} panoramas, {iterations} steps; agreement with itself at the seam"
+    say_table(title, ["learns from", "mIoU", "±", "seam"], table)
+    return figures
+
+
+class Rows:
+    """Scores that are done, in one JSON file by the hash of what determines them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.done: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def get(self, described: dict[str, Any], measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """The scores of what is described; measured and written down if they are not there."""
+        name = short_hash(described)
+        if name not in self.done:
+            self.done[name] = {**described, **{k: round(value, 4) for k, value in measure().items()}}
+            temporary = self.path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(self.done, indent=1) + "\n")
+            temporary.replace(self.path)
+        return self.done[name]
+
+
+def _cache_keys(bench: Bench, rule: str) -> dict[str, Any]:
+    return {"fused": bench.config(rule).artefacts(bench.manifest().preparation).key("fused"), "tests": bench.tests}
+
+
+def half_turn_agreement(student: Student, image: np.ndarray) -> tuple[float, float]:
+    """How far a student says of the half-turned panorama what it says of the panorama, in percent of the pixels.
+
+    Of all pixels, and of those within 1/64 of the width of a place where one of the two inputs has its seam.
+    """
+    width = image.shape[1]
+    half, band = width // 2, max(1, width // 64)
+    same = student(image) == np.roll(student(np.roll(image, half, axis=1)), -half, axis=1)
+    near = np.zeros(width, dtype=bool)
+    for seam in (0, half):
+        near[np.arange(seam - band, seam + band) % width] = True
+    return 100 * float(same.mean()), 100 * float(same[:, near].mean())
+
+
+def _ta_itself(bench: Bench, rule: str) -> dict[str, float]:
+    from stages.evaluate.stage import evaluate
+
+    scores, _ = evaluate(bench.manifest(), [bench.config(rule)], splits=["target-test"])
+    return {"miou": scores[0].miou}
+
+
+def _score(bench: Bench, row: Row, store: Rows, iterations: int, seed: int, adapt_iterations: int) -> dict[str, Any]:
+    described = {
+        "row": row.name,
+        "terms": row.terms,
+        "cyclic": row.cyclic,
+        "images": bench.photos if row.labels == "photos" else bench.images,
+        "iterations": iterations,
+        "seed": seed,
+        "student": bench.config("paper").train.key_parts(),
+        "adapt": adapt_iterations if row.adapted else None,
+        "tests": bench.tests,
+    }
+    if row.labels not in ("photos", "truth"):
+        described |= _cache_keys(bench, row.labels)
+    return store.get(described, lambda: _train_and_score(bench, row, iterations, seed, adapt_iterations))
+
+
+def _train_and_score(bench: Bench, row: Row, iterations: int, seed: int, adapt_iterations: int) -> dict[str, float]:
+    from stages.evaluate.stage import evaluate
+    from stages.train.run import train
+
+    config = bench.config("paper" if row.labels in ("photos", "truth") else row.labels)
+    overrides: dict[str, Any] = {f"model.mka.{t}": float(t in row.terms) for t in TERMS}
+    if row.labels in ("photos", "truth"):
+        split = "source-train" if row.labels == "photos" else "target-train"
+        manifest = bench.manifest((split,), truth=True)
+        reader: dict[str, Any] = {"type": "pipeline.samples:open_labels", "manifest": str(manifest.path)}
+        if row.labels == "photos":
+            overrides |= _photo_pipeline()
+    else:
+        settings = bench.adapted(row.labels, adapt_iterations) if row.adapted else CONFIG
+        bench.fuse(row.labels)
+        reader = {
+            "type": "pipeline.samples:open_cache",
+            "manifest": str(bench.manifest().path),
+            "config": str(settings),
+            "overrides": [f"cache={json.dumps(config.cache)}", f"fusion.rule={row.labels}"],
+            "splits": ["target-train"],
+        }
+        if load_config(settings).fusion.rule.kind == row.labels:
+            reader["overrides"].pop()
+    space = config.fused_space()
+    identity = {"row": row.name, "iterations": iterations, "seed": seed, "reader": reader, "images": bench.images}
+    checkpoint = train(
+        config.train.student,
+        reader,
+        bench.work / "runs" / f"{row.key()}-{short_hash(identity)}",
+        classes=space.classes,
+        palette=space.palette,
+        ignore_index=space.ignore_index,
+        label_space=space.name,
+        max_iters=iterations,
+        batch_size=config.train.batch_size,
+        device="cpu",
+        seed=seed,
+        resume=True,
+        overrides=overrides,
+        cyclic_padding=row.cyclic,
+    )
+    scores, _ = evaluate(bench.manifest(), [config], splits=["target-test"], students=[checkpoint], pseudo_labels=False)
+    student, manifest = load_student(checkpoint, "cpu"), bench.manifest()
+    images = [read_image(record.path, manifest.preparation) for record in manifest.select(("target-test",))]
+    everywhere, seam = np.mean([half_turn_agreement(student, image) for image in images], axis=0)
+    return {"miou": scores[0].miou, "self_agreement": float(everywhere), "seam": float(seam)}
+
+
+def _photo_pipeline() -> dict[str, Any]:
+    """Photos are no rings: plain crops in place of those that wrap round."""
+    from demo.teachers import augment  # noqa: F401 (registers PhotoCrop)
+
+    return {
+        "train_pipeline": [
+            {"type": "PhotoCrop", "crop_size": (96, 192), "scale_range": (0.75, 2.0)},
+            {"type": "MirrorPanorama", "prob": 0.5},
+            {"type": "PhotoMetricDistortion"},
+            {"type": "PackMKAInputs"},
+        ]
+    }
+
+
+def main(
+    images: Annotated[int, typer.Option(min=1, help="Unlabelled panoramas to learn from.")] = IMAGES,
+    tests: Annotated[int, typer.Option(min=1, help="Labelled panoramas to score on.")] = TESTS,
+    iterations: Annotated[int, typer.Option(min=1, help="Optimiser steps of every row.")] = ITERATIONS,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of every row.")] = SEEDS,
+    photos: Annotated[int, typer.Option(min=1, help="Labelled photos of the source-only row.")] = PHOTOS,
+    adapt_iterations: Annotated[int, typer.Option(min=1, help="Steps of the adaptation round.")] = 300,
+    only: Annotated[list[str] | None, typer.Option(help="Rows with this in their name. Repeatable.")] = None,
+    work: Annotated[Path, typer.Option(help="Folder of world, cache, trainings and rows.json.")] = WORK,
+) -> None:
+    """The benchmark with other numbers than its own."""
+    say_json(run(images, tests, iterations, seeds, photos, adapt_iterations, tuple(only or ()), work))
+
+
+if __name__ == "__main__":
+    typer.run(main)

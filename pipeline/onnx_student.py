@@ -1,0 +1,146 @@
+"""A student from an exported ONNX file, run by onnxruntime; needs neither torch nor mmsegmentation.
+
+Beside `x.onnx` lies `x.json`, what the graph itself does not say: classes, colours, normalisation, sizes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.errors import ImageError, UserError
+from pipeline.images import Preparation
+from pipeline.labels import LabelSpace
+from pipeline.settings import Settings, parse_settings
+from pipeline.student import Student, check_image
+
+INPUT, OUTPUT = "image", "logits"
+"""Names in the graph: float32 `(N, 3, H, W)`, normalised; float32 `(N, C, H, W)` at the image's size."""
+
+
+class Normalisation(Settings):
+    """`(pixel - mean) / std`, channel by channel, for pixels 0..255."""
+
+    channels: Literal["RGB", "BGR"] = Field("RGB", description="Order of the graph's input channels.")
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+class ExportDescription(Settings):
+    """The JSON beside an exported student."""
+
+    format: Literal[1] = 1
+    label_space: str = Field(description="Name of the classes.")
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...] = Field(description="RGB colour of every class.")
+    ignore_index: int = 255
+    normalisation: Normalisation
+    size: tuple[int, int] | None = Field(None, description="[height, width] that the graph takes; null: any.")
+    preparation: dict[str, Any] = Field(default_factory=dict, description="Crop and size of the training images.")
+    checkpoint_sha256: str | None = Field(None, description="The checkpoint that was exported.")
+
+
+def description_path(onnx: Path) -> Path:
+    """Where the JSON of an ONNX file lies."""
+    return onnx.with_suffix(".json")
+
+
+class OnnxStudent(Student):
+    """A student as an onnxruntime session.
+
+    `OMP_NUM_THREADS` limits its threads, as it does torch's. Raises :class:`UserError` if one of the two files is
+    missing or cannot be read.
+    """
+
+    def __init__(self, path: str | Path, device: str = "auto") -> None:
+        path = Path(path)
+        self.description = read_description(path)
+        described = self.description
+        try:
+            self.space = LabelSpace(
+                name=described.label_space,
+                classes=described.classes,
+                palette=described.palette,
+                ignore_index=described.ignore_index,
+            )
+            self.preparation = Preparation.model_validate(described.preparation)
+        except ValueError as error:
+            raise UserError(f"{description_path(path)}: {' '.join(str(error).split())}") from None
+        self.session = open_session(path, device)
+
+    def logits(self, image: np.ndarray) -> np.ndarray:
+        check_image(image)
+        size = self.description.size
+        if size is not None and image.shape[:2] != size:
+            raise ImageError(f"the exported student takes images of {size[0]} x {size[1]}, found {image.shape[:2]}")
+        return self.session.run([OUTPUT], {INPUT: normalised(image, self.description.normalisation)[None]})[0][0]
+
+    def probabilities(self, image: np.ndarray) -> np.ndarray:
+        logits = self.logits(image)
+        logits -= logits.max(axis=0)
+        np.exp(logits, out=logits)
+        logits /= logits.sum(axis=0)
+        return logits
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        return self.logits(image).argmax(axis=0).astype(np.uint8)
+
+
+def normalised(image: np.ndarray, settings: Normalisation) -> np.ndarray:
+    """RGB uint8 `(H, W, 3)` as the graph takes it: float32 `(3, H, W)`."""
+    channels = image if settings.channels == "RGB" else image[..., ::-1]
+    planes = np.ascontiguousarray(channels.transpose(2, 0, 1), dtype=np.float32)
+    planes -= np.array(settings.mean, np.float32)[:, None, None]
+    planes /= np.array(settings.std, np.float32)[:, None, None]
+    return planes
+
+
+def read_description(path: Path) -> ExportDescription:
+    """The JSON beside an ONNX file. Raises :class:`UserError`."""
+    beside = description_path(path)
+    try:
+        data = json.loads(beside.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{beside}: no such file; expected the JSON that the export stage writes beside {path.name}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{beside}: cannot be read as JSON ({error})") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{beside}: found a {type(data).__name__} at the top, expected a mapping of keys")
+    return parse_settings(ExportDescription, data, str(beside))
+
+
+def open_session(path: Path, device: str = "auto") -> Any:
+    """An onnxruntime session of a local file. Raises :class:`UserError` if there is none, or it cannot run."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError(f"{path}: running it needs onnxruntime; expected `pip install goodsam-offline[onnx]`") from None
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected an ONNX file of the export stage")
+    available = onnxruntime.get_available_providers()
+    provider: Any = "CPUExecutionProvider"
+    if device != "cpu" and "CUDAExecutionProvider" in available:
+        _, _, index = device.partition(":")
+        provider = ("CUDAExecutionProvider", {"device_id": int(index or 0)})
+    elif device not in ("auto", "cpu"):
+        raise UserError(f"device: found {device!r}, but this onnxruntime has {', '.join(available)}; expected cpu")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if os.environ.get("OMP_NUM_THREADS", "").isdigit():
+        options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=[provider])
+    except Exception as error:  # onnxruntime has exception classes of its own for every defect
+        reason = str(error).strip().splitlines()[0][:200]
+        raise UserError(f"{path}: is not a readable ONNX file ({reason}); expected one of the export stage") from None
+    names = [node.name for node in session.get_inputs()], [node.name for node in session.get_outputs()]
+    if names != ([INPUT], [OUTPUT]):
+        raise UserError(f"{path}: has inputs and outputs {names}, expected [{INPUT!r}] and [{OUTPUT!r}]")
+    return session

@@ -1,0 +1,143 @@
+"""A student from its checkpoint alone, run by torch.
+
+The model is built from the JSON that the train stage writes into its checkpoints. The config text that mmengine stores
+beside it is never executed, and of the JSON only registered network modules of the OpenMMLab packages and torch are
+built.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import ConfigDict
+
+from pipeline.checkpoints import load_into, load_state_dict
+from pipeline.cyclic_convolution import make_cyclic
+from pipeline.devices import pick_device
+from pipeline.errors import UserError
+from pipeline.images import Preparation
+from pipeline.labels import LabelSpace
+from pipeline.mmseg_import import import_mmseg
+from pipeline.student import STUDENT_META, Student, check_image, from_json, without_weights
+
+_NETWORKS = ("mmseg.models.", "mmcv.", "mmengine.model.", "torch.nn.")
+_NOT_NETWORKS = (
+    "mmseg.models.backbones.vpd",
+    "mmseg.models.backbones.timm_backbone",
+    "mmseg.models.text_encoder",
+)
+"""Modules that read further configs or weights by a path or name in their settings."""
+
+
+class TorchStudent(Student):
+    """A student as a torch module.
+
+    Attributes:
+        model: the network, in evaluation mode, on `device`.
+        device: where it runs.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, space: LabelSpace, preparation: Preparation, device: torch.device
+    ) -> None:
+        self.model = model.to(device).eval()
+        self.space = space
+        self.preparation = preparation
+        self.device = device
+
+    @torch.no_grad()
+    def _logits(self, image: np.ndarray) -> torch.Tensor:
+        check_image(image)
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        inputs = self.model.data_preprocessor({"inputs": [pixels]}, False)["inputs"]
+        return whole_logits(self.model, inputs)[0].float()
+
+    def logits(self, image: np.ndarray) -> np.ndarray:
+        return self._logits(image).cpu().numpy()
+
+    def probabilities(self, image: np.ndarray) -> np.ndarray:
+        return self._logits(image).softmax(dim=0).cpu().numpy()
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        return self._logits(image).argmax(dim=0).to(torch.uint8).cpu().numpy()
+
+
+def whole_logits(model: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """Logits `(N, C, H, W)` of an mmseg `EncoderDecoder` for normalised images `(N, 3, H, W)`, each as a whole."""
+    logits = model.decode_head.forward(model.extract_feat(inputs))
+    return torch.nn.functional.interpolate(logits, inputs.shape[2:], mode="bilinear", align_corners=model.align_corners)
+
+
+def load_torch_student(checkpoint_path: str | Path, device: str = "auto") -> TorchStudent:
+    """See :func:`pipeline.student.load_student`."""
+    _, meta = load_state_dict(checkpoint_path)
+    try:
+        described = json.loads(meta[STUDENT_META])
+        config = from_json(described["model"])
+        space = LabelSpace(
+            name=described.get("label_space", "student"),
+            classes=described["classes"],
+            palette=described["palette"],
+            ignore_index=described["ignore_index"],
+        )
+        preparation = Preparation.model_validate(described.get("preparation") or {})
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{checkpoint_path}: not a student of this project: meta has no readable {STUDENT_META!r} entry; "
+            "expected a checkpoint written by the train stage"
+        ) from error
+    import_mmseg()
+    cyclic = False
+    if isinstance(config, dict) and config.get("type") == "MKASegmentor":  # prediction is EncoderDecoder's
+        cyclic = bool(config.get("cyclic"))
+        config = {k: v for k, v in config.items() if k not in _TRAINING_ONLY} | {"type": "EncoderDecoder"}
+    config = without_weights(config)
+    _check_networks(config, str(checkpoint_path))
+    from mmseg.registry import MODELS
+
+    try:
+        model = MODELS.build(ConfigDict(config))
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise UserError(f"{checkpoint_path}: its model cannot be built ({reason})") from error
+    load_into(model, checkpoint_path, "the model described in it")
+    if cyclic:
+        make_cyclic(model)
+    return TorchStudent(model, space, preparation, torch.device(pick_device(device)))
+
+
+_TRAINING_ONLY = ("mka", "cyclic", "class_weights")
+"""Arguments of `MKASegmentor` that `EncoderDecoder` does not have."""
+
+
+def _check_networks(config: Any, path: str) -> None:
+    """Refuse every `type` that is not a registered network; SyncBN becomes BN, which predicts the same.
+
+    mmengine's registries import whatever dotted name they do not know (`type='os.system'` would call it), and
+    scope prefixes make them import packages: names are looked up in the tables of registered classes only.
+    """
+    if isinstance(config, list | tuple):
+        for item in config:
+            _check_networks(item, path)
+    if not isinstance(config, dict):
+        return
+    if config.get("type") == "SyncBN":
+        config["type"] = "BN"
+    if "_scope_" in config:
+        raise UserError(f"{path}: found a '_scope_' in its model; expected networks of mmsegmentation")
+    if "type" in config:
+        from mmseg.registry import MODELS
+
+        name, registry = str(config["type"]), MODELS
+        registry.import_from_location()
+        while registry is not None and name not in registry.module_dict:
+            registry = registry.parent
+        home = "" if registry is None else f"{registry.module_dict[name].__module__}."
+        if not home.startswith(_NETWORKS) or home.startswith(_NOT_NETWORKS):
+            raise UserError(f"{path}: found type {name!r} in its model; expected registered networks only")
+    for value in config.values():
+        _check_networks(value, path)

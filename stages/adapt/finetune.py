@@ -1,0 +1,164 @@
+"""One round's training of the TA: losses and loop, on panoramas and their ensembles; no cache, no settings file.
+
+Paper: the TA is trained with `CE(E_i, S_i) + CE(E_H,i, S_i) + L_CC`. Ours: that this happens in rounds between two
+fusions, on pairs of neighbouring windows, with the TA's batch norm and dropout as in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline import losses
+from pipeline.config import AdaptSettings
+from pipeline.errors import UserError
+from pipeline.progress import Progress
+from pipeline.samples import FusedSample, Reader
+from pipeline.windows import Window
+
+TERMS = ("ensemble", "confident", "consistency")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a view becomes for the TA: mean and std on 0..255 in the order of its channels; enlarged by ``scale``."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    bgr: bool
+    scale: float = 1.0
+
+    def __call__(self, views: np.ndarray, device: str) -> Tensor:
+        """RGB uint8 `(N, h, w, 3)` as float32 `(N, 3, scale h, scale w)`."""
+        batch = torch.from_numpy(np.ascontiguousarray(views)).to(device).permute(0, 3, 1, 2).float()
+        if self.bgr:
+            batch = batch.flip(1)
+        mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        batch = (batch - mean) / std
+        if self.scale != 1:
+            size = [round(side * self.scale) for side in batch.shape[-2:]]
+            batch = F.interpolate(batch, size, mode="bilinear", align_corners=False)
+        return batch
+
+
+def neighbours(views: Sequence[Any], width: int) -> list[tuple[Window, Window]]:
+    """Every pair of windows of one height in which the second begins inside the first, to its right on the ring.
+
+    Raises :class:`UserError` if there is none: views that are no windows, or do not overlap.
+    """
+    windows = [view for view in views if isinstance(view, Window)]
+    pairs = [
+        (a, b)
+        for a in windows
+        for b in windows
+        if (a.y0, a.height, a.width) == (b.y0, b.height, b.width) and 0 < (b.x0 - a.x0) % width < a.width
+    ]
+    if not pairs:
+        raise UserError("teacher.views: adaptation needs overlapping windows; expected kind windows, stride < width")
+    return pairs
+
+
+def overlap(first: Tensor, second: Tensor, pair: tuple[Window, Window], width: int) -> tuple[Tensor, Tensor]:
+    """The pair's logits `(..., h, w)` on their shared columns; both empty where these are no whole cells."""
+    cell = pair[0].width // first.shape[-1]
+    shift = (pair[1].x0 - pair[0].x0) % width
+    if shift % cell:
+        return first[..., :0], second[..., :0]
+    cells = first.shape[-1] - shift // cell
+    return first[..., shift // cell :], second[..., :cells]
+
+
+def pair_losses(
+    logits: Tensor, fused: FusedSample, pair: tuple[Window, Window], settings: AdaptSettings, ignore_index: int
+) -> dict[str, Tensor]:
+    """The weighted terms of one pair of windows.
+
+    Args:
+        logits: the TA's, `(2, C, h, w)` at its own stride.
+        fused: the panorama's ensemble.
+    """
+    if fused.stitched is None or fused.gate is None or fused.weight is None:
+        raise ValueError("expected a fused sample with stitched, gate and weight")
+    size, device = fused.label.shape, logits.device
+    with torch.no_grad():
+        stitched = losses.upsample_log_probs(torch.from_numpy(fused.stitched)[None].to(device), size, cyclic=True)[0]
+
+    def cut(plane: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.stack([window.extract(plane) for window in pair])).to(device)
+
+    full = F.interpolate(logits.float(), (pair[0].height, pair[0].width), mode="bilinear", align_corners=False)
+    label = cut(fused.label).long()
+    known = (label != ignore_index).float()
+    terms: dict[str, Tensor] = {}
+    if settings.ensemble:
+        columns = [torch.from_numpy(window.columns(size[1])).to(device) for window in pair]
+        rows = slice(pair[0].y0, pair[0].y0 + pair[0].height)
+        target = torch.stack([stitched[:, rows].index_select(-1, x) for x in columns])
+        ensemble = losses.ensemble_probs(target, label, cut(fused.gate).float() / 255, ignore_index)
+        terms["ensemble"] = settings.ensemble * losses.soft_cross_entropy(full, ensemble, known)
+    if settings.confident:
+        weight = cut(fused.weight).float() / 255
+        terms["confident"] = settings.confident * losses.hard_cross_entropy(full, label, weight, ignore_index)
+    if settings.consistency:
+        first, second = overlap(logits[:1], logits[1:], pair, size[1])
+        if first.numel():
+            terms["consistency"] = settings.consistency * losses.consistency_loss(first, second)
+    return terms
+
+
+def finetune(
+    model: torch.nn.Module,
+    preprocessing: Preprocessing,
+    reader: Reader,
+    pairs_of: Any,
+    settings: AdaptSettings,
+    *,
+    ignore_index: int,
+    device: str,
+    progress: Progress,
+) -> dict[str, list[float]]:
+    """Trains `model` in place; the mean terms of the first and the last tenth of the steps.
+
+    Args:
+        model: in evaluation mode, which it keeps: its batch statistics were made on far more images.
+        pairs_of: `(H, W)` of a panorama to its pairs of windows.
+    """
+    rng = np.random.default_rng(settings.seed)
+    torch.manual_seed(settings.seed)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.01)
+    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=settings.iterations)
+    history: list[dict[str, float]] = []
+    progress.start("adapt the TA", settings.iterations)
+    for _ in range(settings.iterations):
+        optimizer.zero_grad()
+        noted = dict.fromkeys(TERMS, 0.0)
+        for _ in range(settings.batch_size):
+            image_id = reader.ids[rng.integers(len(reader.ids))]
+            image, fused = reader.image(image_id), reader.fused(image_id)
+            pairs = pairs_of(image.shape[:2])
+            pair = pairs[rng.integers(len(pairs))]
+            views = np.stack([window.extract_image(image) for window in pair])
+            terms = pair_losses(model(preprocessing(views, device)), fused, pair, settings, ignore_index)
+            loss = torch.stack(list(terms.values())).sum() / settings.batch_size
+            loss.backward()
+            for name, value in terms.items():
+                noted[name] += value.item() / settings.batch_size
+        if not all(np.isfinite(value) for value in noted.values()):
+            raise UserError(f"adapt: the loss became {noted}; expected a smaller adapt.learning_rate")
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        decay.step()
+        history.append(noted)
+        progress.advance()
+    tenth = max(1, len(history) // 10)
+    return {
+        name: [round(float(np.mean([step[name] for step in part])), 6) for part in (history[:tenth], history[-tenth:])]
+        for name in TERMS
+    }

@@ -1,0 +1,1 @@
+"""A trained student as an ONNX file, checked against torch."""

@@ -1,0 +1,40 @@
+"""Command line of ``export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import say, say_json
+
+
+def command(
+    student: Annotated[Path, typer.Option("--student", help="A student's checkpoint.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The file to write; default: beside the checkpoint, with .onnx.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", help="HEIGHTxWIDTH: take images of this size only. Default: of any size.")
+    ] = None,
+) -> None:
+    """A student as ONNX with a JSON of classes, colours and normalisation, checked against torch."""
+    from stages.export.stage import export_student, parse_size
+
+    exported = export_student(student, out or student.with_suffix(".onnx"), parse_size(size) if size else None)
+    say(f"exported: {exported.path} ({exported.megabytes:.1f} MB) and {exported.path.with_suffix('.json').name}")
+    say(
+        f"onnxruntime against torch: logits differ by at most {exported.max_difference:.1e}, "
+        f"{exported.agreement:.3%} of the pixels have the same class"
+    )
+    say(f"next: python -m pipeline predict IMAGES --student {exported.path}")
+    say_json(
+        {
+            "stage": "export",
+            "onnx": str(exported.path),
+            "max_difference": exported.max_difference,
+            "agreement": exported.agreement,
+            "megabytes": round(exported.megabytes, 3),
+        }
+    )

@@ -1,0 +1,46 @@
+"""Command line of ``labels``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import (
+    SOME_IMAGES_FAILED,
+    CacheOption,
+    ConfigOption,
+    FusionOption,
+    ManifestOption,
+    SetOption,
+    SplitOption,
+    read_run,
+    say,
+    say_json,
+)
+
+
+def command(
+    manifest: ManifestOption = None,
+    config: ConfigOption = None,
+    fusion: FusionOption = None,
+    set_: SetOption = None,
+    cache: CacheOption = None,
+    split: SplitOption = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the labels.")] = Path("outputs/labels"),
+    confident: Annotated[
+        bool, typer.Option("--confident", help="Ignore pixels of low weight: the high-confidence labels alone.")
+    ] = False,
+) -> None:
+    """The cached pseudo-labels as Cityscapes-style *_labelTrainIds.png, for any other framework."""
+    from pipeline.progress import console_progress
+    from stages.labels.stage import write_labels
+
+    data, settings = read_run(manifest, config, set_, cache, fusion)
+    with console_progress() as progress:
+        done, failures = write_labels(data, settings, out, splits=split or (), confident=confident, progress=progress)
+    say(f"{len(done)} label maps in {out}, classes in {out / 'pseudo_labels.json'}")
+    say_json({"stage": "labels", "images": len(done), "failed": len(failures), "out": str(out)})
+    if failures:
+        raise typer.Exit(SOME_IMAGES_FAILED)

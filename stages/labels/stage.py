@@ -1,0 +1,84 @@
+"""Writes the ensemble's labels as PNGs in the way of Cityscapes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipeline.config import Config
+from pipeline.errors import ImageError, UserError
+from pipeline.manifests import Manifest
+from pipeline.progress import Progress, SilentProgress
+from pipeline.samples import CacheReader
+from pipeline.store.upstream import failure_reason
+
+
+def label_file(image_id: str) -> str:
+    """`a/b` -> `a/b_labelTrainIds.png`; Cityscapes' `b_leftImg8bit` -> `b_gtFine_labelTrainIds.png`."""
+    name = image_id.removesuffix("_leftImg8bit")
+    return f"{name}{'_gtFine' if name != image_id else ''}_labelTrainIds.png"
+
+
+def write_labels(
+    manifest: Manifest,
+    config: Config,
+    out: Path,
+    *,
+    splits: Sequence[str] = (),
+    confident: bool = False,
+    progress: Progress | None = None,
+) -> tuple[list[str], dict[str, str]]:
+    """Writes ``out/<label_file(id)>`` of every fused panorama, and ``out/pseudo_labels.json`` with their classes.
+
+    A PNG holds uint8 class ids at the working size (after the manifest's crop and resize), the ignore index where there
+    is no label; with ``confident`` also where the weight is below one half (the labels are then E_H, docs/method.md
+    3.3). Returns the ids that are done, and the reasons of those that are not fused or cannot be read.
+    """
+    progress = progress or SilentProgress()
+    reader = CacheReader(manifest, config, tuple(splits))
+    reader.artefact.attributes()
+    if not reader.ids:
+        raise UserError(f"{reader.artefact}: holds none of the {len(reader.wanted)} panoramas; run fuse first")
+    space = config.fused_space()
+    fused = set(reader.ids)
+    done: list[str] = []
+    failures: dict[str, str] = {}
+    progress.start("labels", len(reader.wanted))
+    for record in reader.wanted:
+        try:
+            if record.id not in fused:
+                raise ImageError(f"not fused: {failure_reason(reader.artefact, record.id) or 'not computed'}")
+            sample = reader.fused(record.id)
+            label = sample.label
+            if confident and sample.weight is not None:
+                label = np.where(sample.weight < 128, np.uint8(space.ignore_index), label)
+            _save(label, out / label_file(record.id))
+            done.append(record.id)
+        except ImageError as error:
+            failures[record.id] = str(error)
+            progress.note(f"{record.id}: failed: {error}")
+        progress.advance(failed=record.id in failures)
+    described = {
+        "label_space": space.name,
+        "classes": list(space.classes),
+        "palette": [list(colour) for colour in space.palette],
+        "ignore_index": space.ignore_index,
+        "fused": reader.artefact.key,
+        "rule": config.fusion.rule.kind,
+        "confident_only": confident,
+        "preparation": manifest.preparation.model_dump(mode="json"),
+    }
+    (out / "pseudo_labels.json").write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n")
+    return done, failures
+
+
+def _save(label: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    Image.fromarray(label).save(temporary, format="PNG")
+    os.replace(temporary, path)

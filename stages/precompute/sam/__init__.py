@@ -1,0 +1,1 @@
+"""SAM as a mask generator: its settings, loading, and our batched form of its automatic masks."""

@@ -1,0 +1,108 @@
+"""The settings of SAM's automatic masks, shared by both generators that run them, and the loading of its weights."""
+
+from __future__ import annotations
+
+import importlib
+from abc import abstractmethod
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from pipeline.devices import Precision
+from pipeline.errors import UserError
+from pipeline.settings import NOT_IN_KEY, SettingsFile
+from stages.precompute.generators.base import Generate, MaskGenerator
+
+
+class AutomaticMasks(MaskGenerator):
+    """What ``SamAutomaticMaskGenerator`` can be told; settings of the same name mean the same.
+
+    The two quality thresholds are lower than segment_anything's (0.88 and 0.95): the cache keeps more, and
+    ``masks.filter`` decides later without running SAM again (ours).
+
+    ``keep_prompt_component`` and ``mask_nms_thresh`` are ours and off, as Meta's weights need neither. A small SAM's
+    masks have stray islands far from the object; their boxes then span the view, and suppression by boxes deletes
+    nearly all of them. Cut down first, compare masks after.
+    """
+
+    model_type: str = Field("vit_h", description="A model of segment_anything's registry: vit_h, vit_l or vit_b.")
+    builder: str | None = Field(
+        None, description="module:function that returns a Sam without weights, instead of model_type."
+    )
+    checkpoint: SettingsFile | None = Field(None, description="Weights; .pth or .safetensors.")
+    random_weights: bool = Field(False, description="Run without a checkpoint (tests and timings).")
+    points_per_side: int = Field(32, ge=1)
+    points_per_batch: int | None = Field(
+        None,
+        ge=1,
+        json_schema_extra=NOT_IN_KEY,
+        description="Points the decoder sees at a time; null: as many as suit the device.",
+    )
+    pred_iou_thresh: float = Field(0.7, ge=0, le=1)
+    stability_score_thresh: float = Field(0.8, ge=0, le=1)
+    stability_score_offset: float = Field(1.0, ge=0)
+    box_nms_thresh: float = Field(0.7, ge=0, le=1)
+    crop_n_layers: int = Field(0, ge=0)
+    crop_nms_thresh: float = Field(0.7, ge=0, le=1)
+    crop_overlap_ratio: float = Field(512 / 1500, ge=0, le=1)
+    crop_n_points_downscale_factor: int = Field(1, ge=1)
+    min_mask_region_area: int = Field(0, ge=0)
+    keep_prompt_component: bool = Field(
+        False,
+        description="Cut every mask down to the connected piece under its point, for a SAM whose masks have islands.",
+    )
+    mask_nms_thresh: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Remove duplicates by the IoU of masks above this, instead of boxes; null: boxes, as SAM does.",
+    )
+    precision: Precision = Field("float32", description="float16 or bfloat16 run under autocast.")
+
+    @model_validator(mode="after")
+    def _every_layer_has_points(self) -> AutomaticMasks:
+        scale: int = self.crop_n_points_downscale_factor**self.crop_n_layers
+        if scale > self.points_per_side:
+            raise ValueError(
+                f"crop_n_points_downscale_factor {self.crop_n_points_downscale_factor} leaves no point of "
+                f"points_per_side {self.points_per_side} on crop layer {self.crop_n_layers}; expected fewer layers, "
+                f"a smaller factor or more points"
+            )
+        return self
+
+    def build(self, device: str) -> Generate:
+        return self.with_model(self.load_model(device), device)
+
+    @abstractmethod
+    def with_model(self, model: Any, device: str) -> Generate:
+        """The function from views to mask sets with a ``Sam`` that is loaded, on ``device``."""
+
+    def load_model(self, device: str) -> Any:
+        """The ``Sam`` with its weights, on ``device``, in evaluation mode.
+
+        Raises :class:`UserError` for an unknown model, and for weights that are missing or another model's.
+        """
+        from segment_anything import sam_model_registry
+
+        from pipeline.checkpoints import load_into
+
+        if self.builder is not None:
+            module, _, function = self.builder.partition(":")
+            try:
+                build = getattr(importlib.import_module(module), function)
+            except (ImportError, AttributeError, ValueError) as error:
+                raise UserError(f"sam.generator.builder: {self.builder!r} cannot be imported: {error}") from None
+            model = build()
+        elif self.model_type in sam_model_registry:
+            model = sam_model_registry[self.model_type]()
+        else:
+            known = ", ".join(sorted(sam_model_registry))
+            raise UserError(f"sam.generator.model_type: found {self.model_type!r}, expected one of {known}")
+        if self.checkpoint is not None:
+            load_into(model, self.checkpoint, f"SAM {self.builder or self.model_type}")
+        elif not self.random_weights:
+            raise UserError(
+                "sam.generator.checkpoint: is missing; expected SAM's weights, e.g. sam_vit_h_4b8939.pth "
+                "(without any, use sam.generator=felzenszwalb)"
+            )
+        return model.to(device).eval()

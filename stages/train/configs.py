@@ -1,0 +1,110 @@
+"""mmsegmentation configs fitted to a run: classes, input, schedule, precision.
+
+Configs are Python and are executed: they are the user's own settings.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+
+from pipeline.errors import UserError
+
+CHECKPOINTS = 5
+"""However short a run, a kill costs at most this part of it."""
+
+CONFIGS = Path(__file__).parents[2] / "mmseg_configs"
+"""Where the configs of this project lie."""
+
+
+def student_config(name: str | Path) -> Path:
+    """The file of a student: a path, or the name of one in `mmseg_configs/students` (`goodsam_m`).
+
+    Raises:
+        UserError: there is neither.
+    """
+    for path in (Path(name), CONFIGS / "students" / f"{name}.py"):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(p.stem for p in (CONFIGS / "students").glob("*.py")))
+    raise UserError(f"student {str(name)!r}: expected a config file or one of {known}")
+
+
+def read_config(path: Path) -> Config:
+    """A config of this project as it stands; of any other, its model with our own schedule and transforms."""
+    cfg = Config.fromfile(path)
+    if "model" not in cfg:
+        raise UserError(f"{path}: expected an mmseg config with a `model`")
+    if "stages.train.register" in cfg.get("custom_imports", {}).get("imports", ()):
+        return cfg
+    own = Config.fromfile(CONFIGS / "_base_" / "default_runtime.py")
+    own.merge_from_dict(Config.fromfile(CONFIGS / "_base_" / "schedule_gpu.py").to_dict())
+    own.model = cfg.model
+    return own
+
+
+def replace_schedule(cfg: Config, schedule: str | Path) -> None:
+    """Takes loop, optimiser and learning rates from another config. Raises :class:`UserError` if there is none."""
+    paths = (Path(schedule), CONFIGS / "_base_" / f"{schedule}.py")
+    path = next((p for p in paths if p.is_file()), None)
+    if path is None:
+        raise UserError(f"schedule {str(schedule)!r}: expected a config file or schedule_gpu, schedule_demo")
+    other = Config.fromfile(path)
+    for key in ("train_cfg", "optim_wrapper", "param_scheduler"):
+        cfg[key] = other[key]
+
+
+def fit_model(model: ConfigDict, classes: int, ignore_index: int, sync_bn: bool) -> None:
+    """Fit any mmseg segmentor config to our data: type, classes, RGB input, unsynchronised BN."""
+    if model.type == "EncoderDecoder":
+        model.type = "MKASegmentor"
+    if model.type != "MKASegmentor":
+        raise UserError(f"model.type: expected EncoderDecoder or MKASegmentor, found {model.type!r}")
+    auxiliary = model.get("auxiliary_head") or []
+    for head in (model.decode_head, *(auxiliary if isinstance(auxiliary, list) else [auxiliary])):
+        head.num_classes = classes
+        head.ignore_index = ignore_index
+        head.pop("out_channels", None)
+    model.test_cfg = dict(mode="whole")  # the student sees the panorama as a whole
+    # Configs made for images read as BGR convert them; ours are RGB already. Batches hold images of one size.
+    model.data_preprocessor.update(bgr_to_rgb=False, size=None, size_divisor=1, seg_pad_val=ignore_index, test_cfg=None)
+    if not sync_bn:
+        _plain_batch_norm(model)
+
+
+def _plain_batch_norm(config: Any) -> None:
+    if isinstance(config, dict):
+        if config.get("type") == "SyncBN":
+            config["type"] = "BN"
+        for value in config.values():
+            _plain_batch_norm(value)
+    elif isinstance(config, list | tuple):
+        for value in config:
+            _plain_batch_norm(value)
+
+
+def fit_schedule(cfg: Config, max_iters: int | None, amp: bool) -> None:
+    """Scales the schedule to ``max_iters`` steps; at least :data:`CHECKPOINTS` checkpoints; mixed precision."""
+    nominal = cfg.train_cfg.max_iters
+    cfg.train_cfg.max_iters = max_iters = max_iters or nominal
+    schedulers = []
+    for scheduler in cfg.param_scheduler:
+        scheduler.begin = round(scheduler.begin * max_iters / nominal)
+        scheduler.end = round(scheduler.end * max_iters / nominal)
+        if scheduler.end - scheduler.begin > 1:  # a warm-up of one step would never reach the full rate
+            schedulers.append(scheduler)
+    cfg.param_scheduler = schedulers
+    hooks = cfg.default_hooks
+    hooks.checkpoint.interval = min(hooks.checkpoint.interval, math.ceil(max_iters / CHECKPOINTS))
+    hooks.logger.interval = min(hooks.logger.interval, max_iters)
+    if amp:
+        bf16 = torch.cuda.is_bf16_supported()
+        cfg.optim_wrapper.update(
+            type="AmpOptimWrapper",
+            dtype="bfloat16" if bf16 else "float16",
+            loss_scale=dict(enabled=False) if bf16 else "dynamic",
+        )

@@ -1,0 +1,138 @@
+"""The losses of TA adaptation by hand, and that a few steps lower them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import losses
+from pipeline.config import AdaptSettings
+from pipeline.errors import UserError
+from pipeline.progress import SilentProgress
+from pipeline.views import ViewSettings, make_views
+from pipeline.windows import Window
+from stages.adapt.finetune import Preprocessing, finetune, neighbours, overlap, pair_losses
+from tests.models import tiny_teacher
+from tests.train.helpers import MemoryReader
+
+PREPROCESSING = Preprocessing((127.0, 127.0, 127.0), (60.0, 60.0, 60.0), bgr=False)
+VIEWS = make_views(ViewSettings(width=32, stride=16), 32, 64)
+PAIRS = neighbours(VIEWS, 64)
+
+
+def test_consistency_is_the_symmetric_divergence_and_zero_at_equality() -> None:
+    first, second = torch.randn(2, 1, 5, 3, 4)
+    p, q = first.softmax(1), second.softmax(1)
+    by_hand = (p * (p / q).log()).sum(1).mean() + (q * (q / p).log()).sum(1).mean()
+    torch.testing.assert_close(losses.consistency_loss(first, second), by_hand)
+    equal = first.clone().requires_grad_()
+    loss = losses.consistency_loss(equal, first + 3)
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    loss.backward()
+    assert equal.grad is not None
+    assert equal.grad.abs().max() < 1e-6
+
+
+def test_neighbours_wrap_round_the_ring() -> None:
+    assert {(a.x0, b.x0) for a, b in PAIRS} == {(0, 16), (16, 32), (32, 48), (48, 0)}
+    with pytest.raises(UserError, match="overlapping windows"):
+        neighbours(make_views(ViewSettings(width=32, stride=32), 32, 64), 64)
+
+
+@given(st.integers(0, 15), st.integers(1, 7))
+def test_overlap_is_the_shared_columns(start: int, cells: int) -> None:
+    """Logits that hold the number of their column on the panorama agree on the overlap, across the seam too."""
+    pair = Window(0, 4 * start, 8, 32), Window(0, (4 * start + 4 * cells) % 64, 8, 32)
+    first, second = (torch.from_numpy(window.columns(64)[::4].copy())[None, None] for window in pair)
+    a, b = overlap(first, second, pair, 64)
+    assert a.shape[-1] == 8 - cells
+    assert torch.equal(a, b)
+
+
+def test_overlaps_that_are_no_whole_cells_have_no_consistency() -> None:
+    a, b = overlap(torch.zeros(1, 1, 2, 8), torch.zeros(1, 1, 2, 8), (Window(0, 0, 8, 32), Window(0, 6, 8, 32)), 64)
+    assert a.numel() == b.numel() == 0
+
+
+def test_terms_are_those_of_the_whole_panorama_cut_out() -> None:
+    reader, pair = MemoryReader(), PAIRS[-1]
+    assert (pair[0].x0, pair[1].x0) == (48, 0), "across the seam"
+    fused = reader.fused("pano/0.png")
+    logits = torch.randn(2, 4, 8, 8)
+    settings = AdaptSettings(ensemble=2.0, confident=3.0, consistency=4.0)
+    terms = pair_losses(logits, fused, pair, settings, 255)
+    full = torch.nn.functional.interpolate(logits, (32, 32), mode="bilinear")
+    stitched = losses.upsample_log_probs(torch.from_numpy(fused.stitched)[None], (32, 64), cyclic=True)
+    label = torch.from_numpy(fused.label)[None].long()
+    ensemble = losses.ensemble_probs(stitched, label, torch.from_numpy(fused.gate)[None] / 255)
+    columns = [window.columns(64) for window in pair]
+    labels = torch.cat([label[..., x] for x in columns])
+    targets = torch.cat([ensemble[..., x] for x in columns])
+    weights = torch.cat([torch.from_numpy(fused.weight)[None, :, x] / 255 for x in columns])
+    expected = {
+        "ensemble": 2 * losses.soft_cross_entropy(full, targets, labels != 255),
+        "confident": 3 * losses.hard_cross_entropy(full, labels, weights),
+        "consistency": 4 * losses.consistency_loss(logits[:1, ..., 4:], logits[1:, ..., :4]),
+    }
+    assert set(terms) == set(expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[name], value)
+    off = AdaptSettings(ensemble=0, confident=0)
+    assert set(pair_losses(logits, fused, pair, off, 255)) == {"consistency"}
+
+
+def test_all_ignored_costs_nothing() -> None:
+    fused = MemoryReader().fused("pano/0.png")
+    nothing = dataclasses.replace(fused, label=np.full_like(fused.label, 255))
+    logits = torch.randn(2, 4, 8, 8, requires_grad=True)
+    terms = pair_losses(logits, nothing, PAIRS[0], AdaptSettings(consistency=0), 255)
+    total = torch.stack(list(terms.values())).sum()
+    assert total == 0
+    total.backward()
+    assert logits.grad is not None
+    assert logits.grad.abs().max() == 0
+
+
+def test_views_are_normalised_as_for_inference() -> None:
+    views = np.random.default_rng(0).integers(0, 256, (2, 4, 8, 3), dtype=np.uint8)
+    found = Preprocessing((1.0, 2.0, 3.0), (4.0, 5.0, 6.0), bgr=True)(views, "cpu")
+    expected = (views[..., ::-1].astype(np.float32) - [1, 2, 3]) / [4, 5, 6]
+    np.testing.assert_allclose(found.numpy(), expected.transpose(0, 3, 1, 2), rtol=1e-6)
+    assert Preprocessing((0.0,) * 3, (1.0,) * 3, bgr=False, scale=1.5)(views, "cpu").shape == (2, 3, 6, 12)
+
+
+def trained(settings: AdaptSettings) -> tuple[torch.nn.Module, dict[str, list[float]]]:
+    torch.manual_seed(0)
+    context = torch.nn.Conv2d(4, 4, 3, padding=1)  # so that two windows see a pixel differently
+    model = torch.nn.Sequential(tiny_teacher(classes=4), context).eval()
+    terms = finetune(
+        model,
+        PREPROCESSING,
+        MemoryReader(),
+        lambda size: PAIRS,
+        settings,
+        ignore_index=255,
+        device="cpu",
+        progress=SilentProgress(),
+    )
+    return model, terms
+
+
+@pytest.mark.parametrize("term", ["ensemble", "confident", "consistency"])
+def test_some_steps_lower_each_term(term: str) -> None:
+    alone = {name: float(name == term) for name in ("ensemble", "confident", "consistency")}
+    _, terms = trained(AdaptSettings(iterations=40, learning_rate=0.02, **alone))
+    first, last = terms[term]
+    assert last < 0.9 * first
+
+
+def test_the_same_seed_gives_the_same_ta() -> None:
+    settings = AdaptSettings(iterations=4, learning_rate=0.02)
+    weights = [trained(settings)[0][0].weight, trained(settings)[0][0].weight, tiny_teacher(classes=4).weight]  # type: ignore[index]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])  # type: ignore[arg-type]

@@ -1,0 +1,99 @@
+"""Adaptation rounds over a cache: what they make, what they record, and what they leave alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import load_config
+from pipeline.errors import UserError
+from pipeline.store import Cache
+from stages.adapt.stage import adapt
+from stages.fuse.stage import fuse
+from stages.precompute.stage import precompute
+from tests.conftest import Project
+from tests.test_end_to_end import last_line, run
+
+
+def snapshot(cache: Path, kinds: tuple[str, ...]) -> dict[Path, tuple[int, bytes]]:
+    return {p: (p.stat().st_mtime_ns, p.read_bytes()) for k in kinds for p in (cache / k).rglob("*") if p.is_file()}
+
+
+def in_process(stage: str, options: list[str]) -> None:
+    """The stages' functions in this process: what the command runs in processes of their own."""
+    config = load_config(Path(options[options.index("--config") + 1]))
+    manifest = Project(Path(options[1]).parent).manifest()
+    if stage == "precompute":
+        assert options[-2:] == ["--only", "teacher"]
+        precompute(manifest, config, only=["teacher"])
+    else:
+        fuse(manifest, config)
+
+
+SHORT = ("adapt.iterations=3", "adapt.learning_rate=0.01")
+
+
+def test_rounds_make_artefacts_of_their_own_and_leave_the_masks_alone(project: Project, tmp_path: Path) -> None:
+    manifest, config = project.manifest(), project.config(*SHORT)
+    precompute(manifest, config)
+    fuse(manifest, config)
+    cache = tmp_path / "cache" / "toy"
+    before = snapshot(cache, ("sam", "masks", "teacher", "fused"))
+    rounds = adapt(manifest, config, 2, tmp_path / "work", in_process)
+    assert before.items() <= snapshot(cache, ("sam", "masks", "teacher", "fused")).items(), "nothing was touched"
+    for kind, count in {"sam": 1, "masks": 1, "teacher": 3, "fused": 3}.items():
+        assert len(list((cache / kind).iterdir())) == count
+    parent = config.artefacts(manifest.preparation)
+    chain = [(parent.key("teacher"), parent.key("fused")), *((r.teacher, r.fused) for r in rounds)]
+    assert len(set(chain)) == 3
+    for (teacher, fused), made in zip(chain, rounds, strict=False):
+        attributes = Cache(config.cache, "toy").artefact("teacher", made.teacher).attributes()
+        assert attributes["adapted_from"]["teacher"] == teacher == made.parent_teacher
+        assert attributes["adapted_from"]["fused"] == fused == made.parent_fused
+        assert attributes["adapted_from"]["adapt"] == {"iterations": 3, "learning_rate": 0.01}
+        upstream = Cache(config.cache, "toy").artefact("fused", made.fused).attributes()["upstream"]
+        assert upstream["teacher"] == made.teacher
+        assert upstream["sam"] == parent.key("sam"), "the masks are those of before"
+        assert json.loads((made.config.parent / "round.json").read_text())["teacher"] == made.teacher
+        assert len(Cache(config.cache, "toy").artefact("fused", made.fused).done()) == 3
+    after = snapshot(tmp_path, ("work",))
+    weights = {p: v for p, v in after.items() if p.name == "ta.pth"}
+    assert adapt(manifest, config, 2, tmp_path / "work", in_process) == rounds, "what is done is not done again"
+    assert weights.items() <= snapshot(tmp_path, ("work",)).items()
+
+
+def test_what_cannot_be_adapted_is_refused_before_any_work(project: Project, tmp_path: Path) -> None:
+    manifest = project.manifest()
+    for changes, message in (
+        ((), "no such artefact"),
+        (("fusion.label_space=densepass13",), "expected the TA's own to train it on"),
+        (("teacher.artefact=other",), "needs the TA itself"),
+    ):
+        with pytest.raises(UserError, match=message):
+            adapt(manifest, project.config(*changes), 1, tmp_path / "work", in_process)
+    assert not (tmp_path / "work").exists()
+    views = "teacher.views={kind: whole}"
+    precompute(manifest, project.config(views, "fusion.rule=ta"), only=["teacher"])
+    fuse(manifest, project.config(views, "fusion.rule=ta"))
+    with pytest.raises(UserError, match="needs overlapping windows"):
+        adapt(manifest, project.config(views, "fusion.rule=ta"), 1, tmp_path / "work", in_process)
+
+
+@pytest.mark.slow
+def test_the_command_with_an_mmsegmentation_ta(project: Project, tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    config = root / "mmseg_configs" / "teachers" / "demo_segformer.py"
+    weights = root / "demo" / "weights" / "ta_segformer.safetensors"
+    model = f"teacher.model={{kind: mmseg, config: {config}, checkpoint: {weights}}}"
+    options = [*project.arguments(), "--set", model]
+    run("precompute", *options)
+    run("fuse", *options)
+    cache = tmp_path / "cache" / "toy"
+    before = snapshot(cache, ("sam", "masks", "teacher", "fused"))
+    more = ["--work-dir", tmp_path / "work", *(word for s in SHORT for word in ("--set", s))]
+    done = last_line(run("adapt", *options, *more))
+    assert before.items() <= snapshot(cache, ("sam", "masks", "teacher", "fused")).items()
+    assert len(done["rounds"]) == 1
+    assert last_line(run("fuse", *project.arguments()[:2], "--config", done["rounds"][0]["config"]))["computed"] == 0

@@ -1,0 +1,164 @@
+"""The exported graph is the model; what is not is refused; and it runs without torch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.errors import ImageError, UserError
+from pipeline.onnx_student import Normalisation, OnnxStudent, normalised
+from pipeline.student import load_student
+from stages.export import stage
+from stages.export.stage import export_student, parse_size
+from stages.predict.stage import predict
+from tests.models import street
+from tests.train.helpers import CLASSES, PALETTE, TINY_CGNET, TINY_STUDENT
+from tests.train.test_run import run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cgnet")
+    return run(folder, 2, student="cgnet", tiny=TINY_CGNET, cyclic_padding=True, preparation={"crop_rows": [4, 68]})
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint: Path) -> Path:
+    """Exported once for any size."""
+    result = export_student(checkpoint, checkpoint.parent / "student.onnx")
+    assert result.max_difference < 1e-3
+    assert result.agreement > 0.999
+    assert result.megabytes == pytest.approx(result.path.stat().st_size / 1e6)
+    return result.path
+
+
+@pytest.mark.parametrize("size", [(64, 128), (64, 256), (48, 96), (50, 104)])
+def test_any_size_gives_what_torch_gives(checkpoint: Path, exported: Path, size: tuple[int, int]) -> None:
+    with_torch, with_onnx = load_student(checkpoint, "cpu"), load_student(exported, "cpu")
+    image = street(64, 256)[: size[0], : size[1]]
+    np.testing.assert_allclose(with_onnx.logits(image), with_torch.logits(image), atol=1e-3)
+    np.testing.assert_allclose(with_onnx.probabilities(image), with_torch.probabilities(image), atol=1e-3)
+    labels = with_onnx(image)
+    assert (labels.dtype, labels.shape) == (np.uint8, size)
+    assert (labels == with_torch(image)).mean() >= 0.999
+
+
+def test_the_json_says_what_the_graph_does_not(checkpoint: Path, exported: Path) -> None:
+    described = json.loads(exported.with_suffix(".json").read_text())
+    assert described["classes"] == list(CLASSES)
+    assert described["palette"] == [list(colour) for colour in PALETTE]
+    assert described["normalisation"] == {
+        "channels": "RGB",
+        "mean": pytest.approx([123.675, 116.28, 103.53], rel=1e-6),
+        "std": pytest.approx([58.395, 57.12, 57.375], rel=1e-6),
+    }
+    assert described["preparation"] == {"crop_rows": [4, 68]}
+    assert described["size"] is None
+    assert len(described["checkpoint_sha256"]) == 64
+    assert load_student(exported).preparation == load_student(checkpoint, "cpu").preparation
+
+
+def test_an_exported_student_needs_no_torch(exported: Path) -> None:
+    code = (
+        "import sys, numpy as np\n"
+        "from pipeline.student import load_student\n"
+        f"labels = load_student({str(exported)!r})(np.zeros((48, 96, 3), np.uint8))\n"
+        "print(labels.shape, sorted({'torch', 'mmengine', 'mmseg'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "(48, 96) []"
+
+
+def test_predict_runs_a_checkpoint_or_its_onnx_alike(checkpoint: Path, exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "images" / "deep").mkdir(parents=True)
+    Image.fromarray(street(80, 128)).save(tmp_path / "images" / "deep" / "a.png")
+    images = {"deep/a": tmp_path / "images" / "deep" / "a.png"}
+    for name, student in (("torch", checkpoint), ("onnx", exported)):
+        done, failures = predict(images, student, tmp_path / name, probabilities=True, device="cpu")
+        assert (done, failures) == (["deep/a"], {})
+    labels, probabilities = {}, {}
+    for name in ("torch", "onnx"):
+        labels[name] = np.asarray(Image.open(tmp_path / name / "labels" / "deep" / "a.png"))
+        probabilities[name] = np.load(tmp_path / name / "probabilities" / "deep" / "a.npy")
+        assert Image.open(tmp_path / name / "overlays" / "deep" / "a.png").size == (128, 64)
+    assert labels["torch"].shape == (64, 128), "cropped as in training"
+    assert (labels["torch"] == labels["onnx"]).mean() >= 0.999
+    assert probabilities["onnx"].dtype == np.float16
+    np.testing.assert_allclose(probabilities["onnx"].astype(float).sum(axis=0), 1, atol=4e-3)
+    np.testing.assert_allclose(probabilities["onnx"], probabilities["torch"], atol=2e-3)
+    np.testing.assert_array_equal(np.unique(labels["onnx"]), np.unique(labels["torch"]))
+    assert not list((tmp_path / "onnx").rglob("*.tmp"))
+
+
+def test_a_graph_of_one_size_takes_that_size_alone(checkpoint: Path, tmp_path: Path) -> None:
+    path = export_student(checkpoint, tmp_path / "fixed.onnx", (64, 128)).path
+    student = load_student(path)
+    assert student(street(64, 128)).shape == (64, 128)
+    with pytest.raises(ImageError, match=r"takes images of 64 x 128, found \(64, 256\)"):
+        student(street(64, 256))
+
+
+def test_a_graph_that_is_not_the_model_is_refused(
+    checkpoint: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exporter gives the graph of other weights: the comparison must find out."""
+    other = run(tmp_path / "other", 2, student="cgnet", tiny=TINY_CGNET, cyclic_padding=True, seed=1)
+    monkeypatch.setattr(stage, "_write_graph", lambda network, path, *_: shutil.copy(exported, path))
+    assert export_student(checkpoint, tmp_path / "same.onnx").agreement > 0.999
+    with pytest.raises(UserError, match=r"is not the model: logits differ by up to .*expected less than 0.001"):
+        export_student(other, tmp_path / "wrong" / "wrong.onnx")
+    assert not list((tmp_path / "wrong").iterdir()), "nothing is left"
+
+
+def test_normalisation_is_the_models_own(checkpoint: Path) -> None:
+    image = street(16, 32)
+    model = load_student(checkpoint, "cpu").model  # type: ignore[attr-defined]
+    pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())
+    expected = model.data_preprocessor({"inputs": [pixels]}, False)["inputs"][0].numpy()
+    settings = Normalisation(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+    np.testing.assert_allclose(normalised(image, settings), expected, atol=1e-5)
+    swapped = normalised(image, Normalisation(channels="BGR"))
+    np.testing.assert_array_equal(swapped, image[..., ::-1].transpose(2, 0, 1))
+
+
+def test_bad_files_are_named(exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"absent\.json: no such file"):
+        load_student(tmp_path / "absent.onnx")
+    lonely = tmp_path / "lonely.onnx"
+    lonely.with_suffix(".json").write_text(exported.with_suffix(".json").read_text())
+    with pytest.raises(UserError, match=r"lonely\.onnx: no such file"):
+        load_student(lonely)
+    lonely.write_bytes(b"not a graph")
+    with pytest.raises(UserError, match=r"lonely\.onnx: is not a readable ONNX file"):
+        load_student(lonely)
+    for text, message in (("{", "cannot be read as JSON"), ("[]", "found a list"), ("{}", "classes")):
+        lonely.with_suffix(".json").write_text(text)
+        with pytest.raises(UserError, match=message):
+            load_student(lonely)
+    for text in ("400", "400x", "0x8", "8x8x8"):
+        with pytest.raises(UserError, match="HEIGHTxWIDTH"):
+            parse_size(text)
+    with pytest.raises(UserError, match=r"ends in \.onnx"):
+        export_student(exported, tmp_path / "student.pt")
+    with pytest.raises(UserError, match="expected cpu"):
+        OnnxStudent(exported, "cuda")
+
+
+@pytest.mark.slow
+def test_segformer_of_any_size(tmp_path: Path) -> None:
+    checkpoint = run(tmp_path, 2, tiny=TINY_STUDENT)
+    exported = export_student(checkpoint, tmp_path / "student.onnx")
+    assert exported.max_difference < 1e-4
+    image = street(64, 256)
+    difference = load_student(exported.path).logits(image) - load_student(checkpoint, "cpu").logits(image)
+    assert np.abs(difference).max() < 1e-3

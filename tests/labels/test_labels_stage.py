@@ -1,0 +1,90 @@
+"""Pseudo-labels as files: what the cache holds, under the names of Cityscapes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmseg.registry import DATASETS
+from PIL import Image
+
+from pipeline.errors import UserError
+from pipeline.labels import load_label_space
+from pipeline.mmseg_import import import_mmseg
+from pipeline.samples import CacheReader
+from stages.fuse.stage import fuse
+from stages.labels.stage import label_file, write_labels
+from stages.precompute.stage import precompute
+from stages.train.configs import CONFIGS
+from tests.conftest import Project
+
+
+def test_names() -> None:
+    assert label_file("images/a") == "images/a_labelTrainIds.png"
+    assert label_file("leftImg8bit/val/x_leftImg8bit") == "leftImg8bit/val/x_gtFine_labelTrainIds.png"
+
+
+def test_every_fused_panorama_becomes_a_label_map(project: Project, tmp_path: Path) -> None:
+    manifest, config = project.manifest(), project.config()
+    with pytest.raises(UserError, match="no such artefact"):
+        write_labels(manifest, config, tmp_path / "out")
+    precompute(manifest, config)
+    fuse(manifest, config)
+    reader = CacheReader(manifest, config)
+    done, failures = write_labels(manifest, config, tmp_path / "out")
+    assert (done, failures) == ([record.id for record in manifest.images], {})
+    confident, _ = write_labels(manifest, config, tmp_path / "confident", confident=True)
+    assert confident == done
+    ignored = 0
+    for image_id in done:
+        fused = reader.fused(image_id)
+        np.testing.assert_array_equal(fused.label, reader.label(image_id))
+        written = np.asarray(Image.open(tmp_path / "out" / label_file(image_id)))
+        np.testing.assert_array_equal(written, fused.label)
+        sure = np.asarray(Image.open(tmp_path / "confident" / label_file(image_id)))
+        np.testing.assert_array_equal(sure, np.where(fused.weight >= 128, fused.label, 255))
+        ignored += int((sure == 255).sum())
+    assert ignored, "the paper's rule doubts some masks"
+    described = json.loads((tmp_path / "out" / "pseudo_labels.json").read_text())
+    assert described["fused"] == reader.artefact.key
+    assert described["classes"] == list(config.fused_space().classes)
+
+
+def test_what_is_not_fused_is_told(project: Project, tmp_path: Path) -> None:
+    manifest, config = project.manifest(), project.config()
+    precompute(manifest, config)
+    fuse(manifest, config)
+    project.add_image("p009.png", np.zeros((64, 256, 3), np.uint8))
+    done, failures = write_labels(project.manifest(), config, tmp_path)
+    assert len(done) == 3
+    assert failures == {"p009": "not fused: not computed"}
+
+
+@pytest.mark.parametrize(("base", "space"), [("pseudo_labels_19", "cityscapes19"), ("pseudo_labels_13", "densepass13")])
+def test_mmsegmentation_reads_them_as_a_data_set_of_its_own(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str, space: str
+) -> None:
+    """The data-set bases for 13 and 19 classes, with mmsegmentation's own dataset and transforms."""
+    manifest, config = project.manifest(), project.config("fusion.rule=ta", f"fusion.label_space={space}")
+    precompute(manifest, config, only=["teacher"])
+    fuse(manifest, config)
+    write_labels(manifest, config, tmp_path / "out")
+    monkeypatch.setenv("IMAGES", str(project.folder / "images"))
+    monkeypatch.setenv("LABELS", str(tmp_path / "out"))
+    import_mmseg()
+    described = Config.fromfile(CONFIGS / "_base_" / "datasets" / f"{base}.py").train_dataloader.dataset
+    described.pipeline = [
+        step for step in described.pipeline if step.type not in ("RandomFlip", "PhotoMetricDistortion")
+    ]
+    dataset = DATASETS.build(described)
+    expected = load_label_space(space)
+    assert dataset.metainfo["classes"] == expected.classes
+    assert [tuple(colour) for colour in dataset.metainfo["palette"]] == list(expected.palette)
+    reader = CacheReader(manifest, config)
+    assert len(dataset) == len(reader.ids) == 3
+    for sample in dataset:
+        image_id = Path(sample["data_samples"].img_path).stem
+        np.testing.assert_array_equal(sample["data_samples"].gt_sem_seg.data[0], reader.label(image_id))

@@ -1,0 +1,83 @@
+"""Convolutions on the ring: against padding by hand, and equivariant to rolls."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+
+from pipeline.cyclic_convolution import CyclicConv2d, make_cyclic, on_ring
+from stages.train import register  # noqa: F401
+from stages.train.configs import CONFIGS
+
+
+def layer(kernel: int = 3, stride: int = 1, dilation: int = 1, groups: int = 1) -> torch.nn.Sequential:
+    torch.manual_seed(0)
+    padding = dilation * (kernel // 2)
+    return torch.nn.Sequential(torch.nn.Conv2d(4, 4, kernel, stride, padding, dilation, groups))
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    kernel=st.sampled_from([3, 5, 7]),
+    stride=st.sampled_from([1, 2, 4]),
+    dilation=st.sampled_from([1, 2]),
+    groups=st.sampled_from([1, 2, 4]),
+    shift=st.integers(0, 7),
+)
+def test_it_is_the_convolution_of_the_image_laid_out_three_times(
+    kernel: int, stride: int, dilation: int, groups: int, shift: int
+) -> None:
+    plain, cyclic = layer(kernel, stride, dilation, groups), layer(kernel, stride, dilation, groups)
+    assert make_cyclic(cyclic) == 1
+    image = torch.randn(2, 4, 8, 32)
+    width = 32 // stride
+    expected = plain(image.repeat(1, 1, 1, 3))[..., width : 2 * width]
+    torch.testing.assert_close(cyclic(image), expected)
+    rolled = cyclic(image.roll(shift * stride, -1))
+    torch.testing.assert_close(rolled, cyclic(image).roll(shift, -1))
+
+
+@pytest.mark.parametrize("pool", [torch.nn.AvgPool2d(3, 2, 1), torch.nn.MaxPool2d(3, 2, 1)])
+def test_pooling_likewise(pool: torch.nn.Module) -> None:
+    network, image = torch.nn.Sequential(pool), torch.randn(1, 2, 8, 16)
+    assert make_cyclic(network) == 1
+    torch.testing.assert_close(network(image), pool(image.repeat(1, 1, 1, 3))[..., 8:16])
+    with on_ring(network, False):
+        torch.testing.assert_close(network(image), pool(image))
+
+
+def test_off_the_ring_it_is_the_plain_convolution() -> None:
+    plain, cyclic, image = layer(), layer(), torch.randn(1, 4, 8, 16)
+    make_cyclic(cyclic)
+    with on_ring(cyclic, False):
+        torch.testing.assert_close(cyclic(image), plain(image))
+    assert (cyclic(image) - plain(image)).abs().max() > 0.1
+
+
+def test_weights_keep_their_names_and_stay_shared() -> None:
+    network = torch.nn.Sequential(layer(), torch.nn.Conv2d(4, 4, 1), torch.nn.Conv2d(4, 4, 3, padding=(1, 0)))
+    before = {name: value.data_ptr() for name, value in network.state_dict().items()}
+    assert make_cyclic(network) == 1, "what pads nothing in x stays"
+    assert {name: value.data_ptr() for name, value in network.state_dict().items()} == before
+    assert make_cyclic(network) == 0
+
+
+@pytest.mark.parametrize("name", ["goodsam_demo", "goodsam_m", "cgnet"])
+def test_the_students_that_are_shipped_have_a_ring(name: str) -> None:
+    """Every layer that pads is replaced; CGNet, which has no attention or interpolation inside, is exact."""
+    init_default_scope("mmseg")
+    torch.manual_seed(0)
+    config = Config.fromfile(CONFIGS / "students" / f"{name}.py").model
+    model = MODELS.build({**config, "cyclic": True}).eval()
+    padded = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d) and m.padding[1]]
+    assert padded
+    assert all(isinstance(m, CyclicConv2d) for m in padded)
+    if name == "cgnet":
+        image = torch.randn(1, 3, 32, 64)
+        with torch.no_grad():
+            torch.testing.assert_close(model(image.roll(32, -1)), model(image).roll(4, -1), rtol=1e-3, atol=1e-4)

@@ -1,0 +1,84 @@
+"""What torchrun starts in the test of distributed training: `ddp.py WORK_DIR BATCH_SIZE`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmseg.registry import HOOKS
+
+from stages.train.run import train
+from tests.train.helpers import CLASSES, PALETTE, TINY_STUDENT, MemoryReader
+
+STEPS = 4
+
+
+class LoggingReader(MemoryReader):
+    """Notes in a file of this process every image that is read."""
+
+    def __init__(self, log: str) -> None:
+        super().__init__(count=6)
+        self.log = Path(f"{log}.{os.environ.get('RANK', '0')}")
+
+    def image(self, image_id: str) -> np.ndarray:
+        with self.log.open("a") as stream:
+            stream.write(f"{image_id}\n")
+        return super().image(image_id)
+
+
+def logging_reader(log: str) -> LoggingReader:
+    return LoggingReader(log)
+
+
+@HOOKS.register_module(force=True)
+class GradientHook(Hook):
+    """Writes the gradients of every step, as each process has them after they were averaged."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def before_train(self, runner: Any) -> None:
+        wrapper, step = runner.optim_wrapper, runner.optim_wrapper.step
+
+        def noted(**kwargs: Any) -> None:
+            gradients = [p.grad.flatten() for p in runner.model.parameters()]
+            torch.save(torch.cat(gradients), self.folder / f"gradient_{runner.iter}_{runner.rank}.pt")
+            step(**kwargs)
+
+        wrapper.step = noted
+
+
+def main(work_dir: Path, batch_size: int, distributed: bool) -> Path:
+    torch.set_num_threads(1)
+    return train(
+        "goodsam_m",
+        {"type": "tests.train.ddp:logging_reader", "log": str(work_dir / "read")},
+        work_dir,
+        classes=CLASSES,
+        palette=PALETTE,
+        schedule="schedule_demo",
+        max_iters=STEPS,
+        batch_size=batch_size,
+        device="cpu",
+        distributed=distributed,
+        log_level="ERROR",
+        overrides={
+            **TINY_STUDENT,
+            # nothing that looks at a whole batch or drops at random: two halves of a batch are then the batch
+            "model.decode_head.norm_cfg": dict(type="GN", num_groups=4),
+            "model.decode_head.dropout_ratio": 0.0,
+            "model.backbone.drop_path_rate": 0.0,
+            "custom_hooks": [dict(type="GradientHook", folder=str(work_dir))],
+        },
+    )
+
+
+if __name__ == "__main__":
+    written = main(Path(sys.argv[1]), int(sys.argv[2]), distributed=True)
+    (Path(sys.argv[1]) / f"result.{os.environ['RANK']}").write_text(json.dumps(str(written)))
