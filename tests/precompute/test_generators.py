@@ -28,7 +28,7 @@ from tests.conftest import Project
 from tests.models import street, tiny_sam
 
 #: Random weights give logits near nought: take what comes, and do not merge all of it.
-PERMISSIVE = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
+PERMISSIVE = {"points_per_side": 5, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
 
 TINY = "tests.models:tiny_sam"
 
@@ -158,7 +158,11 @@ def test_small_regions_go_as_in_segment_anything(seed: int, density: float, min_
     filled, _ = amg.remove_small_regions(mask, min_area, mode="holes")
     expected, _ = amg.remove_small_regions(filled, min_area, mode="islands")
     found = remove_small_regions(mask, min_area)
-    np.testing.assert_array_equal(found, expected)
+    if filled.any() and expected.sum() < min_area:  # all pieces are small: which of equally large ones stays is free
+        assert found.sum() == expected.sum()
+        assert (found <= filled).all()
+    else:
+        np.testing.assert_array_equal(found, expected)
     assert (found is mask) == np.array_equal(found, mask)
 
 

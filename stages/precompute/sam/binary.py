@@ -31,7 +31,8 @@ def prompt_component(mask: np.ndarray, x: float, y: float) -> np.ndarray:
 def remove_small_regions(mask: np.ndarray, min_area: int) -> np.ndarray:
     """``mask`` (bool ``(h, w)``) with holes below ``min_area`` pixels filled, then pieces below it removed.
 
-    Holes and pieces are 8-connected, as in segment_anything; where every piece is small, the largest stays. Returns
+    Holes and pieces are 8-connected, as in segment_anything; where every piece is small, the largest stays (of
+    equals the first by rows). Returns
     ``mask`` itself if there was nothing to do.
     """
     from scipy.ndimage import label
