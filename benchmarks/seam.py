@@ -33,11 +33,11 @@ GENERATORS: dict[str, dict[str, Any]] = {
         "builder": "demo.sam.model:build",
         "checkpoint": "demo/weights/nano_sam.safetensors",
         "points_per_side": 16,
-        "pred_iou_thresh": 0.3,
-        "stability_score_thresh": 0.5,
+        "pred_iou_thresh": 0.2,
+        "stability_score_thresh": 0.7,
         "stability_score_offset": 0.5,
         "keep_prompt_component": True,
-        "mask_nms_thresh": 0.5,
+        "mask_nms_thresh": 0.6,
     },
 }
 
