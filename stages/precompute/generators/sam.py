@@ -12,7 +12,7 @@ from stages.precompute.sam.settings import AutomaticMasks
 
 
 class Sam(AutomaticMasks):
-    """The masks of ``SamAutomaticMaskGenerator``, with much less memory and time besides the networks.
+    """The masks of ``SamAutomaticMaskGenerator``, in a fraction of its time besides the networks.
 
     Its second algorithm: the first was segment_anything's own generator, which is now ``sam_reference``.
     """
