@@ -4,9 +4,9 @@ A task carries settings only; each worker opens it once (that is where models ar
 An image that fails is an outcome, not the end of the run. At most a few images a worker are in flight, so memory does
 not grow with their number.
 
-Work that says where its steps are (read, compute, write) is overlapped when this process runs one image at a time:
-while the model works on one, the next is read and the one before is written. Elsewhere ``threads`` overlaps whole
-images.
+Work that says where its steps are (read, compute, write) is overlapped, in this process and in each worker of a local
+cluster: while the model works on one image, the next is read and the one before is written. In this process with more
+``threads``, and on an existing scheduler's workers, as many whole images overlap as there are threads.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from pipeline.errors import ImageError, UserError
@@ -34,8 +35,11 @@ from pipeline.progress import Progress, SilentProgress
 Summary = dict[str, Any]
 
 #: Work on one image: a plain function, or a generator function that yields twice, after it has read and after it has
-#: computed. Only one step of each sort runs at a time.
+#: computed. A process takes only one step of each sort at a time (or as many as it was given threads).
 Work = Callable[[ImageRecord], Summary | Generator[None, None, Summary]]
+
+#: The steps of work that yields twice.
+STEPS = ("reading", "computing", "writing")
 
 #: Images in flight for each worker: one that runs and one that waits.
 IN_FLIGHT_PER_WORKER = 2
@@ -97,6 +101,7 @@ class Outcome:
     seconds: float
     summary: dict[str, Any] = field(default_factory=dict)
     failure: str | None = None
+    steps: tuple[float, ...] = ()  # seconds of each step, without waiting for its turn
 
 
 _opened: dict[str, Work] = {}
@@ -122,16 +127,20 @@ class _Image:
         self._task, self._id = task, record.id
         self._steps = work(record) if inspect.isgeneratorfunction(work) else _one_step(work, record)
         self._began = time.perf_counter()
+        self._seconds: list[float] = []
 
     def advance(self) -> _Image:
         """Takes the next step. Raises :class:`UserError` if no image could be worked on any more."""
         if self.outcome is not None:
             return self
+        began = time.perf_counter()
         try:
             next(self._steps)  # type: ignore[arg-type]
+            self._seconds.append(time.perf_counter() - began)
             return self
         except StopIteration as end:
-            self.outcome = Outcome(self._id, time.perf_counter() - self._began, end.value)
+            now = time.perf_counter()
+            self.outcome = Outcome(self._id, now - self._began, end.value, steps=(*self._seconds, now - began))
             return self
         except UserError:
             raise
@@ -161,8 +170,23 @@ def _one_step(work: Work, record: ImageRecord) -> Generator[None, None, Summary]
     yield
 
 
-def _process(task_bytes: bytes, record: ImageRecord) -> Outcome:
-    return _Image(*_open(task_bytes), record).finish()
+def _process(task_bytes: bytes, record: ImageRecord, at_a_time: int | None = None) -> Outcome:
+    """All steps of one image; with ``at_a_time`` no more threads of this process than that take one step of a sort."""
+    task, work = _open(task_bytes)
+    image = _Image(task, work, record)
+    if at_a_time is None:
+        return image.finish()
+    turns = _turns_of(at_a_time) if inspect.isgeneratorfunction(work) else _turns_of(at_a_time)[1:2]
+    for turn in turns:
+        with turn:
+            image.advance()
+    return image.finish()
+
+
+@cache
+def _turns_of(at_a_time: int) -> list[threading.Semaphore]:
+    """Who may read, compute and write in this process: the neighbours' reading and writing overlap with the model."""
+    return [threading.Semaphore(at_a_time) for _ in STEPS]
 
 
 def run_images(
@@ -197,8 +221,9 @@ def _outcomes(execution: Execution, task_bytes: bytes, records: Sequence[ImageRe
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             yield _overlapping(reader, writer, task_bytes, records)
         return
+    at_a_time = execution.threads if execution.scheduler is None and execution.workers > 1 else None
     with _pool(execution) as (pool, width):
-        yield _bounded(pool, width * IN_FLIGHT_PER_WORKER, task_bytes, records)
+        yield _bounded(pool, width * IN_FLIGHT_PER_WORKER, task_bytes, records, at_a_time)
 
 
 def _overlapping(
@@ -224,12 +249,14 @@ def _overlapping(
         yield writing.result()
 
 
-def _bounded(pool: Executor, in_flight: int, task_bytes: bytes, records: Sequence[ImageRecord]) -> Iterator[Outcome]:
+def _bounded(
+    pool: Executor, in_flight: int, task_bytes: bytes, records: Sequence[ImageRecord], at_a_time: int | None
+) -> Iterator[Outcome]:
     waiting = iter(records)
     running: dict[Future[Outcome], str] = {}
     while True:
         for record in waiting:
-            running[pool.submit(_process, task_bytes, record)] = record.id
+            running[pool.submit(_process, task_bytes, record, at_a_time)] = record.id
             if len(running) >= in_flight:
                 break
         if not running:
@@ -293,7 +320,7 @@ def _client(execution: Execution) -> Iterator[Any]:
     with _deaf_to_interrupts():
         cluster = LocalCluster(
             n_workers=execution.workers,
-            threads_per_worker=execution.threads,
+            threads_per_worker=execution.threads + 2,  # one image is read and one written besides: see `_turns_of`
             processes=True,
             dashboard_address=":0",
             memory_limit=0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +17,18 @@ from pipeline.tasks import DONE_BY_ANOTHER, CacheTask
 
 @dataclass
 class Report:
-    """What a run did with one artefact; ``failures`` gives the reason by image id."""
+    """What a run did with one artefact; ``failures`` gives the reason by image id.
+
+    ``seconds`` is the time of all, ``steps`` the mean seconds of an image in each step of its work (reading, computing
+    and writing, where they overlap).
+    """
 
     artefact: Artefact
     wanted: int
     computed: int = 0
     failures: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    steps: tuple[float, ...] = ()
 
     @property
     def reused(self) -> int:
@@ -62,9 +69,13 @@ def bring_up_to_date(
     artefacts = task.artefacts
     artefact.create(artefacts.settings(task.kind), artefacts.upstream(task.kind), **described)
     report = Report(artefact, len(records))
+    began, steps = time.perf_counter(), []
     for outcome in run_images(task, stale(artefact), execution, progress, description):
         if outcome.failure is not None:
             report.failures[outcome.id] = outcome.failure
         elif outcome.summary != DONE_BY_ANOTHER:
             report.computed += 1
+            steps.append(outcome.steps)
+    report.seconds = time.perf_counter() - began
+    report.steps = tuple(sum(own) / len(steps) for own in zip(*steps, strict=True))
     return report

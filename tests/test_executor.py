@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ImageError, UserError
-from pipeline.executor import Execution, ImageTask, parse_shard, run_images
+from pipeline.executor import STEPS, Execution, ImageTask, parse_shard, run_images
 from pipeline.manifests import ImageRecord
 
 
@@ -101,7 +101,7 @@ class Steps(Count):
             begin(record, "compute")
             yield
             begin(record, "write")
-            return {"id": record.id}
+            return {"id": record.id, "pid": os.getpid()}
 
         def whole(record: ImageRecord) -> dict[str, Any]:
             walk = steps(record)
@@ -112,6 +112,11 @@ class Steps(Count):
                     return dict(end.value)
 
         return steps if self.in_steps else whole
+
+
+def started(path: Path) -> int:
+    """When a step began or ended, from the name of the file that says so."""
+    return int(path.name.split()[0])
 
 
 @pytest.mark.parametrize(
@@ -125,7 +130,7 @@ def test_work_in_steps_is_work(tmp_path: Path, execution: Execution) -> None:
         assert outcomes[f"bad {step}"].failure == f"no {step}"
         assert (tmp_path / f"failed-bad {step}").read_text() == f"no {step}"
     assert outcomes["done already"].summary == {"done": True}
-    assert outcomes["c"].summary == {"id": "c"}
+    assert outcomes["c"].summary["id"] == "c"
 
 
 def test_reading_computing_and_writing_overlap_and_stay_bounded(tmp_path: Path) -> None:
@@ -144,7 +149,7 @@ def test_reading_computing_and_writing_overlap_and_stay_bounded(tmp_path: Path) 
     flying: set[str] = set()
     most = 0
     threads: dict[str, set[str]] = {}
-    for path in sorted((tmp_path / "True").iterdir(), key=lambda path: int(path.name.split()[0])):
+    for path in sorted((tmp_path / "True").iterdir(), key=started):
         _, step, what, image, thread = path.name.split()
         running[step] = running.get(step, 0) + (1 if what == "begins" else -1)
         threads.setdefault(step, set()).add(thread)
@@ -156,6 +161,24 @@ def test_reading_computing_and_writing_overlap_and_stay_bounded(tmp_path: Path) 
     assert most <= 3
     assert all(len(own) == 1 for own in threads.values())
     assert threads["compute"] == {str(threading.get_ident())}, "the model works in the calling thread"
+
+
+def test_steps_overlap_in_each_worker_of_a_cluster(tmp_path: Path) -> None:
+    """Two workers, each with one step of a sort at a time, and steps of different sorts at the same moment."""
+    ids = [str(k) for k in range(16)]
+    outcomes = run_images(Steps(tmp_path, seconds=0.05), records(*ids), Execution(workers=2))
+    assert sorted(o.id for o in outcomes) == sorted(ids)
+    assert all(len(o.steps) == len(STEPS) and min(o.steps) >= 0.05 for o in outcomes)
+    worker = {o.id: o.summary["pid"] for o in outcomes}
+    running: dict[tuple[int, str], int] = {}
+    together = 0
+    for path in sorted((path for path in tmp_path.iterdir() if path.name[0].isdigit()), key=started):
+        _, step, what, image, _ = path.name.split()
+        running[worker[image], step] = running.get((worker[image], step), 0) + (1 if what == "begins" else -1)
+        assert running[worker[image], step] in (0, 1), "one step of a sort at a time"
+        together = max(together, sum(count for (pid, _), count in running.items() if pid == worker[image]))
+    assert together >= 2
+    assert len(set(worker.values())) == 2
 
 
 def test_a_full_disk_ends_an_overlapped_run_too(tmp_path: Path) -> None:

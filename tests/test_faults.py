@@ -25,14 +25,15 @@ from tests.models import street
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "160"}
 IMAGES = 12
+MANY, KILLS = 40, 20  # of the runs that are killed again and again
 KINDS = ("sam", "masks", "teacher")
 PATIENCE = 120.0  # seconds, for a machine that others use too
 
 
-def lay_out(folder: Path) -> Project:
-    """Twelve small panoramas with their manifest and settings; the cache is in the folder."""
+def lay_out(folder: Path, images: int = IMAGES) -> Project:
+    """Small panoramas with their manifest and settings; the cache is in the folder."""
     project = Project(folder)
-    for k in range(IMAGES):
+    for k in range(images):
         project.add_image(f"p{k:02d}.png", street(seed=k))
     write_yaml(project.manifest_path, {"name": "toy", "root": "images", "splits": {"train": {"images": ["**/*"]}}})
     views = {"width": 128, "stride": 64}
@@ -140,7 +141,7 @@ def assert_whole(project: Project) -> None:
             group = artefact.read(marker.id)
             for name in group.names():
                 group.array(name)
-        for image in {f"p{k:02d}" for k in range(IMAGES)} - set(done):
+        for image in {path.stem for path in (project.folder / "images").iterdir()} - set(done):
             with pytest.raises(ImageError, match="is not in"):
                 artefact.read(image)
 
@@ -166,15 +167,24 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 # -- killed
 
 
-def kill_again_and_again(
-    project: Project, start: Callable[..., Run], moments: list[tuple[int, float]], *options: str
-) -> None:
-    """Runs and kills at each moment (images finished by then, seconds after that), then lets a run end.
+@pytest.fixture(scope="module")
+def undisturbed_many(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """As :func:`undisturbed`, of as many images as the runs that are killed again and again."""
+    project = lay_out(tmp_path_factory.mktemp("undisturbed") / "project", MANY)
+    Run(project).figures()
+    return contents(project)
 
-    After each kill what is finished is whole, and nothing finished before has changed.
-    """
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_at_twenty_moments_it_goes_on_to_the_same_bytes(
+    tmp_path: Path, start: Callable[..., Run], undisturbed_many: dict[str, str], workers: int
+) -> None:
+    """After each kill what is finished is whole, and nothing finished before has changed."""
+    project = lay_out(tmp_path / "project", MANY)
+    options = ("--workers", str(workers)) if workers > 1 else ()
     finished: dict[str, Marker] = {}
-    for images, seconds in moments:
+    for images, seconds in moments_of(workers, KILLS):
         run = start(project, *options)
         wait_for(project, images, run)
         time.sleep(seconds)
@@ -184,41 +194,17 @@ def kill_again_and_again(
         assert {name: now.get(name) for name in finished} == finished
         finished = now
     figures = start(project, *options).figures()
-    redone = sum(figures[kind]["computed"] for kind in KINDS)
-    assert redone == IMAGES * len(KINDS) - len(finished)
-    now = markers(project)
-    assert {name: now[name] for name in finished} == finished
+    assert sum(figures[kind]["computed"] for kind in KINDS) == MANY * len(KINDS) - len(finished)
+    assert contents(project) == undisturbed_many
+    assert {name: markers(project)[name] for name in finished} == finished
+    assert attempts(project) <= len(undisturbed_many) + KILLS * workers  # the images in flight at each kill
 
 
 def moments_of(seed: int, count: int) -> list[tuple[int, float]]:
-    """``count`` moments over the length of the work, each a little after an image was finished; the first at once."""
+    """``count`` random moments of the work: images finished by then, and seconds after that; the first at once."""
     rng = random.Random(seed)
-    last = IMAGES * len(KINDS) - 1
-    cuts = sorted(rng.sample(range(1, last), count - 1))
+    cuts = sorted(rng.sample(range(1, MANY * len(KINDS) - 1), count - 1))
     return [(images, rng.uniform(0, 0.08)) for images in (0, *cuts)]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
-def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
-    tmp_path: Path, start: Callable[..., Run], undisturbed: dict[str, str], seed: int
-) -> None:
-    project = lay_out(tmp_path / "project")
-    moments = moments_of(seed, 5)
-    kill_again_and_again(project, start, moments)
-    assert contents(project) == undisturbed
-    assert attempts(project) <= len(undisturbed) + len(moments)  # one image in flight a kill
-
-
-@pytest.mark.slow
-def test_a_killed_cluster_goes_on_to_the_same_bytes(
-    tmp_path: Path, start: Callable[..., Run], undisturbed: dict[str, str]
-) -> None:
-    project = lay_out(tmp_path / "project")
-    moments = moments_of(2, 4)[1:]
-    kill_again_and_again(project, start, moments, "--workers", "2")
-    assert contents(project) == undisturbed
-    assert attempts(project) <= len(undisturbed) + 2 * len(moments)  # two images in flight a kill
 
 
 @pytest.mark.slow

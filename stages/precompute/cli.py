@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,9 @@ from pipeline.cli import (
     say_json,
     say_table,
 )
+
+if TYPE_CHECKING:
+    from pipeline.runs import Report
 
 
 def command(
@@ -61,6 +64,9 @@ def command(
         ["artefact", "panoramas", "computed", "reused", "failed"],
         [[f"{r.artefact.kind}/{r.artefact.key}", r.wanted, r.computed, r.reused, len(r.failures)] for r in reports],
     )
+    for report in reports:
+        if report.computed:
+            say(_pace(report))
     failed = {image_id for report in reports for image_id in report.failures}
     if failed:
         say(
@@ -72,11 +78,33 @@ def command(
             "stage": "precompute",
             "panoramas": len(records),
             "failed": len(failed),
-            **{r.artefact.kind: {"key": r.artefact.key, "computed": r.computed, "reused": r.reused} for r in reports},
+            **{
+                report.artefact.kind: {
+                    "key": report.artefact.key,
+                    "computed": report.computed,
+                    "reused": report.reused,
+                    "images_per_s": round(report.computed / report.seconds, 3) if report.computed else None,
+                    "seconds_each": [round(seconds, 4) for seconds in report.steps],
+                }
+                for report in reports
+            },
         }
     )
     if failed:
         raise typer.Exit(SOME_IMAGES_FAILED)
+
+
+def _pace(report: Report) -> str:
+    """How fast an artefact was made, and what waited for what."""
+    from pipeline.executor import STEPS
+
+    text = f"{report.artefact.kind}: {report.computed / report.seconds:.2f} panoramas/s"
+    if len(report.steps) != len(STEPS):
+        return text
+    slowest = STEPS[report.steps.index(max(report.steps))]
+    each = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in zip(STEPS, report.steps, strict=True))
+    waiting = " and ".join(name for name in STEPS if name != slowest)
+    return f"{text}; each: {each}; {waiting} wait for {slowest}"
 
 
 def _budget_mib(data: object) -> float:
