@@ -3,7 +3,8 @@
 The demo world at half size (200 x 1024), settings of ``configs/demo.yaml``. Rows of baselines train by cross-entropy on
 their labels (pixels that a rule gives up are ignored); rows ``best ...`` switch MKA's terms. Rows are kept in
 ``work_dirs/bench_student/rows.json`` under a name made of everything that determines them, so a run that was stopped
-goes on with the next row. Small: ``python -m benchmarks.student --images 4 --tests 2 --iterations 20 --seeds 1``.
+goes on with the next row. Another student (``--student goodsam_m``) trains from random weights on the same crops, by
+the same schedule. Small: ``python -m benchmarks.student --images 4 --tests 2 --iterations 20 --seeds 1``.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ ROOT = Path(__file__).parent.parent
 WORK = ROOT / "work_dirs" / "bench_student"
 CONFIG = ROOT / "configs" / "demo.yaml"
 IMAGES, TESTS, ITERATIONS, SEEDS, PHOTOS = 24, 8, 1000, 3, 200
+STUDENT = "goodsam_demo"
 
 TERMS = ("whole", "ensemble", "confident", "boundary")
 
@@ -83,6 +85,7 @@ class Bench:
     tests: int = TESTS
     photos: int = 0
     work: Path = WORK
+    student: str = STUDENT
     _fused: set[str] = field(default_factory=set)
 
     @property
@@ -122,7 +125,8 @@ class Bench:
         where = cache or str(self.work / "cache")
         same = load_config(base).fusion.rule.kind == rule
         rules = [] if same else [f"fusion.rule={rule}"]
-        return load_config(base, [f"cache={json.dumps(where)}", "device=cpu", *rules, *changes])
+        student = f"train.student={self.student}"
+        return load_config(base, [f"cache={json.dumps(where)}", "device=cpu", student, *rules, *changes])
 
     def fuse(self, rule: str) -> None:
         """Brings the cache up to date for a rule."""
@@ -164,19 +168,21 @@ def run(
     adapt_iterations: int = 300,
     only: tuple[str, ...] = (),
     work: Path = WORK,
+    student: str = STUDENT,
 ) -> dict[str, Any]:
     """Trains and scores what is missing of the rows; means over seeds, mIoU in percent.
 
     ``only`` names rows by a part of their name; all if empty.
     """
     work.mkdir(parents=True, exist_ok=True)
-    bench = Bench(images, tests, photos, work)
+    bench = Bench(images, tests, photos, work, student)
     bench.render()
     kinds = known_kinds("rule")
     rule = next(kind for kind in METHOD if kind in kinds)
     bench.fuse(rule)
     store = Rows(work / "rows.json")
-    figures: dict[str, Any] = {"rule": rule, "iterations": iterations, "seeds": seeds, "images": images}
+    figures: dict[str, Any] = {"student": student, "rule": rule, "iterations": iterations, "seeds": seeds}
+    figures |= {"images": images, "tests": tests}
     ta_itself = store.get({"row": "ta_itself", **_cache_keys(bench, rule)}, lambda: _ta_itself(bench, rule))
     figures["ta_itself"] = round(ta_itself["miou"], 2)
     table: list[list[Any]] = [["TA itself", figures["ta_itself"], "-", "-"]]
@@ -193,7 +199,7 @@ def run(
         spread = f"{np.std(scores):.2f}" if seeds > 1 else "-"
         table.append([row.name, figures[row.key()], spread, figures[f"{row.key()}_seam"]])
         say(f"{row.name}: {figures[row.key()]:.2f}")
-    title = f"student: mIoU on {tests} panoramas, {iterations} steps; agreement with itself at the seam"
+    title = f"{student}: mIoU on {tests} panoramas, {iterations} steps; agreement with itself at the seam"
     say_table(title, ["learns from", "mIoU", "±", "seam"], table)
     return figures
 
@@ -264,6 +270,8 @@ def _train_and_score(bench: Bench, row: Row, iterations: int, seed: int, adapt_i
 
     config = bench.config("paper" if row.labels in ("photos", "truth") else row.labels)
     overrides: dict[str, Any] = {f"model.mka.{t}": float(t in row.terms) for t in TERMS}
+    if bench.student != STUDENT:
+        overrides |= _short_schedule()
     if row.labels in ("photos", "truth"):
         split = "source-train" if row.labels == "photos" else "target-train"
         manifest = bench.manifest((split,), truth=True)
@@ -283,7 +291,8 @@ def _train_and_score(bench: Bench, row: Row, iterations: int, seed: int, adapt_i
         if load_config(settings).fusion.rule.kind == row.labels:
             reader["overrides"].pop()
     space = config.fused_space()
-    identity = {"row": row.name, "iterations": iterations, "seed": seed, "reader": reader, "images": bench.images}
+    identity: dict[str, Any] = {"student": bench.student} if bench.student != STUDENT else {}
+    identity |= {"row": row.name, "iterations": iterations, "seed": seed, "reader": reader, "images": bench.images}
     checkpoint = train(
         config.train.student,
         reader,
@@ -305,6 +314,15 @@ def _train_and_score(bench: Bench, row: Row, iterations: int, seed: int, adapt_i
     images = [read_image(record.path, manifest.preparation) for record in manifest.select(("target-test",))]
     everywhere, seam = np.mean([half_turn_agreement(student, image) for image in images], axis=0)
     return {"miou": scores[0].miou, "self_agreement": float(everywhere), "seam": float(seam)}
+
+
+def _short_schedule() -> dict[str, Any]:
+    """The demo student's crops and schedule, for students whose own are made for ImageNet weights, GPUs and days."""
+    from stages.train.configs import read_config, student_config
+
+    config = read_config(student_config(STUDENT))
+    keys = ("train_cfg", "train_pipeline", "param_scheduler")
+    return {**{key: config[key] for key in keys}, "optim_wrapper": {**config.optim_wrapper, "_delete_": True}}
 
 
 def _photo_pipeline() -> dict[str, Any]:
@@ -330,9 +348,10 @@ def main(
     adapt_iterations: Annotated[int, typer.Option(min=1, help="Steps of the adaptation round.")] = 300,
     only: Annotated[list[str] | None, typer.Option(help="Rows with this in their name. Repeatable.")] = None,
     work: Annotated[Path, typer.Option(help="Folder of world, cache, trainings and rows.json.")] = WORK,
+    student: Annotated[str, typer.Option(help="A config of mmseg_configs/students.")] = STUDENT,
 ) -> None:
     """The benchmark with other numbers than its own."""
-    say_json(run(images, tests, iterations, seeds, photos, adapt_iterations, tuple(only or ()), work))
+    say_json(run(images, tests, iterations, seeds, photos, adapt_iterations, tuple(only or ()), work, student))
 
 
 if __name__ == "__main__":

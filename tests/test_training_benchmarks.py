@@ -109,3 +109,14 @@ def test_student_in_small(small_bench: Path) -> None:
     before = (small_bench / "rows.json").stat().st_mtime_ns
     assert student.run(**sizes, only=chosen, work=small_bench) == figures
     assert (small_bench / "rows.json").stat().st_mtime_ns == before, "every row was there"
+
+
+@pytest.mark.slow
+def test_another_student_trains_on_the_same_crops(small_bench: Path) -> None:
+    sizes: dict[str, Any] = {"images": 1, "tests": 1, "iterations": 1, "seeds": 1, "photos": 2}
+    figures = student.run(**sizes, only=("ta labels",), work=small_bench, student="goodsam_m")
+    assert figures["student"] == "goodsam_m"
+    config = next((small_bench / "runs").glob("*/*.py")).read_text()
+    assert "crop_size" in config
+    done = json.loads((small_bench / "rows.json").read_text())
+    assert any(entry.get("student", {}).get("student", "goodsam_m") == "goodsam_m" for entry in done.values())
