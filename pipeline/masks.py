@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.errors import ImageError
 from pipeline.windows import cyclic_columns
 
 #: A plane holds uint16 labels 1 .. MAX_MASKS.
@@ -143,11 +144,11 @@ class MaskSetBuilder:
     ) -> None:
         """One mask: ``inside`` bool ``(h, w)``, its box with the left upper corner at column ``x``, row ``y``.
 
-        Raises ``ValueError`` for more than :data:`MAX_MASKS` masks.
+        Raises :class:`ImageError` for more than :data:`MAX_MASKS` masks.
         """
         label = len(self._rows) + 1
         if label > MAX_MASKS:
-            raise ValueError(f"found more than {MAX_MASKS} masks, expected at most as many")
+            raise ImageError(f"found more than {MAX_MASKS} masks, expected at most as many; raise the smallest area")
         height, width = inside.shape
         rows = slice(y, y + height)
         pieces = [(c, inside[:, own]) for c, own in cyclic_columns(x, width, self._shape[1])] if width else []
@@ -178,8 +179,8 @@ def from_masks(
 ) -> MaskSet:
     """``masks`` (each bool ``(height, width)``) as a mask set.
 
-    ``cyclic`` gives boxes of masks that cross the seam the short way round. Raises ``ValueError`` for more than
-    :data:`MAX_MASKS` masks or a mask of another shape.
+    ``cyclic`` gives boxes of masks that cross the seam the short way round. Raises :class:`ImageError` for more
+    than :data:`MAX_MASKS` masks, ``ValueError`` for a mask of another shape.
     """
     builder = MaskSetBuilder(height, width)
     for k, mask in enumerate(masks):

@@ -122,6 +122,17 @@ def test_nan_logits_fail_their_image_only(project: Project) -> None:
     assert "NaN" in teacher.failures["bright"]
 
 
+def test_more_masks_than_the_table_holds_fail_their_image_only(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.add_image("plain.png", np.full((64, 256, 3), 99, np.uint8))
+    monkeypatch.setattr("stages.precompute.generators.felzenszwalb.MAX_MASKS", 2)
+    sam = precompute(project.manifest(), project.config())[0]
+    assert sam.computed == 1
+    assert sorted(sam.failures) == ["p000", "p001", "p002"]
+    assert "segments in one view, expected at most 2; raise min_size" in sam.failures["p000"]
+
+
 def test_odd_images_are_just_images(project: Project) -> None:
     grey = street(seed=5)[..., 0]
     Image.fromarray(street(seed=4)).convert("P").save(project.folder / "images" / "palette.png")
