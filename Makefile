@@ -26,7 +26,7 @@ WITH_FUSION  = $(if $(FUSION),--fusion $(FUSION))
 WITH_STUDENT = $(if $(STUDENT),--student $(STUDENT))
 WITH_CHECKPOINT = $(if $(CHECKPOINT),--student $(CHECKPOINT))
 
-.PHONY: help demo demo-models setup test test-all lint bench precompute fuse train adapt evaluate export labels predict view inspect verify gc clean
+.PHONY: help demo demo-models setup test test-all lint bench precompute fuse ablate train adapt evaluate export labels predict view inspect verify gc clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -61,6 +61,12 @@ precompute: $(STAMP) ## stage one: SAM masks, boundaries, TA logits -> Zarr   (w
 
 fuse: $(STAMP) ## stage two: DAR over the cached arrays -> ensemble labels   [FUSION=paper|best|goodsampp|boundary|ssa|sepl|sgml|ta]
 	@$(PY) -m pipeline fuse $(WITH_FUSION) $(OPTIONS)
+
+# Settings and their values; every combination is a row.
+VARY ?= fusion.rule=ta,ssa,sepl,sgml,paper,goodsampp,best
+ablate: $(STAMP) ## a table over one cache, a row for every combination of settings    [VARY="fusion.rule=paper,best fusion.rule.theta=0.3,0.7"]
+	@$(if $(MANIFEST)$(CONFIG),,$(PY) -m demo --world-only)
+	@$(PY) -m pipeline ablate $(foreach v,$(VARY),--vary '$(v)') $(WITH_FUSION) $(OPTIONS)
 
 train: $(STAMP) ## stage three: the student                                 [STUDENT=goodsam_m]
 	@$(PY) -m pipeline train $(WITH_STUDENT) $(WITH_FUSION) $(OPTIONS)

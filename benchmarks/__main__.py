@@ -22,11 +22,14 @@ BENCHMARKS = {
     "deploy": "a student on the CPU, 400 x 2048: onnxruntime with torch",
     "loader": "the training loader from the cache: alone; the step with it, with tensors in memory, with SAM inside",
     "student": "what the student learns from: labels of the TA and of every rule, MKA's terms, ground truth",
+    "workers": "two workers with one on the passes that take a model; host cores that a GPU's worker needs",
     "rerun": "a finished cache of 2,000 (synthetic) images, run again",
     "sphere": "the TA on full spheres, by latitude: whole panorama, windows, perspective views",
     "seam": "lifted masks of rolled panoramas; objects on the seam, on window edges and in the middle",
+    "roll": "pseudo-labels of rolled panoramas, by every rule: by the distance of windows and by other amounts",
     "fuse": "the vote with a loop over masks; all of DAR with reading its inputs and writing its outputs alone",
     "pseudo_labels": "pseudo-labels of every fusion rule on the demo's test split, by source of masks",
+    "sensitivity": "pseudo-labels by settings of the rules, and by width and stride of the windows",
 }
 
 

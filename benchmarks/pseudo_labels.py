@@ -8,7 +8,6 @@ other rows. Fewer images and seeds: ``python -m benchmarks.pseudo_labels --image
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from pipeline.store import Cache
 from pipeline.store.freshness import made_from_file, read_source
 from pipeline.store.groups import views_to_attributes, write_mask_sets
 from pipeline.views import make_views
+from stages.ablate.rows import Rows
 
 ROOT = Path(__file__).parent.parent
 WORK = ROOT / "work_dirs" / "pseudo_labels"
@@ -102,7 +102,7 @@ class World:
             "cache": str(self.folder / "cache"),
             "device": "cpu",
             **of_masks,
-            "sam": {"views": VIEWS, **of_masks.get("sam", {})},
+            "sam": {"views": VIEWS, **of_masks.get("sam", {})} | change.get("sam", {}),
             "teacher": {"model": model, "views": VIEWS} | change.get("teacher", {}),
             "fusion": change["fusion"],
         }
@@ -199,21 +199,6 @@ def pieces(instances: np.ndarray) -> Any:
     from stages.precompute.generators.felzenszwalb import from_partition
 
     return from_partition(label(instances + 1, background=0, connectivity=1) - 1)
-
-
-class Rows:
-    """Measured rows in a JSON file, written after each."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
-
-    def add(self, name: str, row: dict[str, Any]) -> None:
-        self.rows[name] = row
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".tmp")
-        partial.write_text(json.dumps(self.rows, indent=1))
-        partial.replace(self.path)
 
 
 #: Figures of a row that are printed, and their titles.

@@ -308,6 +308,7 @@ def _train_and_score(bench: Bench, row: Row, iterations: int, seed: int, adapt_i
         resume=True,
         overrides=overrides,
         cyclic_padding=row.cyclic,
+        memory=config.train.memory,
     )
     scores, _ = evaluate(bench.manifest(), [config], splits=["target-test"], students=[checkpoint], pseudo_labels=False)
     student, manifest = load_student(checkpoint, "cpu"), bench.manifest()

@@ -11,6 +11,7 @@ import importlib.util
 import json
 import pkgutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,15 +21,13 @@ from pipeline.config import Config, load_config
 from pipeline.errors import UserError
 from pipeline.executor import Execution, parse_shard
 from pipeline.manifests import Manifest, load_manifest
+from pipeline.settings import outer_first
 
 #: The project's own folder, where the demo's manifest and settings are.
 ROOT = Path(__file__).resolve().parents[1]
 
 #: Exit status when single images failed and the rest is done; 2 stands for a refused run.
 SOME_IMAGES_FAILED = 3
-
-#: The project's own folder, where the demo's manifest and settings are.
-ROOT = Path(__file__).resolve().parents[1]
 
 #: Exit status of typer after Ctrl-C (128 + SIGINT).
 INTERRUPTED = 130
@@ -93,10 +92,11 @@ def with_demo(manifest: Path | None, config: Path | None) -> tuple[Path, Path | 
 def run_overrides(
     config: Path | None, overrides: list[str] | None, cache: str | None, fusion: str | None = None
 ) -> list[str]:
-    """The command line's changes to the settings, as ``a.b=value`` texts."""
-    changes = list(overrides or [])
-    if fusion is not None and load_config(config, changes).fusion.rule.kind != fusion:
-        changes.append(f"fusion.rule={fusion}")
+    """The command line's changes to the settings, as ``a.b=value`` texts; the rule comes before its settings."""
+    changes = outer_first(overrides or [])
+    rules = [change for change in changes if not change.startswith("fusion.rule.")]
+    if fusion is not None and load_config(config, rules).fusion.rule.kind != fusion:
+        changes = outer_first([*changes, f"fusion.rule={fusion}"])
     if cache is not None:
         changes.append(f"cache={json.dumps(cache)}")
     return changes
@@ -128,6 +128,15 @@ def say_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
 def say_json(figures: dict[str, Any]) -> None:
     """The last line of every command that measures: its figures as one line of JSON."""
     typer.echo(json.dumps(figures, ensure_ascii=False))
+
+
+def stage_function(stage: str, name: str = "") -> Callable[..., Any]:
+    """What ``stage`` is called by from Python: ``name`` (none: the stage's own name) in its module ``stage``.
+
+    Stages that go through others find them here, because no stage imports another.
+    """
+    function: Callable[..., Any] = getattr(importlib.import_module(f"stages.{stage}.stage"), name or stage)
+    return function
 
 
 def make_app() -> typer.Typer:

@@ -40,19 +40,22 @@ def grey(values: np.ndarray) -> np.ndarray:
     return np.repeat(values[..., None], 3, axis=-1)
 
 
-def sheet(panels: Sequence[tuple[str, np.ndarray]], space: LabelSpace | None = None) -> Image.Image:
-    """The titled ``panels`` (RGB uint8 of one width) below each other, with the classes' colours at the foot."""
-    width = max(panel.shape[1] for _, panel in panels)
+def sheet(
+    panels: Sequence[tuple[str, np.ndarray]], space: LabelSpace | None = None, *, columns: int = 1
+) -> Image.Image:
+    """The titled ``panels`` (RGB uint8 of one size) in rows of ``columns``, with the classes' colours at the foot."""
+    panel_height = max(panel.shape[0] for _, panel in panels) + TITLE_HEIGHT
+    panel_width = max(panel.shape[1] for _, panel in panels)
+    width, rows = panel_width * columns, -(-len(panels) // columns)
     legend = _legend(space, width) if space is not None else None
-    height = sum(panel.shape[0] + TITLE_HEIGHT for _, panel in panels) + (legend.height if legend else 0)
-    picture = Image.new("RGB", (width, height), "white")
-    draw, font, y = ImageDraw.Draw(picture), ImageFont.load_default(15), 0
-    for title, panel in panels:
-        draw.text((6, y + 2), title, fill="black", font=font)
-        picture.paste(Image.fromarray(panel), (0, y + TITLE_HEIGHT))
-        y += panel.shape[0] + TITLE_HEIGHT
+    picture = Image.new("RGB", (width, rows * panel_height + (legend.height if legend else 0)), "white")
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(15)
+    for k, (title, panel) in enumerate(panels):
+        x, y = k % columns * panel_width, k // columns * panel_height
+        draw.text((x + 6, y + 2), title, fill="black", font=font)
+        picture.paste(Image.fromarray(panel), (x, y + TITLE_HEIGHT))
     if legend is not None:
-        picture.paste(legend, (0, y))
+        picture.paste(legend, (0, rows * panel_height))
     return picture
 
 

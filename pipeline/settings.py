@@ -151,7 +151,10 @@ def _known_keys(cls: type[Settings], loc: Sequence[Any]) -> list[str]:
 
 
 def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """``data`` with each ``a.b=value`` (value in YAML) put in its place; ``data`` itself stays as it is."""
+    """``data`` with each ``a.b=value`` (value in YAML) put in its place; ``data`` itself stays as it is.
+
+    A component that is named by its kind alone becomes a section when one of its settings is changed.
+    """
     result = json.loads(json.dumps(data))
     for override in overrides:
         place, separator, text = override.partition("=")
@@ -165,11 +168,18 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
         node = result
         for parent in parents:
             child = node.setdefault(parent, {})
+            if isinstance(child, str):
+                child = node[parent] = {"kind": child}
             if not isinstance(child, dict):
                 raise UserError(f"--set {override}: {parent!r} holds {child!r}, expected a section")
             node = child
         node[last] = value
     return result
+
+
+def outer_first(overrides: Sequence[str]) -> list[str]:
+    """``a=...`` before ``a.b=...``, else in the order given: replacing a section undoes no change inside it."""
+    return sorted(overrides, key=lambda override: override.partition("=")[0].count("."))
 
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")

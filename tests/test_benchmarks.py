@@ -6,11 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from benchmarks import cache, fuse, generator, pseudo_labels, rerun, seam, sphere
+from benchmarks import cache, fuse, generator, pseudo_labels, rerun, roll, seam, sensitivity, sphere, workers
 from benchmarks.__main__ import BENCHMARKS, run_benchmarks
 from pipeline.config import load_config
 from pipeline.errors import UserError
@@ -53,6 +54,20 @@ def test_lifted_masks_of_a_rolled_panorama_are_the_rolled_ones() -> None:
     assert figures["rolled_masks_matched"] >= 0.99
     assert figures["objects"]["middle"] > 20
     assert all(0 <= share <= 1 for share in figures["one_mask"].values())
+
+
+@pytest.mark.slow
+def test_labels_of_a_rolled_panorama_are_the_rolled_ones() -> None:
+    figures = roll.run(images=1, rolls=(384, 37), rules=("ta", "best"))
+    assert figures["by_the_distance_of_windows"] == 100
+    assert 50 < figures["other_rolls_best"] < 100
+
+
+@pytest.mark.slow
+def test_two_workers_are_timed_against_one() -> None:
+    figures = workers.run(images=2, rounds=1)
+    assert figures["two_workers_sam"] > 0
+    assert figures["host_seconds_teacher"] > 0
 
 
 @pytest.mark.slow
@@ -128,3 +143,35 @@ def test_pseudo_labels_are_measured_once_a_row(tmp_path: Path, capsys: pytest.Ca
     assert "evaluate" not in capsys.readouterr().err
     with pytest.raises(UserError, match="found \\['sam'\\], expected some of felzenszwalb"):
         pseudo_labels.compare(1, 1, ["sam"], work=tmp_path)
+
+
+@pytest.mark.parametrize("sources", [["felzenszwalb"], ["oracle"], ["felzenszwalb", "nano_sam", "oracle"]])
+def test_the_line_of_pseudo_labels_has_every_rule_whatever_the_masks(sources: list[str]) -> None:
+    names = [(None, row) for row in pseudo_labels.TA_ROWS] + [
+        (s, rule) for s in sources for rule in pseudo_labels.RULES
+    ]
+    means = {name: dict.fromkeys(pseudo_labels.COLUMNS, float(k)) for k, name in enumerate(names)}
+    said = pseudo_labels.figures(means, sources)
+    chosen = "nano_sam" if "nano_sam" in sources else sources[0]  # the real masks on which best is best
+    rows = {"ta_whole": (None, "ta_whole"), "ta": (None, "ta"), "dar": (chosen, "best")}
+    rows |= {"goodsam_pp": (chosen, "goodsampp")} | {rule: (chosen, rule) for rule in ("ssa", "sepl", "sgml")}
+    for key, name in rows.items():
+        assert said[key] == names.index(name)
+    assert said["oracle_masks"] == (names.index(("oracle", "best")) if "oracle" in sources else None)
+    assert (said["boundary_f_ta"], said["boundary_f_dar"]) == (said["ta"], said["dar"])
+    assert said["mask_source"] == chosen
+
+
+@pytest.mark.slow
+def test_sensitivity_is_measured_once_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options: dict[str, Any] = {"rules": ["paper: theta"], "windows": [(256, 128)], "work": tmp_path}
+    figures = sensitivity.compare(1, "target-tune", **options)
+    coverage = [row["coverage"] for row in figures["paper: theta"]]
+    assert coverage == sorted(coverage, reverse=True)
+    assert len({row["mIoU"] for row in figures["paper: theta"]}) == 1, "theta gates the weight alone"
+    windows = {(row["width / stride"], row["rule"]): row for row in figures["width / stride"]}
+    assert windows["256 / 128", "paper"]["mIoU"] == figures["paper: theta"][0]["mIoU"]
+    assert windows["256 / 128", "ta"]["l_cc"] > windows["whole", "ta"]["l_cc"] == 0
+    capsys.readouterr()
+    assert sensitivity.compare(1, "target-tune", **options) == figures
+    assert "images/s" not in capsys.readouterr().out

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from pydantic import Field
 
+from pipeline.cli import run_overrides
 from pipeline.components import known_kinds
 from pipeline.config import Config, load_config
 from pipeline.errors import UserError
 from pipeline.images import Preparation
-from pipeline.settings import NOT_IN_KEY, Settings, apply_overrides, short_hash
+from pipeline.settings import NOT_IN_KEY, Settings, apply_overrides, parse_settings, short_hash
 from tests.conftest import Project, write_yaml
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -171,6 +173,37 @@ def test_overrides() -> None:
     for wrong, message in [("a.b", "section.key=value"), ("a.b.c=1", "expected a section"), ("a=[", "not valid YAML")]:
         with pytest.raises(UserError, match=message):
             apply_overrides(data, [wrong])
+
+
+def test_a_rule_named_by_its_kind_has_settings_too() -> None:
+    assert apply_overrides({"fusion": {"rule": "paper"}}, ["fusion.rule.theta=0.8"]) == {
+        "fusion": {"rule": {"kind": "paper", "theta": 0.8}}
+    }
+    with pytest.raises(UserError, match=r"cache: found .*valid string"):
+        parse_settings(Config, apply_overrides({"cache": "folder"}, ["cache.size=1"]), "here")
+
+
+@pytest.mark.parametrize(
+    ("fusion", "overrides", "rule"),
+    [
+        ("paper", ["fusion.rule.theta=0.9"], {"kind": "paper", "theta": 0.9}),
+        (
+            "paper",
+            ["fusion.rule.theta=0.9", "fusion.rule={kind: best, strength: 0.1}"],
+            {"kind": "paper", "theta": 0.9},
+        ),
+        ("sepl", ["fusion.rule={kind: sepl, share: 0.6}"], {"kind": "sepl", "share": 0.6, "cover": 0.85}),
+        ("ta", [], {"kind": "ta"}),
+        (None, ["fusion.rule.theta=0.9", "fusion.rule=paper"], {"kind": "paper", "theta": 0.9}),
+    ],
+)
+def test_the_rule_comes_before_its_settings(
+    tmp_path: Path, fusion: str | None, overrides: list[str], rule: dict[str, Any]
+) -> None:
+    path = tmp_path / "config.yaml"
+    write_yaml(path, {"fusion": {"rule": "ssa"}})
+    config = load_config(path, run_overrides(path, overrides, None, fusion))
+    assert config.fusion.rule.model_dump() == rule
 
 
 def test_files_are_relative_to_the_yaml_file(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ def precompute(
     cannot work; an image that cannot be processed is recorded and reported.
     """
     progress = progress or SilentProgress()
-    _check(manifest, config)
+    check(manifest, config)
     cache = Cache(config.cache, manifest.name)
     records = execution.select(manifest.select(splits))
     artefacts = config.artefacts(manifest.preparation)
@@ -62,7 +62,8 @@ def precompute(
     ]
 
 
-def _check(manifest: Manifest, config: Config) -> None:
+def check(manifest: Manifest, config: Config) -> None:
+    """Raises :class:`UserError` for data and settings that stage one cannot work with."""
     if manifest.settings.projection != "erp":
         raise UserError(
             f"{manifest.path}: projection: found {manifest.settings.projection!r}, expected erp; "
