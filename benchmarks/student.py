@@ -10,6 +10,7 @@ the same schedule. Small: ``python -m benchmarks.student --images 4 --tests 2 --
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -205,21 +206,24 @@ def run(
 
 
 class Rows:
-    """Scores that are done, in one JSON file by the hash of what determines them."""
+    """Scores that are done, in one JSON file by the hash of what determines them; several runs may share it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.done: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def done(self) -> dict[str, Any]:
+        """What is in the file now, by hash."""
+        return json.loads(self.path.read_text()) if self.path.is_file() else {}
 
     def get(self, described: dict[str, Any], measure: Callable[[], dict[str, float]]) -> dict[str, float]:
         """The scores of what is described; measured and written down if they are not there."""
         name = short_hash(described)
-        if name not in self.done:
-            self.done[name] = {**described, **{k: round(value, 4) for k, value in measure().items()}}
-            temporary = self.path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(self.done, indent=1) + "\n")
+        if name not in self.done():
+            scores = {k: round(value, 4) for k, value in measure().items()}
+            temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
+            temporary.write_text(json.dumps({**self.done(), name: {**described, **scores}}, indent=1) + "\n")
             temporary.replace(self.path)
-        return self.done[name]
+        return self.done()[name]
 
 
 def _cache_keys(bench: Bench, rule: str) -> dict[str, Any]:
@@ -307,6 +311,7 @@ def _train_and_score(bench: Bench, row: Row, iterations: int, seed: int, adapt_i
         seed=seed,
         resume=True,
         overrides=overrides,
+        class_balance=config.train.class_balance,
         cyclic_padding=row.cyclic,
         memory=config.train.memory,
     )

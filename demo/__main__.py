@@ -31,7 +31,7 @@ RULES = ("ta", "ssa", "paper", "best")
 def demo(
     panoramas: Annotated[int, typer.Option(min=1, help="Unlabelled panoramas to learn from.")] = 24,
     tests: Annotated[int, typer.Option(min=1, help="Labelled panoramas to evaluate on.")] = 8,
-    iterations: Annotated[int, typer.Option(min=1, help="Optimiser steps of the student.")] = 300,
+    iterations: Annotated[int, typer.Option(min=1, help="Optimiser steps of the student.")] = 600,
     world_only: Annotated[bool, typer.Option("--world-only", help="Render the world and stop.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes of the stages.")] = os.cpu_count() or 1,
 ) -> None:

@@ -37,7 +37,7 @@ class FusedSample:
 
 @runtime_checkable
 class Reader(Protocol):
-    """Where images and their pseudo-labels come from."""
+    """Where images and their pseudo-labels come from; may be asked by two threads at a time."""
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -90,7 +90,7 @@ class CacheReader:
             stitched=group.array("stitched", ndim=3),
             gate=group.array("gate", ndim=2),
             weight=group.array("weight", ndim=2),
-            boundary=group.array("boundary", ndim=2) if "boundary" in group.names() else None,
+            boundary=group.array("boundary", ndim=2) if "boundary" in group else None,
         )
 
     def label(self, image_id: str) -> np.ndarray:

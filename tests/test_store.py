@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pipeline.errors import ImageError, UserError
 from pipeline.store import Artefact, Cache, Marker, Source
 from pipeline.store.freshness import made_from_file, read_source
+from pipeline.store.groups import read_mask_sets
 from pipeline.store.marker import decode_id, encode_id
 from pipeline.store.storage import RemoteStorage
 
@@ -121,6 +122,24 @@ def test_new_content_takes_over_and_the_old_stays_readable(artefact: Artefact) -
     np.testing.assert_array_equal(artefact.read("a").array("zeros"), [[1, 1]])
     np.testing.assert_array_equal(old.array("zeros"), ARRAYS["zeros"])
     assert old.marker.content != artefact.done()["a"].content
+
+
+@pytest.mark.parametrize("plane_view", [[0, 0, 1, 1], [0, 1, 0, 1], [1, 0, 0, 1], [1, 1, 1, 1], [2, 2, 0, 0]])
+def test_planes_go_to_their_views_in_whatever_order(artefact: Artefact, plane_view: list[int]) -> None:
+    """A foreign program may store them mixed."""
+    shapes, planes = [(3, 4), (3, 2), (1, 4)], np.zeros((4, 3, 4), np.uint16)
+    number = [plane_view[:k].count(view) for k, view in enumerate(plane_view)]
+    planes[:, 0, 0] = [n + 1 for n in number]  # one mask a plane
+    table = np.array([[view, n] for view, n in sorted(zip(plane_view, number, strict=True))], float)
+    with artefact.write("a") as attempt:
+        attempt.attributes["columns"] = ["view", "plane"]
+        attempt.array("planes", planes, chunks=(1, 3, 4))
+        attempt.array("plane_view", np.array(plane_view, np.uint16))
+        attempt.array("table", table)
+    for view, (found, shape) in enumerate(zip(read_mask_sets(artefact.read("a"), shapes), shapes, strict=True)):
+        assert found.planes.shape == (plane_view.count(view), *shape)
+        assert found.planes[:, 0, 0].tolist() == list(range(1, plane_view.count(view) + 1))
+        assert found.table["area"].tolist() == [1] * plane_view.count(view)
 
 
 def test_equal_bytes_have_equal_content(artefact: Artefact) -> None:

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import ImageError, UserError
+from pipeline.store.arrays import PlainArray
 from pipeline.store.marker import Failure, Marker, Source, encode_id
 from pipeline.store.storage import Storage
 
@@ -164,7 +165,7 @@ class Artefact:
         """
         if not marker.files:
             return
-        sizes = self.storage.sizes(self.attempt_path(marker))
+        sizes = self.storage.sizes_of(self.attempt_path(marker), marker.files)
         for name, (size, _) in marker.files.items():
             if sizes.get(name) != size:
                 found = f"has {sizes[name]} bytes" if name in sizes else "is missing"
@@ -278,34 +279,72 @@ class ImageGroup:
     def __init__(self, artefact: Artefact, marker: Marker) -> None:
         self.artefact = artefact
         self.marker = marker
+        self.path = artefact.attempt_path(marker)
+
+    def _metadata(self, node_type: str, path: str) -> dict[str, Any] | None:
+        """The metadata of the group or array at ``path``; None if there is none."""
+        try:
+            document = json.loads(self.artefact.storage.read(f"{path}/zarr.json"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except ValueError:
+            raise ImageError(f"{self.marker.id}: {path}/zarr.json is not valid JSON, expected zarr metadata") from None
+        return document if isinstance(document, dict) and document.get("node_type") == node_type else None
 
     @cached_property
-    def _group(self) -> Any:
-        import zarr
-
-        path = self.artefact.attempt_path(self.marker)
-        try:
-            return zarr.open_group(store=self.artefact.storage.zarr_store(path), mode="r", zarr_format=3)
-        except FileNotFoundError:
-            raise ImageError(f"{self.marker.id}: {path} has no zarr group, expected what its marker names") from None
+    def _attributes(self) -> dict[str, Any]:
+        document = self._metadata("group", self.path)
+        if document is None:
+            raise ImageError(f"{self.marker.id}: {self.path} has no zarr group, expected what its marker names")
+        return document.get("attributes") or {}
 
     @property
     def attributes(self) -> dict[str, Any]:
-        return dict(self._group.attrs)
+        return dict(self._attributes)
+
+    def __contains__(self, name: str) -> bool:
+        return self._metadata("array", f"{self.path}/{name}") is not None
 
     def names(self) -> list[str]:
-        return sorted(self._group.array_keys())
+        return [name for name in self.artefact.storage.folders(self.path) if name in self]
 
     def array(self, name: str, *, ndim: int | None = None) -> np.ndarray:
-        """The whole array. Raises :class:`ImageError` if it is missing or has another number of axes."""
-        if name not in self._group:
+        """The whole array. Raises :class:`ImageError` if it is missing, damaged or has another number of axes."""
+        document = self._metadata("array", f"{self.path}/{name}")
+        if document is None:
             raise ImageError(f"{self.marker.id}: {self.artefact.path} has no array {name!r}; found {self.names()}")
-        values = self._group[name][...]
+        values = self._read_plain(name, document)
+        if values is None:
+            values = self._read_by_zarr(name)
         if ndim is not None and values.ndim != ndim:
             raise ImageError(
                 f"{self.marker.id}: {self.artefact.path}: array {name!r} is {values.shape}, expected {ndim} axes"
             )
         return values
+
+    def _read_plain(self, name: str, document: Mapping[str, Any]) -> np.ndarray | None:
+        """The array, if it is laid out as :meth:`Attempt.array` does; else None."""
+        layout = PlainArray.from_metadata(document)
+        if layout is None:
+            return None
+        try:
+            buffers = self.artefact.storage.read_all([f"{self.path}/{name}/{file}" for file in layout.files()])
+        except FileNotFoundError:
+            self.artefact.check_files(self.marker)  # what the marker lists must be there
+            return None
+        try:
+            return layout.decode(buffers)
+        except ValueError as error:
+            raise ImageError(
+                f"{self.marker.id}: {self.artefact.path}: a chunk of {name!r} cannot be decoded ({error}); "
+                f"the cache was damaged, run `verify --repair`"
+            ) from None
+
+    def _read_by_zarr(self, name: str) -> np.ndarray:
+        import zarr
+
+        store = self.artefact.storage.zarr_store(self.path)
+        return zarr.open_array(store=store, path=name, mode="r", zarr_format=3)[...]  # type: ignore[return-value]
 
 
 def _versions() -> dict[str, str]:

@@ -107,7 +107,7 @@ def read_mask_sets(group: ImageGroup, shapes: Sequence[tuple[int, int]]) -> list
     sets = []
     for view, (height, width) in enumerate(shapes):
         rows = stored[stored[:, columns.index("view")] == view]
-        own = planes[plane_view == view, :height, :width]
+        own = _planes_of(planes, np.flatnonzero(plane_view == view))[:, :height, :width]
         if own.size and own.max() > len(rows):
             raise ImageError(
                 f"{where}: a plane of view {view} holds label {own.max()}, but its table has {len(rows)} rows"
@@ -126,3 +126,9 @@ def read_mask_sets(group: ImageGroup, shapes: Sequence[tuple[int, int]]) -> list
             table["area"] = np.sum(counts, axis=0)[1:]
         sets.append(MaskSet(own, table))
     return sets
+
+
+def _planes_of(planes: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """``planes[indices]`` (ascending), without a copy where they follow each other."""
+    first, last = (indices[0], indices[-1]) if len(indices) else (0, -1)
+    return planes[first : last + 1] if last - first + 1 == len(indices) else planes[indices]

@@ -11,7 +11,7 @@ import shutil
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,10 @@ class Storage(ABC):
         """The file's bytes. Raises ``FileNotFoundError``."""
 
     @abstractmethod
+    def read_all(self, paths: Sequence[str]) -> list[bytes]:
+        """The bytes of several files, in order. Raises ``FileNotFoundError``."""
+
+    @abstractmethod
     def read_folder(self, path: str) -> dict[str, bytes]:
         """Name and bytes of every file directly in a folder; empty if there is no folder."""
 
@@ -46,6 +50,11 @@ class Storage(ABC):
     @abstractmethod
     def sizes(self, path: str) -> dict[str, int]:
         """Every file below a folder, at any depth: path relative to the folder, size in bytes."""
+
+    def sizes_of(self, path: str, names: Iterable[str]) -> dict[str, int]:
+        """As :meth:`sizes`, of these files alone; what is not there is left out."""
+        sizes = self.sizes(path)
+        return {name: sizes[name] for name in names if name in sizes}
 
     @abstractmethod
     def folders(self, path: str) -> list[str]:
@@ -85,6 +94,9 @@ class LocalStorage(Storage):
 
     def read(self, path: str) -> bytes:
         return (self.root / path).read_bytes()
+
+    def read_all(self, paths: Sequence[str]) -> list[bytes]:
+        return [self.read(path) for path in paths]
 
     def read_folder(self, path: str) -> dict[str, bytes]:
         result: dict[str, bytes] = {}
@@ -168,6 +180,16 @@ class LocalStorage(Storage):
                     pending.append(entry.path)
                 else:
                     result[os.path.relpath(entry.path, root).replace(os.sep, "/")] = entry.stat().st_size
+        return result
+
+    def sizes_of(self, path: str, names: Iterable[str]) -> dict[str, int]:
+        folder = str(self.root / path)
+        result: dict[str, int] = {}
+        for name in names:
+            try:
+                result[name] = os.stat(f"{folder}/{name}").st_size
+            except (FileNotFoundError, NotADirectoryError):
+                continue
         return result
 
     def folders(self, path: str) -> list[str]:
@@ -267,6 +289,13 @@ class RemoteStorage(Storage):
 
     def read(self, path: str) -> bytes:
         return self.fs.cat_file(self._path(path))
+
+    def read_all(self, paths: Sequence[str]) -> list[bytes]:
+        if not paths:
+            return []
+        # at once, where the file system can
+        found = {name.lstrip("/"): data for name, data in self.fs.cat([self._path(path) for path in paths]).items()}
+        return [found[self._path(path).lstrip("/")] for path in paths]
 
     def read_folder(self, path: str) -> dict[str, bytes]:
         paths = [name for name in self._listing(path) if name.endswith(".json")]

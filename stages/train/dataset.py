@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import import_module
 from typing import Any
 
@@ -18,6 +19,9 @@ from mmseg.registry import DATASETS
 
 from pipeline.errors import UserError
 from pipeline.samples import FusedSample, Reader
+
+#: Image and pseudo-label of a panorama.
+Read = tuple[np.ndarray, FusedSample]
 
 
 def open_reader(spec: Mapping[str, Any]) -> Reader:
@@ -71,7 +75,9 @@ class PseudoLabelDataset(torch.utils.data.Dataset):
         self.pipeline = Compose(list(pipeline))
         self.ids = tuple(self.reader.ids if ids is None else ids)
         self.seed = seed
-        self._kept: dict[str, tuple[np.ndarray, FusedSample]] = {}
+        self._kept: dict[str, Read] = {}
+        self._coming: dict[str, tuple[Future[Read], int]] = {}  # and how many samples will be drawn of it
+        self._thread: tuple[int, ThreadPoolExecutor] | None = None
         self._room = memory * 2**20
         if not self.ids:
             raise UserError("no images to train on: the reader lists none")
@@ -91,26 +97,48 @@ class PseudoLabelDataset(torch.utils.data.Dataset):
         return self._opened[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None, "_kept": {}}
+        return {**self.__dict__, "_opened": None, "_kept": {}, "_coming": {}, "_thread": None}
 
-    def _read(self, image_id: str) -> tuple[np.ndarray, FusedSample]:
+    def _read(self, image_id: str) -> Read:
+        begun, draws = self._coming.pop(image_id, (None, 0))
+        if begun is not None and draws > 1:
+            self._coming[image_id] = begun, draws - 1
         if image_id in self._kept:
             return self._kept[image_id]
-        read = self.reader.image(image_id), self.reader.fused(image_id)
+        read = self._read_now(image_id) if begun is None else begun.result()
         size = read[0].nbytes + sum(value.nbytes for value in vars(read[1]).values() if value is not None)
         if size <= self._room:
             self._room -= size
             self._kept[image_id] = read
         return read
 
+    def _read_now(self, image_id: str) -> Read:
+        return self.reader.image(image_id), self.reader.fused(image_id)
+
+    def _begin(self, image_id: str) -> None:
+        """Has a thread read what is wanted soon; it draws no random number, so no sample depends on it."""
+        if self._thread is None or self._thread[0] != os.getpid():  # a fork takes no threads along
+            self._thread = (os.getpid(), ThreadPoolExecutor(1, thread_name_prefix="reading"))
+            self._coming = {}
+        if image_id not in self._kept:
+            begun, draws = self._coming.get(image_id) or (self._thread[1].submit(self._read_now, image_id), 0)
+            self._coming[image_id] = begun, draws + 1
+
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, item: int | tuple[int, int]) -> Any:
-        """Sample `index`, or `(index, number)`: the same pair gives the same augmentation, in whatever process."""
-        index, number = item if isinstance(item, tuple) else (item, None)
-        if number is not None:
-            np.random.seed([self.seed, number])  # noqa: NPY002 (the generator of mmcv's and our transforms)
+    def __getitem__(self, item: int | tuple[int, ...]) -> Any:
+        """Sample `index`, `(index, number)`, or `(index, number, coming)`.
+
+        The same index and number give the same augmentation, in whatever process. The panorama `coming` is read by a
+        thread from now on; the sampler says so of what is drawn soon.
+        """
+        if not isinstance(item, tuple):
+            return self.pipeline(self.load(self.ids[item]))
+        index, number, *coming = item
+        for later in coming:
+            self._begin(self.ids[later])
+        np.random.seed([self.seed, number])  # noqa: NPY002 (the generator of mmcv's and our transforms)
         return self.pipeline(self.load(self.ids[index]))
 
     def load(self, image_id: str) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def train(
             or the name of one in `mmseg_configs/_base_` (`schedule_demo`).
         max_iters: instead of the config's; the schedulers' begin and end are scaled with it.
         batch_size: per device.
-        num_workers: loader processes; 0 loads in the training process.
+        num_workers: loader processes; 0 loads in the training process, a thread of which reads one batch ahead.
         device: `auto` (CUDA if there is one), `cpu` or `cuda`.
         amp: automatic mixed precision (bfloat16 where the GPU has it, else float16); `None` is yes on CUDA.
             The CPU always computes in float32.
@@ -137,7 +137,7 @@ def train(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=kind == "cuda",
-        sampler=dict(type="NumberedSampler", shuffle=True, seed=seed),
+        sampler=dict(type="NumberedSampler", shuffle=True, seed=seed, ahead=0 if num_workers else batch_size),
         dataset=dict(
             type="PseudoLabelDataset",
             reader=dict(reader),

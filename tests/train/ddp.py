@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
@@ -19,29 +18,20 @@ from tests.train.helpers import CLASSES, PALETTE, TINY_STUDENT, MemoryReader
 STEPS = 4
 
 
-class LoggingReader(MemoryReader):
-    """Notes in a file of this process every image that is read."""
-
-    def __init__(self, log: str) -> None:
-        super().__init__(count=6)
-        self.log = Path(f"{log}.{os.environ.get('RANK', '0')}")
-
-    def image(self, image_id: str) -> np.ndarray:
-        with self.log.open("a") as stream:
-            stream.write(f"{image_id}\n")
-        return super().image(image_id)
-
-
-def logging_reader(log: str) -> LoggingReader:
-    return LoggingReader(log)
+def six_panoramas() -> MemoryReader:
+    return MemoryReader(count=6)
 
 
 @HOOKS.register_module(force=True)
-class GradientHook(Hook):
-    """Writes the gradients of every step, as each process has them after they were averaged."""
+class WritingHook(Hook):
+    """Writes the panoramas of every step's samples, and its gradients as each process has them, averaged."""
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        with (self.folder / f"drawn.{runner.rank}").open("a") as stream:
+            stream.writelines(f"{sample.image_id}\n" for sample in data_batch["data_samples"])
 
     def before_train(self, runner: Any) -> None:
         wrapper, step = runner.optim_wrapper, runner.optim_wrapper.step
@@ -58,7 +48,7 @@ def main(work_dir: Path, batch_size: int, distributed: bool) -> Path:
     torch.set_num_threads(1)
     return train(
         "goodsam_m",
-        {"type": "tests.train.ddp:logging_reader", "log": str(work_dir / "read")},
+        {"type": "tests.train.ddp:six_panoramas"},
         work_dir,
         classes=CLASSES,
         palette=PALETTE,
@@ -74,7 +64,7 @@ def main(work_dir: Path, batch_size: int, distributed: bool) -> Path:
             "model.decode_head.norm_cfg": dict(type="GN", num_groups=4),
             "model.decode_head.dropout_ratio": 0.0,
             "model.backbone.drop_path_rate": 0.0,
-            "custom_hooks": [dict(type="GradientHook", folder=str(work_dir))],
+            "custom_hooks": [dict(type="WritingHook", folder=str(work_dir))],
         },
     )
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import pickle
+import threading
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
 import pytest
 from mmengine.registry import init_default_scope
 
-from pipeline.errors import UserError
+from pipeline.errors import ImageError, UserError
 from pipeline.samples import FusedSample, Reader
 from stages.train import register  # noqa: F401 (registers the transforms)
 from stages.train.dataset import PseudoLabelDataset, open_reader
@@ -120,6 +122,70 @@ def test_processes_share_one_stream_of_samples(monkeypatch: pytest.MonkeyPatch) 
     both = [drawn(rank, 2, 10) for rank in range(2)]
     assert [pair for step in zip(*both, strict=True) for pair in step] == alone
     assert drawn(1, 2, 4, skip=6) == both[1][6:], "a resumed run goes on in the stream"
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("ahead", [1, 3, 7])
+def test_samples_tell_what_is_drawn_later(monkeypatch: pytest.MonkeyPatch, ahead: int, world: int) -> None:
+    monkeypatch.setattr("mmengine.dataset.sampler.get_dist_info", lambda: (world - 1, world))
+    plain = list(itertools.islice(iter(NumberedSampler(range(5), seed=1)), 40))
+    told = NumberedSampler(range(5), seed=1, ahead=ahead)
+    found = list(itertools.islice(iter(told), 30))
+    assert [sample[:2] for sample in found] == plain[:30]
+    assert [sample[2] for sample in found] == [index for index, _ in plain[ahead : ahead + 30]]
+    told.skip(11)
+    assert list(itertools.islice(iter(told), 19)) == found[11:], "a resumed run goes on in the stream"
+
+
+@pytest.mark.parametrize("memory", [0, 8])
+def test_reading_ahead_changes_no_sample(memory: int) -> None:
+    """All but the first ones are read by another thread; nothing stays behind of what was drawn."""
+
+    class Noting(MemoryReader):
+        def __init__(self) -> None:
+            super().__init__(height=512, width=1024)
+            self.threads: list[str] = []
+
+        def image(self, image_id: str) -> np.ndarray:
+            self.threads.append(threading.current_thread().name)
+            return super().image(image_id)
+
+    init_default_scope("mmseg")
+    pipeline = [{"type": "CyclicShift"}, {"type": "RandomScaleCrop", "crop_size": (256, 256), "scale_range": (1, 2)}]
+    plain, ahead = (PseudoLabelDataset(Noting(), META, pipeline, memory=memory, seed=3) for _ in range(2))
+    samples = [list(itertools.islice(iter(NumberedSampler(range(4), seed=0, ahead=n)), 12)) for n in (0, 3)]
+    for item, told in zip(*samples, strict=True):
+        expected, found = plain[item], ahead[told]
+        assert set(found) == set(expected)
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found[name], value)
+    assert plain.reader.threads == ["MainThread"] * len(plain.reader.threads)  # type: ignore[attr-defined]
+    threads = ahead.reader.threads  # type: ignore[attr-defined]
+    assert threads.count("MainThread") <= 3
+    assert "reading_0" in threads
+    assert sum(draws for _, draws in ahead._coming.values()) <= 3
+
+
+def test_what_cannot_be_read_ahead_is_told_when_it_is_drawn() -> None:
+    dataset = PseudoLabelDataset(Spoiled(), META)
+
+    def fail(_image_id: str) -> FusedSample:
+        raise ImageError("pano/1.png: is damaged")
+
+    dataset.reader.fused = fail  # type: ignore[method-assign]
+    dataset._begin("pano/1.png")
+    with pytest.raises(ImageError, match="is damaged"):
+        dataset[1]
+    assert not pickle.loads(pickle.dumps(PseudoLabelDataset(SPEC, META)))._coming
+
+
+def test_a_fork_reads_for_itself() -> None:
+    """Threads stay behind in a fork: what they were to read must not be waited for."""
+    dataset = PseudoLabelDataset(MemoryReader(), META)
+    dataset[(0, 0, 1)]
+    dataset._coming = {image_id: (Future(), 1) for image_id in dataset.ids}  # never done, as seen from a fork
+    dataset._thread = (-1, dataset._thread[1])  # type: ignore[index]
+    assert dataset[(1, 1, 2)]["image_id"] == dataset.ids[1]
 
 
 def test_what_fits_into_memory_is_read_once() -> None:

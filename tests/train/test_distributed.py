@@ -45,12 +45,12 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
 
     results = {json.loads((both / f"result.{rank}").read_text()) for rank in range(2)}
     assert results == {str(both / f"iter_{ddp.STEPS}.pth")}
-    read = [(both / f"read.{rank}").read_text().split() for rank in range(2)]
-    whole = (alone / "read.0").read_text().split()
+    drawn = [(both / f"drawn.{rank}").read_text().split() for rank in range(2)]
+    whole = (alone / "drawn.0").read_text().split()
     assert len(whole) == 4 * ddp.STEPS
     for step in range(ddp.STEPS):
-        halves = [set(images[2 * step : 2 * step + 2]) for images in read]
-        assert not halves[0] & halves[1], "no process reads another's samples"
+        halves = [set(images[2 * step : 2 * step + 2]) for images in drawn]
+        assert not halves[0] & halves[1], "no process draws another's samples"
         assert halves[0] | halves[1] == set(whole[4 * step : 4 * step + 4])
     for step in range(ddp.STEPS):
         first, second = (torch.load(both / f"gradient_{step}_{rank}.pt") for rank in range(2))
