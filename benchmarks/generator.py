@@ -24,7 +24,7 @@ import numpy as np
 from pipeline.cli import say, say_table
 from pipeline.errors import UserError
 from pipeline.masks import MaskSet
-from stages.precompute.generators.sam import Sam
+from stages.precompute.generators.sam import CPU_POINTS, Sam
 from stages.precompute.generators.sam_reference import SamReference
 from stages.precompute.sam.settings import AutomaticMasks
 
@@ -38,7 +38,7 @@ SETTINGS: dict[str, Any] = {
     "builder": "demo.sam.model:build",
     "checkpoint": WEIGHTS,
     "points_per_side": 16,
-    "pred_iou_thresh": 0.2,
+    "pred_iou_thresh": 0.3,
     "stability_score_thresh": 0.7,
     "stability_score_offset": 0.5,
 }
@@ -211,7 +211,7 @@ def peaks(case: Case) -> dict[str, float]:
     """MiB above the loaded model at the peak, of both generators as they are and of the reference with our batches."""
     generators = {
         "reference": case.generator(SamReference),
-        "reference, batch of ours": case.generator(SamReference, points_per_batch=16),
+        "reference, batch of ours": case.generator(SamReference, points_per_batch=CPU_POINTS),
         "batched": case.generator(Sam),
         "batched, batch of theirs": case.generator(Sam, points_per_batch=64),
     }

@@ -17,6 +17,7 @@ import numpy as np
 import typer
 from PIL import Image
 
+from benchmarks import nano_sam
 from demo.domain import Shift
 from demo.splits import Split, WorldSettings
 from demo.teachers.data import write_manifest
@@ -45,22 +46,7 @@ SOURCES: dict[str, dict[str, Any]] = {
         "sam": {"generator": {"kind": "felzenszwalb", "scale": 100, "sigma": 0.5, "min_size": 40}},
         "masks": {"filter": {"min_area": 16}},
     },
-    "nano_sam": {
-        "sam": {
-            "generator": {
-                "kind": "sam",
-                "builder": "demo.sam.model:build",
-                "checkpoint": str(WEIGHTS / "nano_sam.safetensors"),
-                "points_per_side": 16,
-                "pred_iou_thresh": 0.2,
-                "stability_score_thresh": 0.7,
-                "stability_score_offset": 0.5,
-                "keep_prompt_component": True,
-                "mask_nms_thresh": 0.6,
-            }
-        },
-        "masks": {"filter": {"min_area": 16, "predicted_iou": 0.2, "stability_score": 0.7}},
-    },
+    "nano_sam": {"sam": {"generator": nano_sam()["generator"]}, "masks": {"filter": nano_sam()["filter"]}},
     "oracle": {"sam": {"artefact": "oracle"}, "masks": {"filter": {"min_area": 1}}},
 }
 

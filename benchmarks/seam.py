@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BeforeValidator, TypeAdapter
 
+from benchmarks import nano_sam
 from demo.sam.data import segments_of
 from demo.splits import WorldSettings, render_sample
 from pipeline.cli import say_table
@@ -28,17 +29,7 @@ VIEWS = ViewSettings(width=256, stride=128)
 FOUND = 0.5
 GENERATORS: dict[str, dict[str, Any]] = {
     "felzenszwalb": {"kind": "felzenszwalb", "min_size": 40},
-    "nano SAM": {
-        "kind": "sam",
-        "builder": "demo.sam.model:build",
-        "checkpoint": "demo/weights/nano_sam.safetensors",
-        "points_per_side": 16,
-        "pred_iou_thresh": 0.2,
-        "stability_score_thresh": 0.7,
-        "stability_score_offset": 0.5,
-        "keep_prompt_component": True,
-        "mask_nms_thresh": 0.6,
-    },
+    "nano SAM": nano_sam()["generator"],
 }
 
 

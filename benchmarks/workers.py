@@ -32,12 +32,6 @@ IMAGES, ROUNDS = 12, 2
 #: Seconds a panorama keeps a GPU busy, of the table of host cores.
 GPU_SECONDS = (0.5, 1.0, 2.0, 5.0)
 
-#: The demo's nano SAM in place of the graph-based segmentation, which is no model.
-SAM = (
-    "sam.generator={kind: sam, builder: 'demo.sam.model:build', checkpoint: demo/weights/nano_sam.safetensors, "
-    "points_per_side: 16, pred_iou_thresh: 0.2, stability_score_thresh: 0.7, keep_prompt_component: true}"
-)
-
 
 def run(images: int = IMAGES, rounds: int = ROUNDS) -> dict[str, Any]:
     """Medians over ``rounds`` turns."""
@@ -79,8 +73,8 @@ def precompute(manifest: Path, workers: int) -> dict[str, Any]:
     """The line of JSON of the real command into an empty cache."""
     with tempfile.TemporaryDirectory(prefix="workers-") as cache:
         command = [sys.executable, "-m", "pipeline", "precompute", "--manifest", str(manifest), "--cache", cache]
-        command += ["--set", SAM, "--only", "sam", "--only", "teacher", "--workers", str(workers)]
-        command += ["--config", "configs/demo.yaml"]
+        command += ["--config", "configs/demo_sam.yaml", "--only", "sam", "--only", "teacher"]
+        command += ["--workers", str(workers)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     if done.returncode:

@@ -399,12 +399,9 @@ def test_every_stage_has_help(stage: str) -> None:
 
 def test_the_command_line_starts_at_once_and_loads_nothing_heavy() -> None:
     command("-m", "pipeline", "--help")  # warms the page cache
-    seconds = []
-    for _ in range(3):
-        began = time.perf_counter()
-        done = command("-X", "importtime", "-m", "pipeline", "--help")
-        seconds.append(time.perf_counter() - began)
-    assert min(seconds) < 2
+    began = sum(os.times()[2:4])
+    done = command("-X", "importtime", "-m", "pipeline", "--help")
+    assert sum(os.times()[2:4]) - began < 1.5, "CPU seconds: others may use the machine too"
     assert all(stage in done.stdout for stage in stages())
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines() if "|" in line}
     assert not loaded & {"torch", "zarr", "dask", "distributed", "mmengine", "mmseg", "scipy", "skimage", "matplotlib"}

@@ -10,6 +10,9 @@ from pipeline.settings import NOT_IN_KEY
 from stages.precompute.generators.base import Generate
 from stages.precompute.sam.settings import AutomaticMasks
 
+#: Points the decoder sees at a time on a CPU: its peak memory is in proportion to them.
+CPU_POINTS = 8
+
 
 class Sam(AutomaticMasks):
     """The masks of ``SamAutomaticMaskGenerator``, in a fraction of its time besides the networks.
@@ -33,7 +36,7 @@ class Sam(AutomaticMasks):
         # a GPU needs much to do at a time, a CPU is no faster for it and its memory is what the decoder takes
         cuda = device.startswith("cuda")
         windows = self.windows_per_batch or (4 if cuda else 1)
-        points = self.points_per_batch or (128 if cuda else 16)
+        points = self.points_per_batch or (128 if cuda else CPU_POINTS)
         return BatchedMasks(model, self, device, windows, points)
 
 
