@@ -3,8 +3,9 @@
 The demo world at half size (200 x 1024), settings of ``configs/demo.yaml``. Rows of baselines train by cross-entropy on
 their labels (pixels that a rule gives up are ignored); rows ``best ...`` switch MKA's terms. Rows are kept in
 ``work_dirs/bench_student/rows.json`` under a name made of everything that determines them, so a run that was stopped
-goes on with the next row. Another student (``--student goodsam_m``) trains from random weights on the same crops, by
-the same schedule. Small: ``python -m benchmarks.student --images 4 --tests 2 --iterations 20 --seeds 1``.
+goes on with the next row. `goodsam_demo` begins with a backbone that learned from photos, as the paper's students begin
+with ImageNet's; another student (``--student goodsam_m``) begins with random weights, on the same crops and schedule.
+Small: ``python -m benchmarks.student --images 4 --tests 2 --iterations 20 --seeds 1``.
 """
 
 from __future__ import annotations
@@ -126,8 +127,9 @@ class Bench:
         where = cache or str(self.work / "cache")
         same = load_config(base).fusion.rule.kind == rule
         rules = [] if same else [f"fusion.rule={rule}"]
-        student = f"train.student={self.student}"
-        return load_config(base, [f"cache={json.dumps(where)}", "device=cpu", student, *rules, *changes])
+        student = [f"train.student={self.student}"]
+        student += [] if self.student == STUDENT else ["train.pretrained_backbone=null"]  # it would not fit
+        return load_config(base, [f"cache={json.dumps(where)}", "device=cpu", *student, *rules, *changes])
 
     def fuse(self, rule: str) -> None:
         """Brings the cache up to date for a rule."""
@@ -295,7 +297,7 @@ def _train_and_score(bench: Bench, row: Row, iterations: int, seed: int, adapt_i
         if load_config(settings).fusion.rule.kind == row.labels:
             reader["overrides"].pop()
     space = config.fused_space()
-    identity: dict[str, Any] = {"student": bench.student} if bench.student != STUDENT else {}
+    identity: dict[str, Any] = {"student": bench.student, "start": bool(config.train.pretrained_backbone)}
     identity |= {"row": row.name, "iterations": iterations, "seed": seed, "reader": reader, "images": bench.images}
     checkpoint = train(
         config.train.student,
@@ -310,6 +312,7 @@ def _train_and_score(bench: Bench, row: Row, iterations: int, seed: int, adapt_i
         device="cpu",
         seed=seed,
         resume=True,
+        pretrained_backbone=config.train.pretrained_backbone,
         overrides=overrides,
         class_balance=config.train.class_balance,
         cyclic_padding=row.cyclic,

@@ -234,9 +234,37 @@ def load_into(model: torch.nn.Module, path: str | Path, what: str) -> dict[str, 
             `num_batches_tracked` may be missing: old checkpoints lack it, and inference does not read it.
     """
     state, meta = load_state_dict(path)
+    unexpected = [k for k in state if k not in model.state_dict()]
+    _refuse_unfit(model, state, unexpected, path, what)
+    model.load_state_dict(state, strict=False)
+    return meta
+
+
+def load_backbone(backbone: torch.nn.Module, path: str | Path, what: str) -> None:
+    """Load a backbone's weights, every one of them, from a file of its own or from a whole segmentor's.
+
+    Args:
+        backbone: receives the weights, in place.
+        path: as for `load_state_dict`. If a key begins with `backbone.`, only such keys count; what the file holds
+            besides the backbone's weights (a head, a classifier) does not matter.
+        what: what the backbone is, for the message.
+
+    Raises:
+        UserError: as `load_into`. mmengine would load what fits and leave the rest random, without a word.
+    """
+    state, _ = load_state_dict(path)
+    prefix = "backbone." if any(key.startswith("backbone.") for key in state) else ""
+    state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    _refuse_unfit(backbone, state, [], path, what)
+    backbone.load_state_dict(state, strict=False)
+
+
+def _refuse_unfit(
+    model: torch.nn.Module, state: Mapping[str, torch.Tensor], unexpected: list[str], path: str | Path, what: str
+) -> None:
+    """`UserError` unless the weights of a file are those of a model, in name and shape."""
     own = model.state_dict()
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    unexpected = [k for k in state if k not in own]
     shapes = [
         f"{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}"
         for k in own
@@ -252,8 +280,6 @@ def load_into(model: torch.nn.Module, path: str | Path, what: str) -> dict[str, 
             f"{path}: does not fit {what}; of its {len(state)} weights and the model's {len(own)}: "
             + "; ".join(problems)
         )
-    model.load_state_dict(state, strict=False)
-    return meta
 
 
 def register_safe_mmengine_loader() -> None:

@@ -150,7 +150,9 @@ class TrainSettings(Settings):
         None, description="schedule_gpu, schedule_demo or a config, instead of the student config's schedule."
     )
     load_from: SettingsFile | None = Field(None, description="Weights to start from.")
-    pretrained_backbone: SettingsFile | None = Field(None, description="Weights of the backbone alone.")
+    pretrained_backbone: SettingsFile | None = Field(
+        None, description="Weights of the backbone alone, from a file of its own or from a whole segmentor's."
+    )
     overrides: dict[str, Any] = Field(
         default_factory=dict, description="Changes to the mmsegmentation config, e.g. {model.mka.boundary: 0}."
     )

@@ -69,10 +69,14 @@ def check_image(image: np.ndarray) -> None:
         raise ValueError(f"expected a uint8 (H, W, 3) RGB image, found {image.dtype} {image.shape}")
 
 
+STARTING_WEIGHTS = ("init_cfg", "pretrained", "pretrained_backbone")
+"""Keys of a model's config that name weights to start from."""
+
+
 def without_weights(value: Any) -> Any:
     """A model's config without the keys that name weights to start from."""
     if isinstance(value, dict):
-        return {k: without_weights(v) for k, v in value.items() if k not in ("init_cfg", "pretrained")}
+        return {k: without_weights(v) for k, v in value.items() if k not in STARTING_WEIGHTS}
     if isinstance(value, list | tuple):
         return type(value)(without_weights(item) for item in value)
     return value

@@ -24,7 +24,7 @@ from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from pipeline.checkpoints import load_into, register_safe_mmengine_loader
+from pipeline.checkpoints import load_backbone, load_into, register_safe_mmengine_loader
 from pipeline.errors import UserError
 from pipeline.student import STUDENT_META
 from stages.train import register  # noqa: F401 (registers segmentor, dataset, sampler, transforms, hooks)
@@ -91,7 +91,8 @@ def train(
         seed: of weights, data order and augmentation.
         resume: go on from the last checkpoint in `work_dir`; begin anew if there is none.
         load_from: start from these weights (optimizer and iteration anew).
-        pretrained_backbone: a local file with weights for the backbone alone.
+        pretrained_backbone: a local file with weights for the backbone alone: its own, or those of a whole segmentor
+            with the same backbone.
         distributed: started by `torchrun`: one process a GPU (NCCL), or on the CPU (gloo).
         log_level: of mmengine's logger.
         overrides: `{'model.decode_head.channels': 64, ...}`, merged into the config last.
@@ -125,7 +126,7 @@ def train(
         shares = class_shares(opened, ids, len(classes))
         cfg.model.class_weights = class_weights(shares, class_balance).round(6).tolist()
     if pretrained_backbone is not None:
-        cfg.model.backbone.init_cfg = dict(type="Pretrained", checkpoint=str(pretrained_backbone))
+        cfg.model.pretrained_backbone = str(pretrained_backbone)
     fit_schedule(cfg, max_iters, kind == "cuda" if amp is None else amp and kind == "cuda")
     if select == "agreement":
         checkpoints = cfg.default_hooks.checkpoint
@@ -167,8 +168,10 @@ def train(
     with _use_device(kind), _processes(kind, distributed):
         runner = _build_runner(cfg, student)
         runner.logger.addFilter(_worth_logging)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if pretrained_backbone is not None:
+            load_backbone(model.backbone, pretrained_backbone, f"the backbone of the student {student}")
         if start is not None:
-            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
             meta = load_into(model, start, f"the student {student}")
             _check_same_labels(meta, classes, start)
         if runner.rank == 0:

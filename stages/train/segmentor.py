@@ -17,6 +17,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from pipeline import losses
+from pipeline.checkpoints import load_backbone
 from pipeline.cyclic_convolution import make_cyclic, on_ring
 from pipeline.errors import UserError
 
@@ -91,6 +92,7 @@ class MKASegmentor(EncoderDecoder):
         cyclic: convolutions wrap around in x instead of padding zeros (`pipeline.cyclic_convolution`) [O]; on crops,
             whose edges are no neighbours, they pad as ever.
         class_weights: a factor per class; in every cross-entropy a pixel counts with that of its label [O].
+        pretrained_backbone: a file from which `init_weights` takes the backbone's, see `load_backbone`.
         **kwargs: of `EncoderDecoder`.
     """
 
@@ -100,14 +102,22 @@ class MKASegmentor(EncoderDecoder):
         mka: Mapping[str, Any] | None = None,
         cyclic: bool = False,
         class_weights: Sequence[float] | None = None,
+        pretrained_backbone: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.pretrained_backbone = pretrained_backbone
         self.terms = MKATerms.from_config(mka)
         if cyclic:
             make_cyclic(self)
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
+
+    def init_weights(self) -> None:
+        """Random weights by mmengine's rules, then those of the file, if there is one, in the backbone."""
+        super().init_weights()
+        if self.pretrained_backbone is not None:
+            load_backbone(self.backbone, self.pretrained_backbone, "the student's backbone")
 
     def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
         """The named loss terms of a batch.
