@@ -47,13 +47,15 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 demo: $(STAMP) ## the whole chain on the embedded demo world, with pictures: minutes on a CPU
 	@$(PY) -m demo $(ARGS)
 
-HOURS ?= 4
-demo-models: $(STAMP) ## train the demo's TAs and its small SAM again, from nothing, on a CPU   [HOURS=4 for the SAM]
-	@$(PY) -m demo.teachers.train --which resnet_fpn --out work_dirs/demo_models/resnet_fpn $(ARGS)
-	@$(PY) -m demo.teachers.train --which segformer --out work_dirs/demo_models/segformer $(ARGS)
-	@$(PY) -m demo.sam.train --out work_dirs/demo_models/sam --hours $(HOURS) \
-	  $(if $(wildcard work_dirs/demo_models/sam/state.pt),--resume)
-	@$(PY) -m demo.sam.export --best work_dirs/demo_models/sam/best.pt
+HOURS   ?= 5
+WEIGHTS ?= demo/weights
+MODELS  := work_dirs/demo_models
+demo-models: $(STAMP) ## train the demo's TAs and its small SAM again, from nothing, on a CPU   [HOURS=5 for the SAM, WEIGHTS=folder]
+	@$(PY) -m demo.teachers.train --which resnet_fpn --out $(MODELS) --weights $(WEIGHTS) $(ARGS)
+	@$(PY) -m demo.teachers.train --which segformer --out $(MODELS) --weights $(WEIGHTS) $(ARGS)
+	@$(PY) -m demo.sam.train --out $(MODELS)/sam --hours $(HOURS) $(if $(wildcard $(MODELS)/sam/state.pt),--resume)
+	@$(PY) -m demo.sam.export --best $(MODELS)/sam/best.pt --out $(WEIGHTS)/nano_sam.safetensors
+	@$(PY) -m demo.sam.evaluate --weights $(WEIGHTS)/nano_sam.safetensors --training $(MODELS)/sam
 
 precompute: $(STAMP) ## stage one: SAM masks, boundaries, TA logits -> Zarr   (without MANIFEST and CONFIG: the demo world)
 	@$(if $(MANIFEST)$(CONFIG),,$(PY) -m demo --world-only)

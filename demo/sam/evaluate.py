@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import typer
 
+from demo.sam.card import figures_table, model_card, read_history
 from demo.sam.data import Pictures, Window, cut_window
 from demo.sam.measure import best_ious, match, summary
 from demo.splits import Split, WorldSettings, render_sample
@@ -210,27 +211,25 @@ def evaluate(
     return figures
 
 
-def table(figures: dict[str, dict[str, Any]]) -> str:
-    """Figures as a Markdown table, a row a mask source."""
-    columns = [name for name in next(iter(figures.values())) if name != "settings"]
-    rows = [["masks", *(name.replace("_", " ") for name in columns)], ["-"] * (len(columns) + 1)]
-    rows += [[name, *(f"{values[column]:.3g}" for column in columns)] for name, values in figures.items()]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
 def main(
     weights: Annotated[Path, typer.Option(help="Weights of nano SAM.")] = WEIGHTS,
     points: Annotated[int, typer.Option(help="Points per side of the grid, and of each crop's.")] = 16,
     layers: Annotated[int, typer.Option(help="1: also on four enlarged crops of the window.")] = 1,
-    tune: Annotated[int, typer.Option(help="Windows of target-tune.")] = 8,
-    test: Annotated[int, typer.Option(help="Windows of target-test.")] = 16,
+    tune: Annotated[int, typer.Option(min=1, help="Windows of target-tune.")] = 6,
+    test: Annotated[int, typer.Option(min=1, help="Windows of target-test.")] = 12,
     processes: Annotated[int, typer.Option(help="Processes that share the windows.")] = 1,
+    training: Annotated[Path | None, typer.Option(help="Folder of the training: writes the model card too.")] = None,
 ) -> None:
     """Choose settings on target-tune, measure on target-test, print a table and one line of JSON."""
+    history = None if training is None else read_history(training)
     torch.set_num_threads(1)
     tuned, tested = windows_of("target-tune", tune), windows_of("target-test", test)
     figures = evaluate(weights, points, layers, tuned, tested, processes, typer.echo)
-    typer.echo(table(figures))
+    typer.echo(figures_table(figures))
+    if history is not None:
+        card = weights.with_suffix(".md")
+        card.write_text(model_card(weights, history, figures, tune, test, points, layers), encoding="utf-8")
+        typer.echo(f"model card: {card}")
     typer.echo(json.dumps(figures))
 
 

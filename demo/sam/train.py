@@ -1,7 +1,8 @@
 """Trains nano SAM: ``python -m demo.sam.train --out DIR --hours H``, and again with ``--resume`` to go on.
 
 One process, one thread. ``DIR`` receives the rendered pictures (``data/``), ``state.pt`` (all that resuming needs),
-``best.pt`` (averaged weights at the best point of the held-out curve) and ``curve.jsonl`` (that curve). Files are
+``best.pt`` (averaged weights at the best point of the held-out curve), ``curve.jsonl`` (that curve) and
+``sittings.jsonl`` (first step, hours and annealed share of every sitting). Files are
 replaced whole; an interrupted sitting loses at most the steps since the last save.
 """
 
@@ -219,6 +220,8 @@ def main(
     held_out = held_out_points(load_sources(data, HELD_OUT, typer.echo), windows=16, points=32)
     pictures = load_sources(data, PANORAMAS, typer.echo), load_sources(data, PINHOLES, typer.echo)
     count = sum(p.numel() for p in training.sam.parameters())
+    with (out / "sittings.jsonl").open("a") as file:
+        file.write(json.dumps({"step": training.step, "hours": hours, "anneal": anneal}) + "\n")
     typer.echo(f"{count / 1e6:.2f} M parameters, from step {training.step}, {hours:g} h")
     run(out, training, pictures, held_out, recipe, hours, anneal, exact, typer.echo)
 

@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import fill
 
 import numpy as np
 
+from demo.cards import bullets, paragraph, table
 from demo.splits import RENDERER, WorldSettings
 from demo.teachers.recipes import CROP, ROOT, Recipe
 from pipeline.checkpoints import load_state_dict
@@ -90,7 +90,6 @@ def model_card(
         ("pixel accuracy", [cell(s.accuracy) for s in scores]),
         *((name, [cell(s.iou[name]) for s in scores]) for name in scores[0].iou),
     ]
-    table = "\n".join(f"| {name} | {' | '.join(cells)} |" for name, cells in rows)
     photos, whole = scores[0], scores[1]
     weakest = sorted((value, name) for name, value in photos.iou.items() if not np.isnan(value))[:4]
     made = f"python -m demo.teachers.train --which {recipe.name}"
@@ -124,19 +123,14 @@ def model_card(
         f"Panoramas: {whole.images} of `target-test` (200 x 1024), as a whole, and in windows of 256 columns, stride "
         "128, pooled."
     )
-    header = f"| class | {' | '.join(s.name for s in scores)} |\n|---|{'---|' * len(scores)}"
     parts = [
         f"# TA `{recipe.name}`",
-        fill(introduction, 120),
-        _bullets(facts),
+        paragraph(introduction),
+        bullets(facts),
         "## Figures",
-        fill(caption, 120),
-        f"{header}\n{table}",
+        paragraph(caption),
+        table(["class", *(s.name for s in scores)], ([name, *cells] for name, cells in rows)),
         "## Limits",
-        _bullets(limits),
+        bullets(limits),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _bullets(items: Sequence[str]) -> str:
-    return "\n".join(fill(item, 120, initial_indent="- ", subsequent_indent="  ") for item in items)
