@@ -155,6 +155,8 @@ def run(
     saved = measured = logged = began
     recent: list[tuple[float, ...]] = []
     total = hours * 3600
+    with (out / "sittings.jsonl").open("a") as file:
+        file.write(json.dumps({"step": training.step, "hours": hours, "anneal": anneal_share}) + "\n")
 
     def measure() -> None:
         training.seconds = before + time.monotonic() - began
@@ -220,8 +222,6 @@ def main(
     held_out = held_out_points(load_sources(data, HELD_OUT, typer.echo), windows=16, points=32)
     pictures = load_sources(data, PANORAMAS, typer.echo), load_sources(data, PINHOLES, typer.echo)
     count = sum(p.numel() for p in training.sam.parameters())
-    with (out / "sittings.jsonl").open("a") as file:
-        file.write(json.dumps({"step": training.step, "hours": hours, "anneal": anneal}) + "\n")
     typer.echo(f"{count / 1e6:.2f} M parameters, from step {training.step}, {hours:g} h")
     run(out, training, pictures, held_out, recipe, hours, anneal, exact, typer.echo)
 

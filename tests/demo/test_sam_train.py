@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from demo.sam.card import model_card, read_history
 from demo.sam.data import Pictures
 from demo.sam.export import export
 from demo.sam.held_out import held_out_points, point_ious
@@ -18,6 +19,7 @@ from demo.sam.step import Recipe, draw_batch, step_loss, targets
 from demo.sam.train import Training, learning_rate, run, save, start, train_step
 from demo.splits import WorldSettings, render_sample
 from pipeline.checkpoints import load_into
+from pipeline.errors import UserError
 
 RECIPE = Recipe(panoramas=1, pinholes=1, whole=3, pieces=4, dense=8, dense_only=1, balanced_only=0, warm_up=1)
 
@@ -113,6 +115,22 @@ def test_a_sitting_leaves_its_curve_state_and_best_weights(tmp_path: Path) -> No
     for name, value in training.average.state_dict().items():
         expected = value.half().float() if value.dtype.is_floating_point and value.ndim > 1 else value
         assert torch.equal(sam.state_dict()[name], expected)
+    ours = {"mean_iou": 0.61, "area_weighted_iou": 0.9, "boundary_precision": 0.4, "boundary_recall": 0.9}
+    ours |= {"small": 0.5, "large": 0.8, "cpu_seconds": 12.0}
+    settings = {"pred_iou_thresh": 0.4, "keep_prompt_component": True}
+    figures = {"nano SAM, components": {**ours, "settings": settings}}
+    figures["felzenszwalb"] = {**ours, "mean_iou": 0.6, "boundary_precision": 0.5, "settings": {"scale": 100.0}}
+    card = model_card(tmp_path / "w.safetensors", read_history(tmp_path), figures, tune=2, test=3, points=8, layers=0)
+    text = " ".join(card.split())
+    assert f"the weights at step {training.step}, the highest point" in text
+    assert "**Sittings**: 1. from step 0, 0.000277778 h, the learning rate falling over the last 50%." in text
+    assert "pred_iou_thresh: 0.4\nkeep_prompt_component: true" in card
+    assert "| nano SAM, components | 0.61 |" in card
+    assert f"| {row['step']} |" in card
+    assert "above felzenszwalb in mean iou and not above it in area weighted iou, boundary precision" in text
+    assert "Masks on 3 windows" in text
+    with pytest.raises(UserError, match=r"curve\.jsonl: no such file; expected the folder of a training"):
+        read_history(tmp_path / "nowhere")
 
 
 def test_the_schedule_is_a_function_of_the_step() -> None:
