@@ -6,8 +6,10 @@ fusions, on pairs of neighbouring windows, with the TA's batch norm and dropout 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,9 @@ from pipeline.samples import FusedSample, Reader
 from pipeline.windows import Window
 
 TERMS = ("ensemble", "confident", "consistency")
+
+SAVE_STEPS = 50
+"""A kill costs at most so many steps."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,14 @@ def pair_losses(
     return terms
 
 
+def replace_by_torch(content: Any, path: Path) -> None:
+    """`torch.save`, whole or not at all; makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    torch.save(content, temporary)
+    os.replace(temporary, path)
+
+
 def finetune(
     model: torch.nn.Module,
     preprocessing: Preprocessing,
@@ -122,21 +135,28 @@ def finetune(
     ignore_index: int,
     device: str,
     progress: Progress,
+    state: Path | None = None,
 ) -> dict[str, list[float]]:
     """Trains `model` in place; the mean terms of the first and the last tenth of the steps.
 
     Args:
         model: in evaluation mode, which it keeps: its batch statistics were made on far more images.
         pairs_of: `(H, W)` of a panorama to its pairs of windows.
+        state: a file that is written every :data:`SAVE_STEPS` steps and removed at the end; if it is there, training
+            goes on from it, with the result of one that was never stopped.
     """
-    rng = np.random.default_rng(settings.seed)
-    torch.manual_seed(settings.seed)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.01)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=settings.iterations)
     history: list[dict[str, float]] = []
-    progress.start("adapt the TA", settings.iterations)
-    for _ in range(settings.iterations):
+    if state is not None and state.is_file():
+        saved = torch.load(state, map_location=device, weights_only=True)
+        for part, name in ((model, "model"), (optimizer, "optimizer"), (decay, "decay")):
+            part.load_state_dict(saved[name])
+        history = saved["history"]
+    progress.start("adapt the TA", settings.iterations - len(history))
+    for step in range(len(history), settings.iterations):
+        rng = np.random.default_rng([settings.seed, step])
         optimizer.zero_grad()
         noted = dict.fromkeys(TERMS, 0.0)
         for _ in range(settings.batch_size):
@@ -156,7 +176,13 @@ def finetune(
         optimizer.step()
         decay.step()
         history.append(noted)
+        if state is not None and (step + 1) % SAVE_STEPS == 0:
+            parts = {"model": model, "optimizer": optimizer, "decay": decay}
+            content = {name: part.state_dict() for name, part in parts.items()}
+            replace_by_torch({**content, "history": history}, state)
         progress.advance()
+    if state is not None:
+        state.unlink(missing_ok=True)
     tenth = max(1, len(history) // 10)
     return {
         name: [round(float(np.mean([step[name] for step in part])), 6) for part in (history[:tenth], history[-tenth:])]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache as remembered
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from pipeline.config import Config, load_config
@@ -22,7 +20,7 @@ from pipeline.samples import CacheReader
 from pipeline.settings import short_hash
 from pipeline.store import Cache
 from pipeline.views import make_views
-from stages.adapt.finetune import Preprocessing, finetune, neighbours
+from stages.adapt.finetune import Preprocessing, finetune, neighbours, replace_by_torch
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,9 @@ def adapt(
 
     A round writes ``work_dir/<manifest>/adapt-<key>/`` with the adapted TA (``ta.pth``), ``config.yaml`` (the same
     settings with that TA, for every later stage) and ``round.json``; and the artefacts ``teacher`` and ``fused`` of its
-    own, of which ``teacher`` has the attribute ``adapted_from``. Artefacts ``sam`` and ``masks`` are only read. Raises
-    :class:`UserError` before any work if the TA cannot be adapted or nothing is fused.
+    own, of which ``teacher`` has the attribute ``adapted_from``. Artefacts ``sam`` and ``masks`` are only read. A
+    killed round goes on with the fine-tuning's last saved step. Raises :class:`UserError` before any work if the TA cannot be
+    adapted or nothing is fused.
     """
     done: list[Round] = []
     for number in range(1, rounds + 1):
@@ -139,13 +138,12 @@ def _write_ta(config: Config, reader: CacheReader, weights: Path, report: Path, 
         ignore_index=config.teacher_space().ignore_index,
         device=device,
         progress=progress,
+        state=weights.with_name("training.pt"),
     )
-    weights.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu() for name, value in network.model.state_dict().items()}
-    temporary = weights.with_name(".ta.tmp")
-    torch.save({"state_dict": state, "meta": {"adapted_from": reader.artefact.key}}, temporary)
+    weights.parent.mkdir(parents=True, exist_ok=True)
     report.write_text(json.dumps(terms) + "\n")
-    os.replace(temporary, weights)
+    replace_by_torch({"state_dict": state, "meta": {"adapted_from": reader.artefact.key}}, weights)
 
 
 def _with_checkpoint(config: Config, weights: Path) -> str:

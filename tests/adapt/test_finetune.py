@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,21 +107,58 @@ def test_views_are_normalised_as_for_inference() -> None:
     assert Preprocessing((0.0,) * 3, (1.0,) * 3, bgr=False, scale=1.5)(views, "cpu").shape == (2, 3, 6, 12)
 
 
-def trained(settings: AdaptSettings) -> tuple[torch.nn.Module, dict[str, list[float]]]:
+def trained(
+    settings: AdaptSettings, reader: MemoryReader | None = None, state: Path | None = None
+) -> tuple[torch.nn.Module, dict[str, list[float]]]:
     torch.manual_seed(0)
     context = torch.nn.Conv2d(4, 4, 3, padding=1)  # so that two windows see a pixel differently
     model = torch.nn.Sequential(tiny_teacher(classes=4), context).eval()
     terms = finetune(
         model,
         PREPROCESSING,
-        MemoryReader(),
+        reader or MemoryReader(),
         lambda size: PAIRS,
         settings,
         ignore_index=255,
         device="cpu",
         progress=SilentProgress(),
+        state=state,
     )
     return model, terms
+
+
+class Killed(Exception):
+    pass
+
+
+class KillingReader(MemoryReader):
+    """Gives so many panoramas, then dies."""
+
+    left = 0
+
+    def image(self, image_id: str) -> np.ndarray:
+        self.left -= 1
+        if self.left < 0:
+            raise Killed
+        return super().image(image_id)
+
+
+@pytest.mark.parametrize("after", [7, 12, 13])
+def test_a_killed_training_goes_on_to_the_same_ta(after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.adapt.finetune.SAVE_STEPS", 3)
+    settings, state = AdaptSettings(iterations=8, learning_rate=0.02), tmp_path / "run" / "training.pt"
+    whole, terms = trained(settings)
+    reader = KillingReader()
+    reader.left = after
+    with pytest.raises(Killed):
+        trained(settings, reader, state)
+    reader.left = 2 * (8 - after // 2 // 3 * 3)
+    model, resumed = trained(settings, reader, state)
+    assert reader.left == 0, "the steps that were saved are not done again"
+    assert resumed == terms
+    for name, value in whole.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value)
+    assert not list(state.parent.iterdir()), "what resuming needs goes with the last step"
 
 
 @pytest.mark.parametrize("term", ["ensemble", "confident", "consistency"])

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from pipeline.checkpoints import load_state_dict
 from pipeline.config import load_config
 from pipeline.errors import UserError
 from pipeline.store import Cache
@@ -79,6 +81,27 @@ def test_what_cannot_be_adapted_is_refused_before_any_work(project: Project, tmp
     fuse(manifest, project.config(views, "fusion.rule=ta"))
     with pytest.raises(UserError, match="needs overlapping windows"):
         adapt(manifest, project.config(views, "fusion.rule=ta"), 1, tmp_path / "work", in_process)
+
+
+def test_a_ta_of_hugging_face_is_adapted_and_used(project: Project, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    settings = transformers.SegformerConfig(
+        num_labels=19, hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 2, 2],
+        decoder_hidden_size=16,
+    )  # fmt: skip
+    settings.save_pretrained(tmp_path / "hf")
+    torch.manual_seed(0)
+    weights = transformers.SegformerForSemanticSegmentation(settings).state_dict()
+    torch.save(weights, tmp_path / "hf" / "ta.pth")
+    model = f"{{kind: huggingface, config: {tmp_path}/hf/config.json, checkpoint: {tmp_path}/hf/ta.pth}}"
+    manifest, config = project.manifest(), project.config(*SHORT, f"teacher.model={model}")
+    precompute(manifest, config)
+    fuse(manifest, config)
+    (made,) = adapt(manifest, config, 1, tmp_path / "work", in_process)
+    adapted = load_state_dict(made.config.parent / "ta.pth")[0]
+    assert adapted.keys() == weights.keys()
+    assert any(not torch.equal(adapted[name], weights[name]) for name in weights)
+    assert len(Cache(config.cache, "toy").artefact("teacher", made.teacher).done()) == 3
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ class Network:
     model: Any
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    """on the scale 0..255, in the order of the channels that the model takes"""
     bgr: bool
 
 
@@ -44,39 +45,31 @@ class Teacher(Component):
 
     def network(self, device: str) -> Network:
         """The ``torch.nn.Module`` itself, for adaptation rounds; :class:`pipeline.errors.UserError` if it has none."""
-        raise UserError(f"teacher.model.kind: a TA of kind {self.kind!r} cannot be adapted; expected mmseg or module")
+        raise UserError(
+            f"teacher.model.kind: a TA of kind {self.kind!r} cannot be adapted; expected one with a network"
+        )
 
 
-def normalised_inference(
-    model: Callable[[Any], Any],
-    device: str,
-    *,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    bgr: bool,
-    precision: Precision,
-    batch_size: int,
-    scale: float = 1.0,
-    flip: bool = False,
-) -> Infer:
-    """``model`` (float32 NCHW, normalised -> logits NCHW at its own stride) as :data:`Infer`.
+def inference(settings: Teacher, network: Network, device: str) -> Infer:
+    """A network as :data:`Infer`, at the settings' precision, batch size, scale and flip.
 
-    ``mean`` and ``std`` are on the 0..255 scale, in the order of the channels that the model takes. Enlarged by
-    ``scale``, a view gives logits at the same output stride: they are brought back to the size they would have had.
+    Enlarged by ``scale``, a view gives logits at the same output stride: they are brought back to the size they would
+    have had.
     """
     import torch
     from torch.nn.functional import interpolate
 
-    offset = torch.tensor(mean, device=device).view(1, -1, 1, 1)
-    deviation = torch.tensor(std, device=device).view(1, -1, 1, 1)
+    model, scale, batch_size = network.model, settings.scale, settings.batch_size
+    offset = torch.tensor(network.mean, device=device).view(1, -1, 1, 1)
+    deviation = torch.tensor(network.std, device=device).view(1, -1, 1, 1)
 
     def logits_of(batch: Any) -> Any:
         height, width = batch.shape[-2:]
         if scale != 1:
             batch = interpolate(batch, (round(height * scale), round(width * scale)), mode="bilinear")
-        with autocast(device, precision):
+        with autocast(device, settings.precision):
             logits = model(batch).float()
-            if flip:
+            if settings.flip:
                 logits = (logits + model(batch.flip(-1)).float().flip(-1)) / 2
         if scale != 1:
             stride = round(batch.shape[-1] / logits.shape[-1])
@@ -89,24 +82,9 @@ def normalised_inference(
         for first in range(0, len(views), batch_size):
             batch = torch.from_numpy(np.ascontiguousarray(views[first : first + batch_size])).to(device)
             batch = batch.permute(0, 3, 1, 2).float()
-            if bgr:
+            if network.bgr:
                 batch = batch.flip(1)
             results.append(logits_of((batch - offset) / deviation).cpu().numpy())
         return np.concatenate(results)
 
     return infer
-
-
-def inference(settings: Teacher, network: Network, device: str) -> Infer:
-    """A network as :data:`Infer`, at the settings' precision, batch size, scale and flip."""
-    return normalised_inference(
-        network.model,
-        device,
-        mean=network.mean,
-        std=network.std,
-        bgr=network.bgr,
-        precision=settings.precision,
-        batch_size=settings.batch_size,
-        scale=settings.scale,
-        flip=settings.flip,
-    )

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from pipeline.errors import UserError
 from pipeline.settings import SettingsFile
-from stages.precompute.teachers.base import Infer, Teacher, normalised_inference
+from stages.precompute.teachers.base import Infer, Network, Teacher, inference
 
 
 class HuggingFace(Teacher):
@@ -21,7 +21,7 @@ class HuggingFace(Teacher):
     mean: tuple[float, float, float] = Field((123.675, 116.28, 103.53), description="RGB mean, 0..255.")
     std: tuple[float, float, float] = Field((58.395, 57.12, 57.375), description="RGB standard deviation, 0..255.")
 
-    def build(self, device: str) -> Infer:
+    def network(self, device: str) -> Network:
         try:
             from transformers import AutoConfig, AutoModelForSemanticSegmentation
         except ImportError:
@@ -43,18 +43,12 @@ class HuggingFace(Teacher):
             load_into(model, self.checkpoint, f"TA {config.model_type}")
         elif not self.random_weights:
             raise UserError("teacher.model.checkpoint: is missing; expected the weights of the TA")
-        model = model.to(device).eval()
-        return normalised_inference(
-            lambda views: model(pixel_values=views).logits,
-            device,
-            mean=self.mean,
-            std=self.std,
-            bgr=False,
-            precision=self.precision,
-            batch_size=self.batch_size,
-            scale=self.scale,
-            flip=self.flip,
-        )
+        outputs = model.forward
+        model.forward = lambda views: outputs(pixel_values=views).logits  # as every Network's; weights keep their names
+        return Network(model.to(device).eval(), mean=self.mean, std=self.std, bgr=False)
+
+    def build(self, device: str) -> Infer:
+        return inference(self, self.network(device), device)
 
 
 COMPONENT = HuggingFace
