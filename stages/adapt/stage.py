@@ -54,8 +54,8 @@ def adapt(
     A round writes ``work_dir/<manifest>/adapt-<key>/`` with the adapted TA (``ta.pth``), ``config.yaml`` (the same
     settings with that TA, for every later stage) and ``round.json``; and the artefacts ``teacher`` and ``fused`` of its
     own, of which ``teacher`` has the attribute ``adapted_from``. Artefacts ``sam`` and ``masks`` are only read. A
-    killed round goes on with the fine-tuning's last saved step. Raises :class:`UserError` before any work if the TA cannot be
-    adapted or nothing is fused.
+    killed round goes on with the fine-tuning's last saved step. Raises :class:`UserError` before any work if the TA
+    cannot be adapted or nothing is fused.
     """
     done: list[Round] = []
     for number in range(1, rounds + 1):
