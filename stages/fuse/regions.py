@@ -54,7 +54,9 @@ def find_regions(masks: MaskSet) -> Regions:
         labels = np.concatenate([[0], np.flatnonzero(masks.table["plane"] == columns.shape[1]) + 1])
         rank = np.zeros(len(masks) + 1, dtype=np.int64)
         rank[labels] = np.arange(len(labels))
-        index, kept = _renumber(index * len(labels) + rank[plane], len(columns) * len(labels))
+        index *= len(labels)
+        index += rank.take(plane)
+        index, kept = _renumber(index, len(columns) * len(labels))
         columns = np.column_stack([columns[kept // len(labels)], labels[kept % len(labels)]])
     return Regions(index.astype(np.int32), columns, len(masks))
 
@@ -66,7 +68,7 @@ def _renumber(values: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
         return ranks.reshape(values.shape), kept
     used = np.zeros(size, dtype=bool)
     used[values.ravel()] = True
-    return (np.cumsum(used) - 1)[values], np.flatnonzero(used)
+    return (np.cumsum(used) - 1).take(values), np.flatnonzero(used)
 
 
 def depth(index: np.ndarray, deepest: int) -> np.ndarray:
@@ -102,18 +104,18 @@ def soft_votes(regions: Regions, weight: np.ndarray, votes: np.ndarray) -> np.nd
 
 
 def connected(labels: np.ndarray) -> np.ndarray:
-    """Connected pieces (4 neighbours, across the seam) of equal ``labels`` ``(H, W)``: int64, numbered from 0."""
+    """Connected pieces (4 neighbours, across the seam) of equal ``labels`` uint8 ``(H, W)``: int32, numbered from 0."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
     from skimage.measure import label
 
-    pieces = label(labels.astype(np.int64) + 1, background=0, connectivity=1)
+    pieces = label(labels.astype(np.int16) + 1, background=0, connectivity=1)
     joined = labels[:, 0] == labels[:, -1]
     count = int(pieces.max()) + 1
     pairs = pieces[joined, 0], pieces[joined, -1]
     edges = coo_matrix((np.ones(len(pairs[0]), dtype=bool), pairs), shape=(count, count))
     # label 0 of the pieces does not occur, nor does its component
-    whole: np.ndarray = connected_components(edges, directed=False)[1].astype(np.int64)[pieces] - 1
+    whole: np.ndarray = (connected_components(edges, directed=False)[1].astype(np.int32) - 1)[pieces]
     return whole
 
 
@@ -132,14 +134,16 @@ def unmasked_islands(
     candidates = np.flatnonzero((area <= largest) & sure)
     number = np.full(count, -1)
     number[candidates] = np.arange(len(candidates))
-    found = np.flatnonzero(number[pieces] >= 0)
+    found = np.flatnonzero((number >= 0)[pieces])
+    candidate = number[pieces[found]]
     place = regions.index.ravel()
     shape = (len(regions.masks), len(candidates))
-    shared = csr_matrix((np.ones(len(found), dtype=np.int64), (place[found], number[pieces[found]])), shape=shape)
+    shared = csr_matrix((np.ones(len(found), dtype=np.int64), (place[found], candidate)), shape=shape)
     size = regions.sum_over_regions(np.bincount(place, minlength=len(regions.masks)))
     held = regions.membership @ shared
     inside = held.tocoo()
     masked = np.zeros(len(candidates), dtype=bool)
     masked[inside.col[inside.data >= own * size[inside.row]]] = True
-    result: np.ndarray = (number[pieces] >= 0) & ~np.append(masked, True)[number[pieces]]
+    result = np.zeros(labels.size, dtype=bool)
+    result[found] = ~masked[candidate]
     return result.reshape(labels.shape)

@@ -16,7 +16,7 @@ from stages.fuse.soft import certainty, gated, probabilities, ramp
 _STEPS = 1 << 16
 
 #: Rows that are fused at a time.
-_ROWS = 16
+_ROWS = 8
 
 
 class Best(FusionRule):
