@@ -1,4 +1,5 @@
-# GoodSAM-M: SegFormer MiT-B0, 3.7 M parameters [size: paper; backbone: ours].
+# GoodSAM-M: SegFormer MiT-B0, 3.7 M parameters [size: paper; backbone: ours]. From random weights unless the settings
+# name a file: train.pretrained_backbone takes mmsegmentation's converted MiT weights, or a SegFormer trained on photos.
 _base_ = [
     '../_base_/segformer_mit_b0.py',
     '../_base_/schedule_gpu.py',
