@@ -35,7 +35,7 @@ from pipeline.student import Student, load_student
 ROOT = Path(__file__).parent.parent
 WORK = ROOT / "work_dirs" / "bench_student"
 CONFIG = ROOT / "configs" / "demo.yaml"
-IMAGES, TESTS, ITERATIONS, SEEDS, PHOTOS = 24, 8, 1000, 3, 200
+IMAGES, TESTS, ITERATIONS, SEEDS, PHOTOS = 96, 24, 2000, 3, 200
 STUDENT = "goodsam_demo"
 
 TERMS = ("whole", "ensemble", "confident", "boundary")

@@ -16,6 +16,9 @@ from demo.splits import RENDERER, WorldSettings
 from pipeline.checkpoints import load_state_dict
 from pipeline.errors import UserError
 
+CURVE_ROWS = 25
+"""Of a long curve the card shows about so many points."""
+
 Figures = dict[str, dict[str, Any]]
 """Of every mask source: the values of its row, and the `settings` that were chosen for it."""
 
@@ -84,11 +87,14 @@ def model_card(
         Held-out curve: 512 points in 16 windows of panoramas of seed {HELD_OUT[0].seed}, half of them uniform over
         pixels, half over segments of at least {MIN_PIXELS} pixels; IoU of the best of three masks, and of the one with
         the highest predicted IoU. No crops."""
-    curve = [[f"{value:g}" for value in row.values()] for row in history.curve]
+    step = int(load_state_dict(weights)[1]["step"])
+    every = -(-len(history.curve) // CURVE_ROWS)
+    shown = [row for k, row in enumerate(history.curve) if k % every == 0 or row["step"] == step]
+    curve = [[f"{value:g}" for value in row.values()] for row in shown]
     parts = [
         "# Nano SAM",
         paragraph(introduction),
-        bullets(_facts(weights, history)),
+        bullets(_facts(weights, step, history)),
         "Chosen settings of the mask generator (`sam.generator`); `masks.filter` must not be stricter:",
         "```yaml\n" + _yaml(settings, points, layers) + "\n```",
         "## Figures",
@@ -104,9 +110,8 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _facts(weights: Path, history: History) -> list[str]:
+def _facts(weights: Path, step: int, history: History) -> list[str]:
     recipe = Recipe()
-    step = int(load_state_dict(weights)[1]["step"])
     rendered = ", ".join(f"{s.count} of `{s.split}`, world seed {s.seed}, shift `{s.shift}`" for s in SOURCES[:-1])
     prompts = step * (recipe.panoramas + recipe.pinholes) * (recipe.whole + recipe.pieces) / 1e6
     minutes = next((row["minutes"] for row in history.curve if row["step"] == step), history.curve[-1]["minutes"])
