@@ -38,7 +38,7 @@ SETTINGS: dict[str, Any] = {
     "builder": "demo.sam.model:build",
     "checkpoint": WEIGHTS,
     "points_per_side": 16,
-    "pred_iou_thresh": 0.3,
+    "pred_iou_thresh": 0.25,
     "stability_score_thresh": 0.7,
     "stability_score_offset": 0.5,
 }
