@@ -131,6 +131,13 @@ class Bench:
         student += [] if self.student == STUDENT else ["train.pretrained_backbone=null"]  # it would not fit
         return load_config(base, [f"cache={json.dumps(where)}", "device=cpu", *student, *rules, *changes])
 
+    def weights(self, row: Row) -> dict[str, float]:
+        """MKA's terms with the student's own weights, 0 where the row switches them off."""
+        from stages.train.configs import read_config, student_config
+
+        own = read_config(student_config(self.student)).model.mka
+        return {term: float(own[term]) if term in row.terms else 0.0 for term in TERMS}
+
     def fuse(self, rule: str) -> None:
         """Brings the cache up to date for a rule."""
         from stages.fuse.stage import fuse
@@ -267,6 +274,8 @@ def _score(bench: Bench, row: Row, store: Rows, iterations: int, seed: int, adap
     }
     if row.labels not in ("photos", "truth"):
         described |= _cache_keys(bench, row.labels)
+    if "boundary" in row.terms:
+        described["boundary"] = bench.weights(row)["boundary"]
     return store.get(described, lambda: _train_and_score(bench, row, iterations, seed, adapt_iterations))
 
 
@@ -275,7 +284,7 @@ def _train_and_score(bench: Bench, row: Row, iterations: int, seed: int, adapt_i
     from stages.train.run import train
 
     config = bench.config("paper" if row.labels in ("photos", "truth") else row.labels)
-    overrides: dict[str, Any] = {f"model.mka.{t}": float(t in row.terms) for t in TERMS}
+    overrides: dict[str, Any] = {f"model.mka.{term}": weight for term, weight in bench.weights(row).items()}
     if bench.student != STUDENT:
         overrides |= _short_schedule()
     if row.labels in ("photos", "truth"):
@@ -299,6 +308,8 @@ def _train_and_score(bench: Bench, row: Row, iterations: int, seed: int, adapt_i
     space = config.fused_space()
     identity: dict[str, Any] = {"student": bench.student, "start": bool(config.train.pretrained_backbone)}
     identity |= {"row": row.name, "iterations": iterations, "seed": seed, "reader": reader, "images": bench.images}
+    if "boundary" in row.terms:
+        identity["boundary"] = bench.weights(row)["boundary"]
     checkpoint = train(
         config.train.student,
         reader,

@@ -6,7 +6,7 @@ _base_ = [
 ]
 model = dict(
     type='MKASegmentor',
-    mka=dict(whole=1.0, ensemble=1.0, confident=1.0, boundary=1.0),
+    mka=dict(whole=1.0, ensemble=1.0, confident=1.0, boundary=0.1),
     data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]))
 # trained from random weights: a higher rate than that of a pretrained backbone
 optim_wrapper = dict(optimizer=dict(lr=1e-3))

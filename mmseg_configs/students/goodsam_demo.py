@@ -6,7 +6,7 @@ _base_ = [
 ]
 model = dict(
     type='MKASegmentor',
-    mka=dict(whole=1.0, ensemble=1.0, confident=1.0, boundary=1.0),
+    mka=dict(whole=1.0, ensemble=1.0, confident=1.0, boundary=0.1),
     backbone=dict(embed_dims=16, num_heads=[1, 2, 4, 8], drop_path_rate=0.0),
     decode_head=dict(in_channels=[16, 32, 64, 128], channels=96))
 # crops of a quarter of the ring, at up to half as large again

@@ -6,4 +6,4 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 # The terms of the loss; 0 switches one off, a dict sets temperature or hard targets. See stages/train/segmentor.py.
-model = dict(type='MKASegmentor', mka=dict(whole=1.0, ensemble=1.0, confident=1.0, boundary=1.0))
+model = dict(type='MKASegmentor', mka=dict(whole=1.0, ensemble=1.0, confident=1.0, boundary=0.1))

@@ -27,7 +27,7 @@ class Term:
     """One term of the loss."""
 
     weight: float = 1.0
-    """Factor of the term; 0 switches it off. All 1 [O]."""
+    """Factor of the term; 0 switches it off."""
     temperature: float = 1.0
     """Divides the student's logits and those behind a soft target; the term is multiplied by its square."""
     hard: bool = False
@@ -36,7 +36,7 @@ class Term:
 
 @dataclass(frozen=True)
 class MKATerms:
-    """The terms of the loss. [P]: which terms exist. [O]: their weights and temperatures, all 1."""
+    """The terms of the loss. [P]: which terms exist. [O]: their weights, all 1 but the boundary's, and temperatures."""
 
     whole: Term = Term()
     """`CE(S̄, P_S)`: the stitched whole-image prediction of the teacher assistant."""
@@ -44,8 +44,9 @@ class MKATerms:
     """`CE(E, P)`: the fused ensemble, `E = (1−g)·S̄ + g·onehot(label)`."""
     confident: Term = Term()
     """`CE(E_H, P)`: the labels weighted by `M`, normalised by the sum of `M`."""
-    boundary: Term = Term()
-    """`L_bd(B_ref, B_S)`, on the samples that carry a refined boundary."""
+    boundary: Term = Term(weight=0.1)
+    """`L_bd(B_ref, B_S)`, on the samples that carry a refined boundary. A weight of 1 sharpens edges at the cost of
+    classes (docs/method.md)."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any] | None) -> MKATerms:
@@ -88,7 +89,7 @@ class MKASegmentor(EncoderDecoder):
     itself is unused.
 
     Args:
-        mka: the terms, see `MKATerms.from_config`; `None` is all of them with weight 1.
+        mka: the terms, see `MKATerms.from_config`; `None` is all of them with its weights.
         cyclic: convolutions wrap around in x instead of padding zeros (`pipeline.cyclic_convolution`) [O]; on crops,
             whose edges are no neighbours, they pad as ever.
         class_weights: a factor per class; in every cross-entropy a pixel counts with that of its label [O].
