@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from demo.sam.data import Window
-from demo.sam.evaluate import choose_felzenszwalb, score, suppress_boxes, suppress_masks, table
+from demo.sam.card import figures_table
+from demo.sam.evaluate import choose_felzenszwalb, score, suppress_boxes, suppress_masks
 from demo.sam.measure import best_ious, boundary_match, edges, match, painted, summary
 from pipeline.masks import from_masks
 from tests.models import street
@@ -59,7 +60,7 @@ def test_perfect_masks_measure_as_perfect() -> None:
     assert figures["small"] == figures["large"] == 1
     assert figures["boundary_precision"] == figures["boundary_recall"] == 1
     assert figures["masks_per_window"] == 3
-    assert "| x | 1 |" in table({"x": {**figures, "settings": {}}})
+    assert "| x | 1 |" in figures_table({"x": {**figures, "settings": {}}})
 
 
 def test_boxes_are_suppressed_where_masks_are_not() -> None:
