@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from demo.sam.data import Window
 from demo.sam.card import figures_table
+from demo.sam.data import Window
 from demo.sam.evaluate import choose_felzenszwalb, score, suppress_boxes, suppress_masks
 from demo.sam.measure import best_ious, boundary_match, edges, match, painted, summary
 from pipeline.masks import from_masks
