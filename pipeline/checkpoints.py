@@ -1,4 +1,4 @@
-"""Load checkpoints without ever executing what they carry.
+"""Checkpoints: loaded without ever executing what they carry, written whole or not at all.
 
 A `.pth` file is a pickle, and unpickling runs code. Everything here goes through
 `torch.load(weights_only=True)`, which interprets the pickle and calls nothing but what is allow-listed.
@@ -12,6 +12,7 @@ imported by the functions that need them.
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Mapping
@@ -216,6 +217,20 @@ def load_state_dict(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     return state, dict(meta) if isinstance(meta, Mapping) else {}
+
+
+def save_checkpoint(content: Mapping[str, Any], path: Path) -> None:
+    """`torch.save`, whole or not at all; makes the folder.
+
+    Args:
+        content: tensors, numbers, text, lists and dicts only, so that it loads with `weights_only`.
+    """
+    import torch
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    torch.save(content, temporary)
+    os.replace(temporary, path)
 
 
 def load_into(model: torch.nn.Module, path: str | Path, what: str) -> dict[str, Any]:

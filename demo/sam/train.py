@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -29,6 +28,7 @@ from demo.sam.held_out import HeldOut, held_out_points, point_ious
 from demo.sam.losses import DenseTasks
 from demo.sam.model import build
 from demo.sam.step import Losses, Precision, Recipe, draw_batch, step_loss
+from pipeline.checkpoints import save_checkpoint
 
 _SAVE_SECONDS = 180.0
 _MEASURE_SECONDS = 240.0
@@ -131,13 +131,6 @@ def _average(training: Training, decay: float) -> None:
             average.copy_(value)
 
 
-def save(content: dict[str, Any], path: Path) -> None:
-    """Written beside, then moved into place."""
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
-    torch.save(content, partial)
-    os.replace(partial, path)
-
-
 def run(
     out: Path,
     training: Training,
@@ -167,8 +160,8 @@ def run(
         report(f"held out: {json.dumps(row)}")
         if point["best_of_3"] >= training.best:
             training.best = point["best_of_3"]
-            save({"sam": training.average.state_dict(), **row}, out / "best.pt")
-        save(training.state(), out / "state.pt")
+            save_checkpoint({"sam": training.average.state_dict(), **row}, out / "best.pt")
+        save_checkpoint(training.state(), out / "state.pt")
 
     while (elapsed := time.monotonic() - began) < total:
         rate = (training.step - first) / max(elapsed, 1e-9)
@@ -190,7 +183,7 @@ def run(
             measured = saved = time.monotonic()
         elif now - saved > _SAVE_SECONDS:
             training.seconds = before + now - began
-            save(training.state(), out / "state.pt")
+            save_checkpoint(training.state(), out / "state.pt")
             saved = now
     measure()
 

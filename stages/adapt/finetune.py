@@ -6,7 +6,6 @@ fusions, on pairs of neighbouring windows, with the TA's batch norm and dropout 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline import losses
+from pipeline.checkpoints import save_checkpoint
 from pipeline.config import AdaptSettings
 from pipeline.errors import UserError
 from pipeline.progress import Progress
@@ -117,14 +117,6 @@ def pair_losses(
     return terms
 
 
-def replace_by_torch(content: Any, path: Path) -> None:
-    """`torch.save`, whole or not at all; makes the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
-
-
 def finetune(
     model: torch.nn.Module,
     preprocessing: Preprocessing,
@@ -179,7 +171,7 @@ def finetune(
         if state is not None and (step + 1) % SAVE_STEPS == 0:
             parts = {"model": model, "optimizer": optimizer, "decay": decay}
             content = {name: part.state_dict() for name, part in parts.items()}
-            replace_by_torch({**content, "history": history}, state)
+            save_checkpoint({**content, "history": history}, state)
         progress.advance()
     if state is not None:
         state.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.checkpoints import save_checkpoint
 from pipeline.config import Config, load_config
 from pipeline.devices import pick_device
 from pipeline.errors import UserError
@@ -20,7 +21,7 @@ from pipeline.samples import CacheReader
 from pipeline.settings import short_hash
 from pipeline.store import Cache
 from pipeline.views import make_views
-from stages.adapt.finetune import Preprocessing, finetune, neighbours, replace_by_torch
+from stages.adapt.finetune import Preprocessing, finetune, neighbours
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def _write_ta(config: Config, reader: CacheReader, weights: Path, report: Path, 
     state = {name: value.detach().cpu() for name, value in network.model.state_dict().items()}
     weights.parent.mkdir(parents=True, exist_ok=True)
     report.write_text(json.dumps(terms) + "\n")
-    replace_by_torch({"state_dict": state, "meta": {"adapted_from": reader.artefact.key}}, weights)
+    save_checkpoint({"state_dict": state, "meta": {"adapted_from": reader.artefact.key}}, weights)
 
 
 def _with_checkpoint(config: Config, weights: Path) -> str:

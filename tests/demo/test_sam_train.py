@@ -16,9 +16,9 @@ from demo.sam.export import export
 from demo.sam.held_out import held_out_points, point_ious
 from demo.sam.model import build
 from demo.sam.step import Recipe, draw_batch, step_loss, targets
-from demo.sam.train import Training, learning_rate, run, save, start, train_step
+from demo.sam.train import Training, learning_rate, run, start, train_step
 from demo.splits import WorldSettings, render_sample
-from pipeline.checkpoints import load_into
+from pipeline.checkpoints import load_into, save_checkpoint
 from pipeline.errors import UserError
 
 RECIPE = Recipe(panoramas=1, pinholes=1, whole=3, pieces=4, dense=8, dense_only=1, balanced_only=0, warm_up=1)
@@ -73,7 +73,7 @@ def test_a_few_steps_on_two_windows_lower_the_loss() -> None:
 def test_resuming_is_exact(tmp_path: Path) -> None:
     undisturbed = start(RECIPE)
     train(undisturbed, 2)
-    save(undisturbed.state(), tmp_path / "state.pt")
+    save_checkpoint(undisturbed.state(), tmp_path / "state.pt")
     train(undisturbed, 2)
     resumed = start(RECIPE)
     resumed.load(torch.load(tmp_path / "state.pt", weights_only=True))
