@@ -228,7 +228,7 @@ def save_checkpoint(content: Mapping[str, Any], path: Path) -> None:
     import torch
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     torch.save(content, temporary)
     os.replace(temporary, path)
 

@@ -134,8 +134,8 @@ def finetune(
     Args:
         model: in evaluation mode, which it keeps: its batch statistics were made on far more images.
         pairs_of: `(H, W)` of a panorama to its pairs of windows.
-        state: a file that is written every :data:`SAVE_STEPS` steps and removed at the end; if it is there, training
-            goes on from it, with the result of one that was never stopped.
+        state: a file that is written every :data:`SAVE_STEPS` steps and at the end; if it is there, training goes on
+            from it, with the result of one that was never stopped.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.01)
@@ -168,13 +168,11 @@ def finetune(
         optimizer.step()
         decay.step()
         history.append(noted)
-        if state is not None and (step + 1) % SAVE_STEPS == 0:
+        if state is not None and ((step + 1) % SAVE_STEPS == 0 or step + 1 == settings.iterations):
             parts = {"model": model, "optimizer": optimizer, "decay": decay}
             content = {name: part.state_dict() for name, part in parts.items()}
             save_checkpoint({**content, "history": history}, state)
         progress.advance()
-    if state is not None:
-        state.unlink(missing_ok=True)
     tenth = max(1, len(history) // 10)
     return {
         name: [round(float(np.mean([step[name] for step in part])), 6) for part in (history[:tenth], history[-tenth:])]

@@ -124,6 +124,7 @@ def check_adaptable(config: Config) -> None:
 
 def _write_ta(config: Config, reader: CacheReader, weights: Path, report: Path, progress: Progress) -> None:
     device = pick_device(config.device)
+    state = weights.with_name("training.pt")
     network = config.teacher.model.network(device)  # type: ignore[union-attr]
 
     @remembered
@@ -139,12 +140,13 @@ def _write_ta(config: Config, reader: CacheReader, weights: Path, report: Path, 
         ignore_index=config.teacher_space().ignore_index,
         device=device,
         progress=progress,
-        state=weights.with_name("training.pt"),
+        state=state,
     )
-    state = {name: value.detach().cpu() for name, value in network.model.state_dict().items()}
+    adapted = {name: value.detach().cpu() for name, value in network.model.state_dict().items()}
     weights.parent.mkdir(parents=True, exist_ok=True)
     report.write_text(json.dumps(terms) + "\n")
-    save_checkpoint({"state_dict": state, "meta": {"adapted_from": reader.artefact.key}}, weights)
+    save_checkpoint({"state_dict": adapted, "meta": {"adapted_from": reader.artefact.key}}, weights)
+    state.unlink()
 
 
 def _with_checkpoint(config: Config, weights: Path) -> str:

@@ -61,6 +61,7 @@ def test_rounds_make_artefacts_of_their_own_and_leave_the_masks_alone(project: P
         assert json.loads((made.config.parent / "round.json").read_text())["teacher"] == made.teacher
         assert len(Cache(config.cache, "toy").artefact("fused", made.fused).done()) == 3
     after = snapshot(tmp_path, ("work",))
+    assert {p.name for p in after} == {"ta.pth", "losses.json", "config.yaml", "round.json"}
     weights = {p: v for p, v in after.items() if p.name == "ta.pth"}
     assert adapt(manifest, config, 2, tmp_path / "work", in_process) == rounds, "what is done is not done again"
     assert weights.items() <= snapshot(tmp_path, ("work",)).items()
