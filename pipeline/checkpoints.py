@@ -265,7 +265,7 @@ def load_backbone(backbone: torch.nn.Module, path: str | Path, what: str) -> Non
         what: what the backbone is, for the message.
 
     Raises:
-        UserError: as `load_into`. mmengine would load what fits and leave the rest random, without a word.
+        UserError: as `load_into`. mmengine would load what fits and leave the rest random.
     """
     state, _ = load_state_dict(path)
     prefix = "backbone." if any(key.startswith("backbone.") for key in state) else ""
