@@ -169,7 +169,7 @@ def train(
         runner = _build_runner(cfg, student)
         runner.logger.addFilter(_worth_logging)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        if pretrained_backbone is not None:
+        if pretrained_backbone is not None:  # refused here, before anything is written; init_weights loads it
             load_backbone(model.backbone, pretrained_backbone, f"the backbone of the student {student}")
         if start is not None:
             meta = load_into(model, start, f"the student {student}")
