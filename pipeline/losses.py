@@ -21,6 +21,20 @@ def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
     return (weight * values).sum() / torch.where(total > 0, total, torch.ones_like(total))
 
 
+def soft_pixel_loss(log_probs: Tensor, target_probs: Tensor) -> Tensor:
+    """`−Σ_c t_c(u) log p_c(u)` of every pixel: `(N, H, W)`. No gradient flows into the target.
+
+    It is linear in the target: of `E = (1−g)·S̄ + g·onehot(label)` it is `(1−g)` times that of `S̄` plus `g` times
+    `hard_pixel_loss`, so one `log_softmax` serves every term.
+    """
+    return -(target_probs.detach().float() * log_probs).sum(dim=1)
+
+
+def hard_pixel_loss(log_probs: Tensor, label: Tensor, ignore_index: int = 255) -> Tensor:
+    """`−log p_label(u)` of every pixel: `(N, H, W)`, 0 where the label is ignored."""
+    return F.nll_loss(log_probs, label, ignore_index=ignore_index, reduction="none")
+
+
 def soft_cross_entropy(logits: Tensor, target_probs: Tensor, weight: Tensor | None = None) -> Tensor:
     """`mean_u weight(u) · −Σ_c t_c(u) log softmax(logits)_c(u)`: the whole-image term `CE(S_TA^w, P_S)` [P].
 
@@ -32,7 +46,7 @@ def soft_cross_entropy(logits: Tensor, target_probs: Tensor, weight: Tensor | No
         target_probs: `(N, C, H, W)`, non-negative, summing to 1 over `C`. No gradient flows into it.
         weight: `(N, H, W)`, non-negative; `None` counts every pixel once.
     """
-    loss = -(target_probs.detach().float() * F.log_softmax(logits.float(), dim=1)).sum(dim=1)
+    loss = soft_pixel_loss(F.log_softmax(logits.float(), dim=1), target_probs)
     return loss.mean() if weight is None else weighted_mean(loss, weight.float())
 
 
@@ -47,7 +61,7 @@ def hard_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None = No
         label: `(N, H, W)` int64, `0 .. C-1` or `ignore_index`.
         weight: `(N, H, W)`, non-negative; `None` counts every pixel that is not ignored once.
     """
-    loss = F.cross_entropy(logits.float(), label, ignore_index=ignore_index, reduction="none")
+    loss = hard_pixel_loss(F.log_softmax(logits.float(), dim=1), label, ignore_index)
     counted = (label != ignore_index).float()
     return weighted_mean(loss, counted if weight is None else counted * weight.float())
 

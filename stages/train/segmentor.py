@@ -33,6 +33,16 @@ class Term:
     hard: bool = False
     """Train on the argmax of a soft target; only for `whole` and `ensemble`."""
 
+    @property
+    def plain(self) -> bool:
+        """Soft at temperature 1: such terms share the student's log-probabilities."""
+        return self.temperature == 1 and not self.hard
+
+    @property
+    def factor(self) -> float:
+        """What the term's mean is multiplied by."""
+        return self.weight * self.temperature**2
+
 
 @dataclass(frozen=True)
 class MKATerms:
@@ -162,7 +172,7 @@ class MKASegmentor(EncoderDecoder):
         logits = head.forward(features)
         if not isinstance(logits, Tensor) or logits.ndim != 4:
             raise UserError(f"{type(head).__name__}: a student's head must return logits of shape (N, C, h, w)")
-        per_sample = [self._sample_loss(logits[i : i + 1], sample) for i, sample in enumerate(data_samples)]
+        per_sample = [self._sample_loss(one, sample) for one, sample in zip(logits.split(1), data_samples, strict=True)]
         return {
             f"{prefix}.{name}": torch.stack([entry[name] for entry in per_sample if name in entry]).sum()
             / len(per_sample)
@@ -176,57 +186,63 @@ class MKASegmentor(EncoderDecoder):
         logits = nn.functional.interpolate(
             native_logits.float(), size, mode="bilinear", align_corners=self.align_corners
         )
-        with torch.no_grad():
-            known = label != ignore
-            right = (logits.argmax(dim=1) == label)[known].float().sum()
-            result = {"agreement": 100 * right / known.sum().clamp_min(1)}
+        log_p = nn.functional.log_softmax(logits, dim=1)
+        known = label != ignore
+        on_label = losses.hard_pixel_loss(log_p, label, ignore)
+        with torch.no_grad():  # the label's probability is the highest there is; argmax is slow on planes
+            right = (known & (-on_label >= log_p.amax(dim=1))).float().sum()
+            result = {"agreement": 100 * right / known.float().sum().clamp_min(1)}
+        counted = known.float()
         balance = None
         if self.class_weights is not None:
             balance = losses.label_weights(label, self.class_weights, ignore)
+            counted = counted * balance
         if "stitched" not in sample:
-            result["loss_label"] = losses.hard_cross_entropy(logits, label, balance, ignore)
+            result["loss_label"] = losses.weighted_mean(on_label, counted)
             return result
 
         terms, meta = self.terms, sample.metainfo
-        stitched = None
+        gate, weight = sample.gate.data.float() / 255, sample.weight.data.float() / 255
         if terms.whole.weight or terms.ensemble.weight:
             with torch.no_grad():
                 stitched = losses.upsample_log_probs(
                     sample.stitched.data.unsqueeze(0), size, cyclic=meta.get("full_ring", True)
                 )
-        if terms.whole.weight:
-            result["loss_whole"] = _distill(logits, stitched, balance, terms.whole)
-        if terms.ensemble.weight:
-            with torch.no_grad():
-                gate = sample.gate.data.float() / 255
-                target = losses.ensemble_probs(stitched, label, gate, ignore)
-            counted = known.float() if balance is None else known * balance
-            result["loss_ensemble"] = _distill(logits, target, counted, terms.ensemble)
-        if terms.confident.weight:
-            term = terms.confident
-            weight = sample.weight.data.float() / 255
-            weight = weight if balance is None else weight * balance
-            loss = losses.hard_cross_entropy(logits / term.temperature, label, weight, ignore)
-            result["loss_confident"] = loss * term.weight * term.temperature**2
-        if terms.boundary.weight and "boundary" in sample:
-            term = terms.boundary
-            probs, boundary = torch.softmax(logits / term.temperature, dim=1), sample.boundary.data
+            on_stitched = losses.soft_pixel_loss(log_p, stitched)
+        if (term := terms.whole).weight:
+            loss = on_stitched if term.plain else _distill(logits, stitched, term)
+            loss = loss.mean() if balance is None else losses.weighted_mean(loss, balance)
+            result["loss_whole"] = loss * term.factor
+        if (term := terms.ensemble).weight:
+            if term.plain:  # E mixes the two targets, and the loss is linear in them
+                loss = (1 - gate) * on_stitched + gate * on_label
+            else:
+                loss = _distill(logits, losses.ensemble_probs(stitched, label, gate, ignore), term)
+            result["loss_ensemble"] = losses.weighted_mean(loss, counted) * term.factor
+        if (term := terms.confident).weight:
+            loss = on_label if term.plain else losses.hard_pixel_loss(_at(logits, term), label, ignore)
+            result["loss_confident"] = losses.weighted_mean(loss, counted * weight) * term.factor
+        if (term := terms.boundary).weight and "boundary" in sample:
+            probs, boundary = (log_p if term.plain else _at(logits, term)).exp(), sample.boundary.data
             if meta.get("flip", False):  # ∂ looks to the right: compare in the orientation it was computed in
                 probs, boundary = probs.flip(-1), boundary.flip(-1)
             loss = losses.boundary_loss(
                 probs, boundary, cyclic=meta.get("full_ring", True), last_row=meta.get("last_row", True)
             )
-            result["loss_boundary"] = loss * term.weight * term.temperature**2
+            result["loss_boundary"] = loss * term.factor
         if not any(name.startswith("loss") for name in result):
             result["loss_none"] = logits.sum() * 0
         return result
 
 
-def _distill(logits: Tensor, target: Tensor, weight: Tensor | None, term: Term) -> Tensor:
-    """Cross-entropy against a soft target at the term's temperature, or against its argmax."""
-    scaled = logits / term.temperature
+def _at(logits: Tensor, term: Term) -> Tensor:
+    """The student's log-probabilities at the term's temperature."""
+    return nn.functional.log_softmax(logits / term.temperature, dim=1)
+
+
+def _distill(logits: Tensor, target: Tensor, term: Term) -> Tensor:
+    """The loss of every pixel against a soft target at the term's temperature, or against its argmax: `(N, H, W)`."""
+    log_p = _at(logits, term)
     if term.hard:
-        loss = losses.hard_cross_entropy(scaled, target.argmax(dim=1), weight, ignore_index=-1)
-    else:
-        loss = losses.soft_cross_entropy(scaled, losses.sharpen(target, term.temperature), weight)
-    return loss * term.weight * term.temperature**2
+        return losses.hard_pixel_loss(log_p, target.argmax(dim=1), ignore_index=-1)
+    return losses.soft_pixel_loss(log_p, losses.sharpen(target, term.temperature))

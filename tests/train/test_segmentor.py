@@ -145,7 +145,7 @@ def test_distillation_at_a_temperature(temperature: float, hard: bool) -> None:
     target = torch.randn(1, 4, 6, 8).softmax(1)
     logits = target.log().requires_grad_()
     term = Term(weight=2.0, temperature=temperature, hard=hard)
-    loss = _distill(logits, target, None, term)
+    loss = _distill(logits, target, term).mean() * term.factor
     soft = (target.log() / temperature).softmax(1)
     if hard:
         by_hand = torch.nn.functional.cross_entropy(target.log() / temperature, target.argmax(1))
@@ -158,11 +158,11 @@ def test_distillation_at_a_temperature(temperature: float, hard: bool) -> None:
     logits.grad = None
     keep = torch.zeros(1, 6, 8)
     keep[:, :2] = 1
-    _distill(logits, target.flip(1), keep, term).backward()
+    losses.weighted_mean(_distill(logits, target.flip(1), term), keep).backward()
     assert logits.grad[:, :, 2:].abs().max() == 0, "what is ignored pulls nowhere"
     assert logits.grad[:, :, :2].abs().max() > 1e-4
     logits.grad = None
-    nothing = _distill(logits, target, torch.zeros(1, 6, 8), term)
+    nothing = losses.weighted_mean(_distill(logits, target, term), torch.zeros(1, 6, 8))
     assert nothing == 0
     nothing.backward()
     assert logits.grad.abs().max() == 0
