@@ -50,9 +50,10 @@ demo: $(STAMP) ## the whole chain on the embedded demo world, with pictures: min
 HOURS   ?= 5
 WEIGHTS ?= demo/weights
 MODELS  := work_dirs/demo_models
-demo-models: $(STAMP) ## train the demo's TAs and its small SAM again, from nothing, on a CPU   [HOURS=5 for the SAM, WEIGHTS=folder]
+demo-models: $(STAMP) ## train the demo's TAs, its student's start and its small SAM again, from nothing, on a CPU   [HOURS=5 for the SAM, WEIGHTS=folder]
 	@$(PY) -m demo.teachers.train --which resnet_fpn --out $(MODELS) --weights $(WEIGHTS) $(ARGS)
 	@$(PY) -m demo.teachers.train --which segformer --out $(MODELS) --weights $(WEIGHTS) $(ARGS)
+	@$(PY) -m demo.teachers.train --which goodsam_demo --out $(MODELS) --weights $(WEIGHTS) $(ARGS)
 	@$(PY) -m demo.sam.train --out $(MODELS)/sam --hours $(HOURS) $(if $(wildcard $(MODELS)/sam/state.pt),--resume)
 	@$(PY) -m demo.sam.export --best $(MODELS)/sam/best.pt --out $(WEIGHTS)/nano_sam.safetensors
 	@$(PY) -m demo.sam.evaluate --weights $(WEIGHTS)/nano_sam.safetensors --training $(MODELS)/sam

@@ -1,11 +1,14 @@
 """What the student learns from: the same student, steps and seeds on every source of labels, scored on target-test.
 
 The demo world at half size (200 x 1024), settings of ``configs/demo.yaml``. Rows of baselines train by cross-entropy on
-their labels (pixels that a rule gives up are ignored); rows ``best ...`` switch MKA's terms. Rows are kept in
-``work_dirs/bench_student/rows.json`` under a name made of everything that determines them, so a run that was stopped
-goes on with the next row. `goodsam_demo` begins with a backbone that learned from photos, as the paper's students begin
-with ImageNet's; another student (``--student goodsam_m``) begins with random weights, on the same crops and schedule.
-Small: ``python -m benchmarks.student --images 4 --tests 2 --iterations 20 --seeds 1``.
+their labels (pixels that a rule gives up are ignored); rows ``best ...`` switch MKA's terms. `goodsam_demo` begins with
+a model of its size that learned from photos, as `train.load_from` would take one from a model zoo; another student
+(``--student goodsam_m``) begins with random weights, on the same crops and schedule.
+
+Rows that are done are kept in ``benchmarks/student_rows.json``, which goes with the project, under a hash of everything
+that determines them, so a run that was stopped goes on with the next row, on another machine too; ``--rows`` names
+another file, and measures anew. Small: ``python -m benchmarks.student --images 4 --tests 2 --iterations 20 --seeds 1
+--rows /tmp/rows.json``.
 """
 
 from __future__ import annotations
@@ -26,17 +29,27 @@ from demo.world import missing_samples, write_world
 from pipeline.cli import say, say_json, say_table
 from pipeline.components import known_kinds
 from pipeline.config import Config, load_config
+from pipeline.cyclic_convolution import make_cyclic
 from pipeline.images import read_image
+from pipeline.digests import file_digest
 from pipeline.manifests import Manifest, load_manifest
 from pipeline.progress import console_progress
 from pipeline.settings import short_hash
-from pipeline.student import Student, load_student
+from pipeline.student import Student
+from pipeline.torch_student import load_torch_student
 
 ROOT = Path(__file__).parent.parent
 WORK = ROOT / "work_dirs" / "bench_student"
 CONFIG = ROOT / "configs" / "demo.yaml"
-IMAGES, TESTS, ITERATIONS, SEEDS, PHOTOS = 96, 24, 2000, 3, 200
+ROWS = Path(__file__).parent / "student_rows.json"
+IMAGES, TESTS, ITERATIONS, SEEDS, PHOTOS = 96, 24, 2000, 3, 1500
 STUDENT = "goodsam_demo"
+
+#: What is told of a row besides its spread: see :func:`measure`.
+MEASURES = ("miou", "things", "boundary_f", "seam", "seam_cyclic")
+
+#: Raised when code changes what a training of the same settings comes to: rows of another version do not count.
+VERSION = 1
 
 TERMS = ("whole", "ensemble", "confident", "boundary")
 
@@ -52,7 +65,6 @@ class Row:
     labels: str
     terms: tuple[str, ...] = PLAIN
     adapted: bool = False
-    cyclic: bool = False
 
     def key(self) -> str:
         """Its key in the line of JSON."""
@@ -73,7 +85,6 @@ def rows(rule: str) -> list[Row]:
         *(Row(f"student {rule} {term} alone", rule, (term,)) for term in TERMS[:3]),
         *(Row(f"student mka without {term}", rule, tuple(t for t in TERMS if t != term)) for term in TERMS),
         Row("student mka", rule, TERMS),
-        Row("student mka, cyclic padding", rule, TERMS, cyclic=True),
         Row("student mka, TA adapted once", rule, TERMS, adapted=True),
         Row("student ground truth", "truth"),
     ]
@@ -128,7 +139,7 @@ class Bench:
         same = load_config(base).fusion.rule.kind == rule
         rules = [] if same else [f"fusion.rule={rule}"]
         student = [f"train.student={self.student}"]
-        student += [] if self.student == STUDENT else ["train.pretrained_backbone=null"]  # it would not fit
+        student += [] if self.student == STUDENT else ["train.load_from=null"]  # it would not fit
         return load_config(base, [f"cache={json.dumps(where)}", "device=cpu", *student, *rules, *changes])
 
     def weights(self, row: Row) -> dict[str, float]:
@@ -179,10 +190,11 @@ def run(
     only: tuple[str, ...] = (),
     work: Path = WORK,
     student: str = STUDENT,
+    kept: Path = ROWS,
 ) -> dict[str, Any]:
     """Trains and scores what is missing of the rows; means over seeds, mIoU in percent.
 
-    ``only`` names rows by a part of their name; all if empty.
+    ``only`` names rows by a part of their name; all if empty. ``kept`` is the file of the rows that are done.
     """
     work.mkdir(parents=True, exist_ok=True)
     bench = Bench(images, tests, photos, work, student)
@@ -190,12 +202,17 @@ def run(
     kinds = known_kinds("rule")
     rule = next(kind for kind in METHOD if kind in kinds)
     bench.fuse(rule)
-    store = Rows(work / "rows.json")
+    store = Rows(kept)
     figures: dict[str, Any] = {"student": student, "rule": rule, "iterations": iterations, "seeds": seeds}
     figures |= {"images": images, "tests": tests}
     ta_itself = store.get({"row": "ta_itself", **_cache_keys(bench, rule)}, lambda: _ta_itself(bench, rule))
     figures["ta_itself"] = round(ta_itself["miou"], 2)
-    table: list[list[Any]] = [["TA itself", figures["ta_itself"], "-", "-"]]
+    table: list[list[Any]] = [["TA itself", ta_itself["miou"], "-", ta_itself["things"], ta_itself["boundary_f"], "-", "-"]]
+    if (start := bench.config(rule).train.load_from) is not None:
+        described = {"row": "start", "start": file_digest(start), "tests": bench.tests}
+        begins = store.get(described, lambda: measure(bench, start))
+        figures["student_start"] = round(begins["miou"], 2)
+        table.append(["its start, unchanged", begins["miou"], "-", *(begins[name] for name in MEASURES[1:])])
     for row in rows(rule):
         if only and not any(part in row.name for part in only):
             continue
@@ -203,14 +220,14 @@ def run(
             say(f"{row.name}: skipped, there is no fusion rule {row.labels!r} yet")
             continue
         scored = [_score(bench, row, store, iterations, seed, adapt_iterations) for seed in range(seeds)]
-        scores = [score["miou"] for score in scored]
-        figures[row.key()] = round(float(np.mean(scores)), 2)
-        figures[f"{row.key()}_seam"] = round(float(np.mean([score["seam"] for score in scored])), 2)
-        spread = f"{np.std(scores):.2f}" if seeds > 1 else "-"
-        table.append([row.name, figures[row.key()], spread, figures[f"{row.key()}_seam"]])
-        say(f"{row.name}: {figures[row.key()]:.2f}")
-    title = f"{student}: mIoU on {tests} panoramas, {iterations} steps; agreement with itself at the seam"
-    say_table(title, ["learns from", "mIoU", "±", "seam"], table)
+        mean = {name: float(np.mean([score[name] for score in scored])) for name in MEASURES}
+        spread = float(np.std([score["miou"] for score in scored]))
+        figures |= {row.key(): round(mean["miou"], 2), f"{row.key()}_spread": round(spread, 2)}
+        figures |= {f"{row.key()}_{name}": round(mean[name], 2) for name in MEASURES[1:]}
+        table.append([row.name, mean["miou"], spread, *(mean[name] for name in MEASURES[1:])])
+        say(f"{row.name}: {mean['miou']:.2f}")
+    title = f"{student}: {iterations} steps, scored on {tests} panoramas; percent, ± standard deviation over {seeds} seeds"
+    say_table(title, ["learns from", "mIoU", "±", "things", "F 2 px", "seam", "seam, cyclic padding"], table)
     return figures
 
 
@@ -257,29 +274,29 @@ def _ta_itself(bench: Bench, rule: str) -> dict[str, float]:
     from stages.evaluate.stage import evaluate
 
     scores, _ = evaluate(bench.manifest(), [bench.config(rule)], splits=["target-test"])
-    return {"miou": scores[0].miou}
+    return {"miou": scores[0].miou, "things": scores[0].things, "boundary_f": scores[0].boundary_f[2]}
 
 
 def _score(bench: Bench, row: Row, store: Rows, iterations: int, seed: int, adapt_iterations: int) -> dict[str, Any]:
+    from stages.train.stage import training_key
+
     described = {
+        "version": VERSION,
         "row": row.name,
-        "terms": row.terms,
-        "cyclic": row.cyclic,
+        "terms": bench.weights(row),
         "images": bench.photos if row.labels == "photos" else bench.images,
         "iterations": iterations,
         "seed": seed,
-        "student": bench.config("paper").train.key_parts(),
+        "train": training_key(bench.config("paper")),
         "adapt": adapt_iterations if row.adapted else None,
         "tests": bench.tests,
     }
     if row.labels not in ("photos", "truth"):
         described |= _cache_keys(bench, row.labels)
-    if "boundary" in row.terms:
-        described["boundary"] = bench.weights(row)["boundary"]
-    return store.get(described, lambda: _train_and_score(bench, row, iterations, seed, adapt_iterations))
+    return store.get(described, lambda: _train_and_score(bench, row, described))
 
 
-def _train_and_score(bench: Bench, row: Row, iterations: int, seed: int, adapt_iterations: int) -> dict[str, float]:
+def _train_and_score(bench: Bench, row: Row, described: dict[str, Any]) -> dict[str, float]:
     from stages.evaluate.stage import evaluate
     from stages.train.run import train
 
@@ -294,7 +311,7 @@ def _train_and_score(bench: Bench, row: Row, iterations: int, seed: int, adapt_i
         if row.labels == "photos":
             overrides |= _photo_pipeline()
     else:
-        settings = bench.adapted(row.labels, adapt_iterations) if row.adapted else CONFIG
+        settings = bench.adapted(row.labels, described["adapt"]) if row.adapted else CONFIG
         bench.fuse(row.labels)
         reader = {
             "type": "pipeline.samples:open_cache",
@@ -306,34 +323,46 @@ def _train_and_score(bench: Bench, row: Row, iterations: int, seed: int, adapt_i
         if load_config(settings).fusion.rule.kind == row.labels:
             reader["overrides"].pop()
     space = config.fused_space()
-    identity: dict[str, Any] = {"student": bench.student, "start": bool(config.train.pretrained_backbone)}
-    identity |= {"row": row.name, "iterations": iterations, "seed": seed, "reader": reader, "images": bench.images}
-    if "boundary" in row.terms:
-        identity["boundary"] = bench.weights(row)["boundary"]
     checkpoint = train(
         config.train.student,
         reader,
-        bench.work / "runs" / f"{row.key()}-{short_hash(identity)}",
+        bench.work / "runs" / f"{row.key()}-{short_hash(described)}",
         classes=space.classes,
         palette=space.palette,
         ignore_index=space.ignore_index,
         label_space=space.name,
-        max_iters=iterations,
+        max_iters=described["iterations"],
         batch_size=config.train.batch_size,
         device="cpu",
-        seed=seed,
+        seed=described["seed"],
         resume=True,
-        pretrained_backbone=config.train.pretrained_backbone,
+        load_from=config.train.load_from,
         overrides=overrides,
         class_balance=config.train.class_balance,
-        cyclic_padding=row.cyclic,
         memory=config.train.memory,
     )
-    scores, _ = evaluate(bench.manifest(), [config], splits=["target-test"], students=[checkpoint], pseudo_labels=False)
-    student, manifest = load_student(checkpoint, "cpu"), bench.manifest()
+    return measure(bench, checkpoint)
+
+
+def measure(bench: Bench, checkpoint: Path) -> dict[str, float]:
+    """What a row says of a student: scores on target-test, and its agreement with itself under a half-turn.
+
+    The latter also with convolutions that wrap around the seam. That is a matter of inference alone here: the students
+    train on crops, which are padded alike either way.
+    """
+    from stages.evaluate.stage import evaluate
+
+    config, manifest = bench.config("paper"), bench.manifest()
+    (scores,), _ = evaluate(manifest, [config], splits=["target-test"], students=[checkpoint], pseudo_labels=False)
+    figures = {"miou": scores.miou, "things": scores.things, "boundary_f": scores.boundary_f[2]}
+    student = load_torch_student(checkpoint, "cpu")
     images = [read_image(record.path, manifest.preparation) for record in manifest.select(("target-test",))]
-    everywhere, seam = np.mean([half_turn_agreement(student, image) for image in images], axis=0)
-    return {"miou": scores[0].miou, "self_agreement": float(everywhere), "seam": float(seam)}
+    for name in ("", "_cyclic"):
+        if name:
+            make_cyclic(student.model)
+        everywhere, seam = np.mean([half_turn_agreement(student, image) for image in images], axis=0)
+        figures |= {f"self_agreement{name}": float(everywhere), f"seam{name}": float(seam)}
+    return figures
 
 
 def _short_schedule() -> dict[str, Any]:
@@ -346,17 +375,11 @@ def _short_schedule() -> dict[str, Any]:
 
 
 def _photo_pipeline() -> dict[str, Any]:
-    """Photos are no rings: plain crops in place of those that wrap round."""
+    """Photos are no rings: the crops by which the student's start has learned, in place of those that wrap round."""
     from demo.teachers import augment  # noqa: F401 (registers PhotoCrop)
+    from demo.teachers.recipes import chosen_recipe
 
-    return {
-        "train_pipeline": [
-            {"type": "PhotoCrop", "crop_size": (96, 192), "scale_range": (0.75, 2.0)},
-            {"type": "MirrorPanorama", "prob": 0.5},
-            {"type": "PhotoMetricDistortion"},
-            {"type": "PackMKAInputs"},
-        ]
-    }
+    return {"train_pipeline": chosen_recipe("goodsam_demo").overrides()["train_pipeline"]}
 
 
 def main(
@@ -367,11 +390,12 @@ def main(
     photos: Annotated[int, typer.Option(min=1, help="Labelled photos of the source-only row.")] = PHOTOS,
     adapt_iterations: Annotated[int, typer.Option(min=1, help="Steps of the adaptation round.")] = 300,
     only: Annotated[list[str] | None, typer.Option(help="Rows with this in their name. Repeatable.")] = None,
-    work: Annotated[Path, typer.Option(help="Folder of world, cache, trainings and rows.json.")] = WORK,
+    work: Annotated[Path, typer.Option(help="Folder of world, cache and trainings.")] = WORK,
     student: Annotated[str, typer.Option(help="A config of mmseg_configs/students.")] = STUDENT,
+    kept: Annotated[Path, typer.Option("--rows", help="File of the rows that are done.")] = ROWS,
 ) -> None:
     """The benchmark with other numbers than its own."""
-    say_json(run(images, tests, iterations, seeds, photos, adapt_iterations, tuple(only or ()), work, student))
+    say_json(run(images, tests, iterations, seeds, photos, adapt_iterations, tuple(only or ()), work, student, kept))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What the training of a TA needs beside the train stage's own parts: crops of photos, and a faster memory layout.
+"""What learning from photos needs beside the train stage's own parts: crops of photos.
 
-Importing this module registers both with mmsegmentation.
+Importing this module registers them with mmsegmentation.
 """
 
 from __future__ import annotations
@@ -9,12 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from mmcv.image import imresize
 from mmcv.transforms import BaseTransform
-from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmseg.registry import HOOKS, TRANSFORMS
+from mmseg.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()
@@ -97,12 +94,3 @@ def _start(anchor: int | None, length: int, limit: int) -> int:
     if anchor is not None:
         lowest, highest = max(lowest, anchor - length + 1), min(highest, anchor)
     return int(np.random.randint(lowest, highest + 1))  # noqa: NPY002
-
-
-@HOOKS.register_module()
-class ChannelsLastHook(Hook):
-    """Lays the network's weights out channels-last: on a CPU its convolutions then train about twice as fast."""
-
-    def before_train(self, runner: Any) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        model.to(memory_format=torch.channels_last)

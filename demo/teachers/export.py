@@ -95,7 +95,8 @@ def model_card(
     made = f"python -m demo.teachers.train --which {recipe.name}"
     facts = [
         f"Config `{recipe.config.relative_to(ROOT)}`, weights `{recipe.weights.relative_to(ROOT)}` "
-        f"({size / 1e6:.2f} MB, kernels in float16). Runs as `teacher.model.kind: mmseg`.",
+        f"({size / 1e6:.2f} MB, kernels in float16). "
+        + ("Runs as `teacher.model.kind: mmseg`." if recipe.teacher else "`train.load_from` takes it."),
         f"**Data**: {training.photos} rendered photos of 128 x 256 pixels (`source-train`, world seed {world.seed}, "
         f"renderer {RENDERER}) with exact labels. No panorama, no target-domain scene, no pretrained weights.",
         f"**Training**: {training.iterations} steps of {recipe.batch_size} crops ({CROP[0]} x {CROP[1]}, scale 0.75 to "
@@ -108,23 +109,25 @@ def model_card(
     ]
     limits = [
         "It knows the demo world's streets at half size and nothing else: no use on real images.",
-        "A TA of this size, trained for minutes, is not a converged model; on photos it is weakest in "
+        "A network of this size, trained for minutes, is not a converged model; on photos it is weakest in "
         + ", ".join(f"{name} ({value:.0f})" for value, name in weakest)
         + ".",
         "Logits have stride 4: things one or two pixels wide (poles, sign posts) come out too thick or not at all.",
         "One seed and few images: differences of a point or two between columns mean little.",
     ]
-    introduction = (
-        f"{recipe.title}: {recipe.parameters}, output stride 4, the 19 Cityscapes classes. A teacher assistant for the "
-        "demo world: what a model trained on ordinary photos is to real panoramas."
+    use = (
+        "A teacher assistant for the demo world: what a model trained on ordinary photos is to real panoramas."
+        if recipe.teacher
+        else "Where the demo's student begins: what a small model trained on ordinary photos is to a user's student."
     )
+    introduction = f"{recipe.title}: {recipe.parameters}, output stride 4, the 19 Cityscapes classes. {use}"
     caption = (
         f"IoU in percent, one training seed, world shift `{world.shift}`. Photos: {photos.images} of `source-val`. "
         f"Panoramas: {whole.images} of `target-test` (200 x 1024), as a whole, and in windows of 256 columns, stride "
         "128, pooled."
     )
     parts = [
-        f"# TA `{recipe.name}`",
+        f"# {'TA' if recipe.teacher else 'Start of the student'} `{recipe.name}`",
         paragraph(introduction),
         bullets(facts),
         "## Figures",

@@ -1,4 +1,8 @@
-"""How the two TAs are made: network, steps and rates. Plain values; imports nothing heavy."""
+"""How the models that learn from photos are made: network, steps and rates. Plain values; imports nothing heavy.
+
+Two are the demo's TAs. The third is where its student begins: what a model of the student's size, trained on photos,
+is to a user's student.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from pipeline.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "demo" / "weights"
 """Where the weights that the project ships lie."""
+CONFIGS = ROOT / "mmseg_configs"
 
 CROP = (96, 192)
 """Height and width of a training crop, pixels of half-size photos (128 x 256)."""
@@ -36,26 +41,22 @@ COMMON = (Class.ROAD, Class.BUILDING, Class.VEGETATION, Class.SKY)
 
 @dataclass(frozen=True)
 class Recipe:
-    """One TA and its training."""
+    """One model and its training."""
 
     name: str
+    config: Path
+    """the mmsegmentation config"""
+    weights: Path
+    """the shipped weights"""
     title: str
     parameters: str
     iterations: int
     learning_rate: float
     """peak rate of AdamW, after a warm-up of 1/15 of the steps; decays to 0"""
     weight_decay: float = 0.05
+    teacher: bool = True
+    """a TA; else where the demo's student begins"""
     batch_size: int = 8
-
-    @property
-    def config(self) -> Path:
-        """The mmsegmentation config."""
-        return ROOT / "mmseg_configs" / "teachers" / f"demo_{self.name}.py"
-
-    @property
-    def weights(self) -> Path:
-        """The shipped weights."""
-        return WEIGHTS / f"ta_{self.name}.safetensors"
 
     def overrides(self) -> dict[str, Any]:
         """What ``stages.train.run.train`` is to change in the config for photos in place of panoramas."""
@@ -84,11 +85,37 @@ class Recipe:
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("resnet_fpn", "ResNet-18 at half width with a feature pyramid", "3.1 M parameters", 6000, 2e-3),
-        Recipe("segformer", "SegFormer with half a MiT-B0", "0.8 M parameters", 5000, 1e-3),
+        Recipe(
+            name="resnet_fpn",
+            config=CONFIGS / "teachers" / "demo_resnet_fpn.py",
+            weights=WEIGHTS / "ta_resnet_fpn.safetensors",
+            title="ResNet-18 at half width with a feature pyramid",
+            parameters="3.1 M parameters",
+            iterations=6000,
+            learning_rate=2e-3,
+        ),
+        Recipe(
+            name="segformer",
+            config=CONFIGS / "teachers" / "demo_segformer.py",
+            weights=WEIGHTS / "ta_segformer.safetensors",
+            title="SegFormer with half a MiT-B0",
+            parameters="0.8 M parameters",
+            iterations=5000,
+            learning_rate=1e-3,
+        ),
+        Recipe(
+            name="goodsam_demo",
+            config=CONFIGS / "students" / "goodsam_demo.py",
+            weights=WEIGHTS / "start_goodsam_demo.safetensors",
+            title="ResNet-18 at a quarter of its width with a feature pyramid",
+            parameters="0.8 M parameters",
+            iterations=5000,
+            learning_rate=2e-3,
+            teacher=False,
+        ),
     )
 }
-"""The better one first."""
+"""The TAs, the better one first, and the student's start."""
 
 
 def chosen_recipe(name: str) -> Recipe:

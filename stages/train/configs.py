@@ -47,13 +47,21 @@ def read_config(path: Path) -> Config:
     return own
 
 
+def schedule_config(name: str | Path) -> Path:
+    """The file of a schedule: a path, or the name of one in `mmseg_configs/_base_` (`schedule_demo`).
+
+    Raises:
+        UserError: there is neither.
+    """
+    for path in (Path(name), CONFIGS / "_base_" / f"{name}.py"):
+        if path.is_file():
+            return path
+    raise UserError(f"schedule {str(name)!r}: expected a config file or schedule_gpu, schedule_demo")
+
+
 def replace_schedule(cfg: Config, schedule: str | Path) -> None:
     """Takes loop, optimiser and learning rates from another config. Raises :class:`UserError` if there is none."""
-    paths = (Path(schedule), CONFIGS / "_base_" / f"{schedule}.py")
-    path = next((p for p in paths if p.is_file()), None)
-    if path is None:
-        raise UserError(f"schedule {str(schedule)!r}: expected a config file or schedule_gpu, schedule_demo")
-    other = Config.fromfile(path)
+    other = Config.fromfile(schedule_config(schedule))
     for key in ("train_cfg", "optim_wrapper", "param_scheduler"):
         cfg[key] = other[key]
 

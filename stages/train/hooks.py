@@ -27,6 +27,16 @@ SHOWN = ("loss", "decode.agreement")
 
 
 @HOOKS.register_module()
+class ChannelsLastHook(Hook):
+    """Lays the network's weights out channels-last, for convolutional networks: on a CPU they train up to twice as
+    fast. A transformer gains nothing."""
+
+    def before_train(self, runner: Any) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model.to(memory_format=torch.channels_last)
+
+
+@HOOKS.register_module()
 class StepProgressHook(Hook):
     """A line on the console now and then: steps, rate, time left, loss. The details are in the run's log file.
 

@@ -7,24 +7,36 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config
+from pipeline.digests import content_digest
 from pipeline.errors import UserError
 from pipeline.manifests import Manifest
 from pipeline.mmseg_import import import_mmseg
 from pipeline.samples import CacheReader
 from pipeline.settings import short_hash
 from pipeline.store.upstream import failure_reason
+from stages.train.configs import schedule_config, student_config
 
 
 def run_folder(root: Path, manifest: Manifest, config: Config) -> Path:
     """Where a run keeps its checkpoints: named by everything that determines it, so that no two runs meet.
 
-    The panoramas count too, by their content: with one more, or another under its name, a run begins anew.
+    Panoramas and mmsegmentation configs count by their content: with one panorama more, or another learning rate in the
+    student's config, a run begins anew. Raises :class:`UserError` if there is no such config.
     """
     reader = CacheReader(manifest, config, (config.train.split,))
     wanted = {record.id for record in reader.wanted}
     panoramas = sorted([i, marker.content] for i, marker in reader.artefact.done().items() if i in wanted)
-    key = short_hash({"train": config.train.key_parts(), "fused": reader.artefact.key, "panoramas": panoramas})
+    key = short_hash({"train": training_key(config), "fused": reader.artefact.key, "panoramas": panoramas})
     return root / manifest.name / f"{Path(config.train.student).stem}-{key}"
+
+
+def training_key(config: Config) -> dict[str, Any]:
+    """What determines a training besides its data: the settings, and the contents of the configs that they name."""
+    settings = config.train
+    parts: dict[str, Any] = {**settings.key_parts(), "student": content_digest(student_config(settings.student))}
+    if settings.schedule is not None:
+        parts["schedule"] = content_digest(schedule_config(settings.schedule))
+    return parts
 
 
 def train_student(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from pipeline.errors import UserError
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
 from stages.train.stage import run_folder
@@ -29,3 +32,27 @@ def test_a_run_is_named_by_its_settings_and_its_panoramas(project: Project) -> N
     assert folder() not in (first, more)
     (project.folder / "images" / "p009.png").unlink()
     assert folder() == first
+
+
+def test_a_run_is_named_by_the_contents_of_its_configs(project: Project, tmp_path: Path) -> None:
+    precompute(project.manifest(), project.config())
+    fuse(project.manifest(), project.config())
+    student, schedule = tmp_path / "student.py", tmp_path / "schedule.py"
+
+    def folder() -> Path:
+        overrides = (f"train.student={student}", f"train.schedule={schedule}")
+        return run_folder(Path("runs"), project.manifest(), project.config(*overrides))
+
+    student.write_text("model = dict(type='EncoderDecoder')\n")
+    schedule.write_text("train_cfg = dict(max_iters=10)\n")
+    first = folder()
+    student.write_text("# the same\nmodel = dict(type='EncoderDecoder')\n")
+    assert folder() == first
+    schedule.write_text("train_cfg = dict(max_iters=20)\n")
+    second = folder()
+    assert second != first
+    student.write_text("model = dict(type='EncoderDecoder', pretrained=None)\n")
+    assert folder() not in (first, second)
+    student.unlink()
+    with pytest.raises(UserError, match=r"student .*: expected a config file or one of"):
+        folder()
