@@ -30,8 +30,8 @@ from pipeline.cli import say, say_json, say_table
 from pipeline.components import known_kinds
 from pipeline.config import Config, load_config
 from pipeline.cyclic_convolution import make_cyclic
-from pipeline.images import read_image
 from pipeline.digests import file_digest
+from pipeline.images import read_image
 from pipeline.manifests import Manifest, load_manifest
 from pipeline.progress import console_progress
 from pipeline.settings import short_hash
@@ -207,7 +207,9 @@ def run(
     figures |= {"images": images, "tests": tests}
     ta_itself = store.get({"row": "ta_itself", **_cache_keys(bench, rule)}, lambda: _ta_itself(bench, rule))
     figures["ta_itself"] = round(ta_itself["miou"], 2)
-    table: list[list[Any]] = [["TA itself", ta_itself["miou"], "-", ta_itself["things"], ta_itself["boundary_f"], "-", "-"]]
+    table: list[list[Any]] = [
+        ["TA itself", ta_itself["miou"], "-", ta_itself["things"], ta_itself["boundary_f"], "-", "-"]
+    ]
     if (start := bench.config(rule).train.load_from) is not None:
         described = {"row": "start", "start": file_digest(start), "tests": bench.tests}
         begins = store.get(described, lambda: measure(bench, start))
@@ -226,7 +228,9 @@ def run(
         figures |= {f"{row.key()}_{name}": round(mean[name], 2) for name in MEASURES[1:]}
         table.append([row.name, mean["miou"], spread, *(mean[name] for name in MEASURES[1:])])
         say(f"{row.name}: {mean['miou']:.2f}")
-    title = f"{student}: {iterations} steps, scored on {tests} panoramas; percent, ± standard deviation over {seeds} seeds"
+    title = (
+        f"{student}: {iterations} steps, scored on {tests} panoramas; percent, ± standard deviation over {seeds} seeds"
+    )
     say_table(title, ["learns from", "mIoU", "±", "things", "F 2 px", "seam", "seam, cyclic padding"], table)
     return figures
 
@@ -297,7 +301,6 @@ def _score(bench: Bench, row: Row, store: Rows, iterations: int, seed: int, adap
 
 
 def _train_and_score(bench: Bench, row: Row, described: dict[str, Any]) -> dict[str, float]:
-    from stages.evaluate.stage import evaluate
     from stages.train.run import train
 
     config = bench.config("paper" if row.labels in ("photos", "truth") else row.labels)

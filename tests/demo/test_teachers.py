@@ -1,4 +1,4 @@
-"""The demo's TAs and its student's start: what ships fits its config and knows a rendered street; the parts that train them work."""
+"""The demo's TAs and its student's start: what ships fits its config and knows a street; what trains them works."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_window_gives_finite_logits_at_stride_4(infer: Infer) -> None:
 
 
 def test_the_weights_know_a_photo(recipe: Recipe, infer: Infer) -> None:
-    """Broken weights, another network's, or the channels in the wrong order agree less (shown BGR: 0.81, 0.70 and 0.78)."""
+    """Broken weights, another network's, or the channels in the wrong order agree less (BGR: .81, .70, .78)."""
     floor = {"resnet_fpn": 0.85, "segformer": 0.8, "goodsam_demo": 0.84}[recipe.name]
     right = []
     for index in (100, 101, 102):
