@@ -31,7 +31,7 @@ from pipeline.components import known_kinds
 from pipeline.config import Config, load_config
 from pipeline.cyclic_convolution import make_cyclic
 from pipeline.digests import file_digest
-from pipeline.images import read_image
+from pipeline.images import Preparation, read_image
 from pipeline.manifests import Manifest, load_manifest
 from pipeline.progress import console_progress
 from pipeline.settings import short_hash
@@ -42,7 +42,7 @@ ROOT = Path(__file__).parent.parent
 WORK = ROOT / "work_dirs" / "bench_student"
 CONFIG = ROOT / "configs" / "demo.yaml"
 ROWS = Path(__file__).parent / "student_rows.json"
-IMAGES, TESTS, ITERATIONS, SEEDS, PHOTOS = 96, 24, 2000, 3, 1500
+IMAGES, TESTS, ITERATIONS, SEEDS, PHOTOS = 96, 24, 1000, 3, 1500
 STUDENT = "goodsam_demo"
 
 #: What is told of a row besides its spread: see :func:`measure`.
@@ -100,6 +100,7 @@ class Bench:
     work: Path = WORK
     student: str = STUDENT
     _fused: set[str] = field(default_factory=set)
+    _rendered: bool = False
 
     @property
     def world(self) -> Path:
@@ -107,6 +108,8 @@ class Bench:
 
     def render(self) -> None:
         """Renders what is missing of the world."""
+        if self._rendered:
+            return
         counts: dict[Split, int] = {"target-train": self.images, "target-test": self.tests}
         if self.photos:
             counts["source-train"] = self.photos
@@ -115,6 +118,7 @@ class Bench:
             with console_progress() as progress:
                 progress.start("render", missing)
                 write_world(self.world, WorldSettings(), counts, advance=lambda _: progress.advance())
+        self._rendered = True
 
     def manifest(self, splits: Iterable[str] = ("target-train", "target-test"), *, truth: bool = False) -> Manifest:
         """The first images of the splits; with ``truth`` target-train has its labels, which no stage ever sees."""
@@ -155,6 +159,7 @@ class Bench:
         from stages.precompute.stage import precompute
 
         if rule not in self._fused:
+            self.render()
             with console_progress() as progress:
                 precompute(self.manifest(), self.config(rule), progress=progress)
                 fuse(self.manifest(), self.config(rule), progress=progress)
@@ -198,13 +203,12 @@ def run(
     """
     work.mkdir(parents=True, exist_ok=True)
     bench = Bench(images, tests, photos, work, student)
-    bench.render()
     kinds = known_kinds("rule")
     rule = next(kind for kind in METHOD if kind in kinds)
-    bench.fuse(rule)
     store = Rows(kept)
     figures: dict[str, Any] = {"student": student, "rule": rule, "iterations": iterations, "seeds": seeds}
     figures |= {"images": images, "tests": tests}
+    say(f"{kept} holds {len(store.done())} measurements that are not done again; with another --rows file they are")
     ta_itself = store.get({"row": "ta_itself", **_cache_keys(bench, rule)}, lambda: _ta_itself(bench, rule))
     figures["ta_itself"] = round(ta_itself["miou"], 2)
     table: list[list[Any]] = [
@@ -257,7 +261,7 @@ class Rows:
 
 
 def _cache_keys(bench: Bench, rule: str) -> dict[str, Any]:
-    return {"fused": bench.config(rule).artefacts(bench.manifest().preparation).key("fused"), "tests": bench.tests}
+    return {"fused": bench.config(rule).artefacts(Preparation()).key("fused"), "tests": bench.tests}
 
 
 def half_turn_agreement(student: Student, image: np.ndarray) -> tuple[float, float]:
@@ -277,6 +281,7 @@ def half_turn_agreement(student: Student, image: np.ndarray) -> tuple[float, flo
 def _ta_itself(bench: Bench, rule: str) -> dict[str, float]:
     from stages.evaluate.stage import evaluate
 
+    bench.fuse(rule)
     scores, _ = evaluate(bench.manifest(), [bench.config(rule)], splits=["target-test"])
     return {"miou": scores[0].miou, "things": scores[0].things, "boundary_f": scores[0].boundary_f[2]}
 
@@ -303,6 +308,7 @@ def _score(bench: Bench, row: Row, store: Rows, iterations: int, seed: int, adap
 def _train_and_score(bench: Bench, row: Row, described: dict[str, Any]) -> dict[str, float]:
     from stages.train.run import train
 
+    bench.render()
     config = bench.config("paper" if row.labels in ("photos", "truth") else row.labels)
     overrides: dict[str, Any] = {f"model.mka.{term}": weight for term, weight in bench.weights(row).items()}
     if bench.student != STUDENT:
@@ -355,6 +361,7 @@ def measure(bench: Bench, checkpoint: Path) -> dict[str, float]:
     """
     from stages.evaluate.stage import evaluate
 
+    bench.render()
     config, manifest = bench.config("paper"), bench.manifest()
     (scores,), _ = evaluate(manifest, [config], splits=["target-test"], students=[checkpoint], pseudo_labels=False)
     figures = {"miou": scores.miou, "things": scores.things, "boundary_f": scores.boundary_f[2]}
