@@ -147,7 +147,8 @@ class TrainSettings(Settings):
     batch_size: int = Field(2, ge=1, description="Images a step and process.")
     seed: int = Field(0, ge=0, description="Seed of weights, order and augmentation.")
     schedule: str | None = Field(
-        None, description="schedule_gpu, schedule_demo or a config, instead of the student config's schedule."
+        None,
+        description="schedule_gpu, schedule_gpus, schedule_demo or a config, instead of the student config's schedule.",
     )
     load_from: SettingsFile | None = Field(None, description="Weights to start from.")
     pretrained_backbone: SettingsFile | None = Field(

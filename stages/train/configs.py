@@ -56,7 +56,7 @@ def schedule_config(name: str | Path) -> Path:
     for path in (Path(name), CONFIGS / "_base_" / f"{name}.py"):
         if path.is_file():
             return path
-    raise UserError(f"schedule {str(name)!r}: expected a config file or schedule_gpu, schedule_demo")
+    raise UserError(f"schedule {str(name)!r}: expected a config file or schedule_gpu, schedule_gpus, schedule_demo")
 
 
 def replace_schedule(cfg: Config, schedule: str | Path) -> None:

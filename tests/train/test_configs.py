@@ -14,7 +14,7 @@ from mmseg.registry import MODELS
 from PIL import Image
 
 from pipeline.checkpoints import load_into
-from stages.train.configs import CONFIGS
+from stages.train.configs import CONFIGS, fit_schedule, read_config, replace_schedule, student_config
 from stages.train.segmentor import MKASegmentor, MKATerms
 
 REAL = Path(__file__).parents[3] / "shared" / "real"
@@ -36,6 +36,22 @@ def test_students(name: str, size: float) -> None:
     assert model.terms == MKATerms()
     assert millions(model) == pytest.approx(size, abs=0.06)
     assert model.num_classes == 19
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "steps"),
+    [("schedule_gpu", 6e-5, 20000), ("schedule_gpus", 1.2e-4, 10000), ("schedule_demo", 1e-3, 300)],
+)
+def test_schedules_replace_a_students_own(name: str, rate: float, steps: int) -> None:
+    cfg = read_config(student_config("goodsam_m"))
+    replace_schedule(cfg, name)
+    assert cfg.optim_wrapper.optimizer.lr == rate
+    warm_up, decay = cfg.param_scheduler
+    assert (warm_up.begin, warm_up.end) == (0, decay.begin)
+    assert decay.end == cfg.train_cfg.max_iters == steps
+    fit_schedule(cfg, 100, amp=False)
+    assert cfg.train_cfg.max_iters == 100
+    assert cfg.param_scheduler[-1].end == 100
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.py")), ids=lambda p: p.stem)
