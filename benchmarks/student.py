@@ -8,7 +8,8 @@ a model of its size that learned from photos, as `train.load_from` would take on
 Rows that are done are kept in ``benchmarks/student_rows.json``, which goes with the project, under a hash of everything
 that determines them, so a run that was stopped goes on with the next row, on another machine too; ``--rows`` names
 another file, and measures anew. Small: ``python -m benchmarks.student --images 4 --tests 2 --iterations 20 --seeds 1
---rows /tmp/rows.json``.
+--rows /tmp/rows.json``. A student as large as the TA, that begins as the TA: ``--student
+mmseg_configs/teachers/demo_resnet_fpn.py --start demo/weights/ta_resnet_fpn.safetensors``.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ class Bench:
     photos: int = 0
     work: Path = WORK
     student: str = STUDENT
+    start: Path | None = None
     _fused: set[str] = field(default_factory=set)
     _rendered: bool = False
 
@@ -143,14 +145,17 @@ class Bench:
         same = load_config(base).fusion.rule.kind == rule
         rules = [] if same else [f"fusion.rule={rule}"]
         student = [f"train.student={self.student}"]
-        student += [] if self.student == STUDENT else ["train.load_from=null"]  # it would not fit
+        if self.student != STUDENT or self.start is not None:  # the demo's own start would not fit
+            student.append(f"train.load_from={json.dumps(self.start and str(self.start.absolute()))}")
         return load_config(base, [f"cache={json.dumps(where)}", "device=cpu", *student, *rules, *changes])
 
     def weights(self, row: Row) -> dict[str, float]:
         """MKA's terms with the student's own weights, 0 where the row switches them off."""
         from stages.train.configs import read_config, student_config
 
-        own = read_config(student_config(self.student)).model.mka
+        own = (
+            read_config(student_config(self.student)).model.get("mka") or read_config(student_config(STUDENT)).model.mka
+        )
         return {term: float(own[term]) if term in row.terms else 0.0 for term in TERMS}
 
     def fuse(self, rule: str) -> None:
@@ -196,13 +201,15 @@ def run(
     work: Path = WORK,
     student: str = STUDENT,
     kept: Path = ROWS,
+    start: Path | None = None,
 ) -> dict[str, Any]:
     """Trains and scores what is missing of the rows; means over seeds, mIoU in percent.
 
-    ``only`` names rows by a part of their name; all if empty. ``kept`` is the file of the rows that are done.
+    ``only`` names rows by a part of their name; all if empty. ``kept`` is the file of the rows that are done. ``start``
+    are weights to begin with, instead of the demo's own or, for another student, random ones.
     """
     work.mkdir(parents=True, exist_ok=True)
-    bench = Bench(images, tests, photos, work, student)
+    bench = Bench(images, tests, photos, work, student, start)
     kinds = known_kinds("rule")
     rule = next(kind for kind in METHOD if kind in kinds)
     store = Rows(kept)
@@ -214,9 +221,9 @@ def run(
     table: list[list[Any]] = [
         ["TA itself", ta_itself["miou"], "-", ta_itself["things"], ta_itself["boundary_f"], "-", "-"]
     ]
-    if (start := bench.config(rule).train.load_from) is not None:
-        described = {"row": "start", "start": file_digest(start), "tests": bench.tests}
-        begins = store.get(described, lambda: measure(bench, start))
+    if (begin := bench.config(rule).train.load_from) is not None:
+        described = {"row": "start", "start": file_digest(begin), "tests": bench.tests}
+        begins = store.get(described, lambda: measure(bench, begin))
         figures["student_start"] = round(begins["miou"], 2)
         table.append(["its start, unchanged", begins["miou"], "-", *(begins[name] for name in MEASURES[1:])])
     for row in rows(rule):
@@ -380,7 +387,7 @@ def _short_schedule() -> dict[str, Any]:
     from stages.train.configs import read_config, student_config
 
     config = read_config(student_config(STUDENT))
-    keys = ("train_cfg", "train_pipeline", "param_scheduler")
+    keys = ("train_cfg", "train_pipeline", "param_scheduler", "custom_hooks")
     return {**{key: config[key] for key in keys}, "optim_wrapper": {**config.optim_wrapper, "_delete_": True}}
 
 
@@ -403,9 +410,12 @@ def main(
     work: Annotated[Path, typer.Option(help="Folder of world, cache and trainings.")] = WORK,
     student: Annotated[str, typer.Option(help="A config of mmseg_configs/students.")] = STUDENT,
     kept: Annotated[Path, typer.Option("--rows", help="File of the rows that are done.")] = ROWS,
+    start: Annotated[Path | None, typer.Option(help="Weights that the student begins with.")] = None,
 ) -> None:
     """The benchmark with other numbers than its own."""
-    say_json(run(images, tests, iterations, seeds, photos, adapt_iterations, tuple(only or ()), work, student, kept))
+    say_json(
+        run(images, tests, iterations, seeds, photos, adapt_iterations, tuple(only or ()), work, student, kept, start)
+    )
 
 
 if __name__ == "__main__":
