@@ -14,8 +14,8 @@ mmseg_configs/teachers/demo_resnet_fpn.py --start demo/weights/ta_resnet_fpn.saf
 
 from __future__ import annotations
 
+import fcntl
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,9 +145,15 @@ class Bench:
         same = load_config(base).fusion.rule.kind == rule
         rules = [] if same else [f"fusion.rule={rule}"]
         student = [f"train.student={self.student}"]
-        if self.student != STUDENT or self.start is not None:  # the demo's own start would not fit
-            student.append(f"train.load_from={json.dumps(self.start and str(self.start.absolute()))}")
+        student += [f"train.load_from={json.dumps(str(self.start.absolute()))}"] if self.start else []
         return load_config(base, [f"cache={json.dumps(where)}", "device=cpu", *student, *rules, *changes])
+
+    def begin(self) -> Path | None:
+        """The weights that the student begins with, if any."""
+        from stages.train.configs import read_config, student_config
+
+        own = read_config(student_config(self.student)).get("load_from")
+        return self.start or (Path(own) if own else None)
 
     def weights(self, row: Row) -> dict[str, float]:
         """MKA's terms with the student's own weights, 0 where the row switches them off."""
@@ -221,7 +227,7 @@ def run(
     table: list[list[Any]] = [
         ["TA itself", ta_itself["miou"], "-", ta_itself["things"], ta_itself["boundary_f"], "-", "-"]
     ]
-    if (begin := bench.config(rule).train.load_from) is not None:
+    if (begin := bench.begin()) is not None:
         described = {"row": "start", "start": file_digest(begin), "tests": bench.tests}
         begins = store.get(described, lambda: measure(bench, begin))
         figures["student_start"] = round(begins["miou"], 2)
@@ -259,12 +265,15 @@ class Rows:
     def get(self, described: dict[str, Any], measure: Callable[[], dict[str, float]]) -> dict[str, float]:
         """The scores of what is described; measured and written down if they are not there."""
         name = short_hash(described)
-        if name not in self.done():
-            scores = {k: round(value, 4) for k, value in measure().items()}
-            temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
+        if (known := self.done().get(name)) is not None:
+            return known
+        scores = {k: round(value, 4) for k, value in measure().items()}
+        with self.path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two runs may end a row at once
+            temporary = self.path.with_suffix(".tmp")
             temporary.write_text(json.dumps({**self.done(), name: {**described, **scores}}, indent=1) + "\n")
             temporary.replace(self.path)
-        return self.done()[name]
+        return scores
 
 
 def _cache_keys(bench: Bench, rule: str) -> dict[str, Any]:

@@ -255,6 +255,31 @@ def load_into(model: torch.nn.Module, path: str | Path, what: str) -> dict[str, 
     return meta
 
 
+def load_start(model: torch.nn.Module, path: str | Path, what: str, *, classifier: bool = True) -> bool:
+    """Load the weights that a training begins with; False if the layers that name the classes were left as they are.
+
+    These (`conv_seg` of mmsegmentation's heads) are left if the file has them for another number of classes.
+
+    Args:
+        model: receives the weights, in place.
+        path: as for `load_state_dict`.
+        what: what the model is, for the message.
+        classifier: False leaves them in any case: the file's classes are others.
+
+    Raises:
+        UserError: as `load_into`, about all other layers.
+    """
+    state, _ = load_state_dict(path)
+    own = model.state_dict()
+    namers = [k for k in own if k.rpartition(".")[0].endswith("conv_seg")]
+    kept = classifier and all(k in state and state[k].shape == own[k].shape for k in namers)
+    if not kept:
+        state = {**state, **{k: own[k] for k in namers}}
+    _refuse_unfit(model, state, [k for k in state if k not in own], path, what)
+    model.load_state_dict(state, strict=False)
+    return kept
+
+
 def load_backbone(backbone: torch.nn.Module, path: str | Path, what: str) -> None:
     """Load a backbone's weights, every one of them, from a file of its own or from a whole segmentor's.
 

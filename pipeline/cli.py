@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.config import Config, load_config
-from pipeline.errors import UserError
+from pipeline.errors import ImageError, UserError
 from pipeline.executor import Execution, parse_shard
 from pipeline.manifests import Manifest, load_manifest
 from pipeline.settings import outer_first
@@ -48,7 +48,7 @@ SplitOption = Annotated[
 ]
 FusionOption = Annotated[
     str | None,
-    typer.Option("--fusion", help="Fusion rule: paper, ssa or ta; options as the config or --set fusion.rule.* say."),
+    typer.Option("--fusion", help="Fusion rule: best, paper, goodsampp, ...; its options: --set fusion.rule.*."),
 ]
 WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Processes; more than 1 starts a dask cluster.")]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Images at a time in each process.")]
@@ -157,12 +157,15 @@ def make_app() -> typer.Typer:
 
 
 def main() -> None:
-    """Runs the command line; a :class:`UserError` becomes one sentence on stderr and exit status 2."""
+    """Runs the command line; an error for the user becomes one sentence on stderr.
+
+    The exit status is 2, of an image that went bad within a stage that takes all of them or none (``train``) 3.
+    """
     try:
         make_app()()
-    except UserError as error:
+    except (UserError, ImageError) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, UserError) else SOME_IMAGES_FAILED)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer swallows the KeyboardInterrupt itself
             print("stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)

@@ -150,7 +150,9 @@ class TrainSettings(Settings):
         None,
         description="schedule_gpu, schedule_gpus, schedule_demo or a config, instead of the student config's schedule.",
     )
-    load_from: SettingsFile | None = Field(None, description="Weights to start from.")
+    load_from: SettingsFile | None = Field(
+        None, description="Weights of a whole student to start from; null: what the student's config says."
+    )
     pretrained_backbone: SettingsFile | None = Field(
         None, description="Weights of the backbone alone, from a file of its own or from a whole segmentor's."
     )

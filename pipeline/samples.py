@@ -16,6 +16,8 @@ from pipeline.images import read_image, read_labels
 from pipeline.labels import LabelSpace
 from pipeline.manifests import ImageRecord, Manifest, load_manifest
 from pipeline.store import Artefact, Cache, ImageGroup
+from pipeline.store.freshness import made_from_file
+from pipeline.store.upstream import failure_reason
 from pipeline.upsample import upsample
 
 
@@ -72,12 +74,31 @@ class CacheReader:
         return self.manifest.select(self.splits)
 
     @cached_property
-    def _records(self) -> dict[str, ImageRecord]:
+    def gaps(self) -> dict[str, str]:
+        """Why each wanted image that is not among ``ids`` is not: by id, as far as the cache can tell."""
         done = self.artefact.done()
-        return {record.id: record for record in self.wanted if record.id in done}
+        artefacts = self.config.artefacts(self.manifest.preparation)
+        cache = Cache(self.config.cache, self.manifest.name)
+        keys = artefacts.upstream("fused") if self.config.fusion.artefact is None else {}
+        upstream = {kind: cache.artefact(kind, key).done() for kind, key in keys.items()}
+        reasons = {}
+        for record in self.wanted:
+            inputs = {kind: markers[record.id] for kind, markers in upstream.items() if record.id in markers}
+            if record.id not in done:
+                reasons[record.id] = f"not fused: {failure_reason(self.artefact, record.id) or 'not computed'}"
+            elif any(not made_from_file(marker, record.path) for marker in inputs.values() if marker.source):
+                reasons[record.id] = f"{record.path} is not the image that was fused; run precompute and fuse again"
+            elif any(done[record.id].inputs.get(kind, m.content) != m.content for kind, m in inputs.items()):
+                reasons[record.id] = "was fused from an earlier run of precompute; run fuse again"
+        return reasons
+
+    @cached_property
+    def _records(self) -> dict[str, ImageRecord]:
+        return {record.id: record for record in self.wanted if record.id not in self.gaps}
 
     @property
     def ids(self) -> tuple[str, ...]:
+        """The wanted images whose ensemble is there, and is that of the image file as it is now."""
         return tuple(self._records)
 
     def image(self, image_id: str) -> np.ndarray:
@@ -108,7 +129,8 @@ def open_cache(
     reader = CacheReader(load_manifest(Path(manifest)), settings, tuple(splits))
     reader.artefact.attributes()
     if not reader.ids:
-        raise UserError(f"{reader.artefact}: holds none of the {len(reader.wanted)} panoramas; run fuse first")
+        first, reason = next(iter(reader.gaps.items()))
+        raise UserError(f"{reader.artefact}: none of {len(reader.wanted)} panoramas can be used; {first!r}: {reason}")
     return reader
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.errors import ImageError
 from pipeline.images import Preparation
 from pipeline.labels import LabelSpace
 
@@ -23,6 +24,9 @@ name) and `preparation` (how training images were cropped and resized)."""
 class Student(ABC):
     """A segmentation model and the label space it was trained in.
 
+    The three ways to run it raise `ValueError` for another array than a uint8 `(H, W, 3)` image, and :class:`ImageError`
+    if the network cannot run on this one: its size does not fit, or the device has too little memory for it.
+
     Attributes:
         space: the classes, their colours and the ignore index (which is never predicted).
         preparation: the crop and size that the training images had.
@@ -33,7 +37,7 @@ class Student(ABC):
 
     @abstractmethod
     def logits(self, image: np.ndarray) -> np.ndarray:
-        """float32 `(C, H, W)` for a uint8 `(H, W, 3)` RGB panorama seen as a whole; `ValueError` for other arrays."""
+        """float32 `(C, H, W)` for a uint8 `(H, W, 3)` RGB panorama seen as a whole."""
 
     @abstractmethod
     def probabilities(self, image: np.ndarray) -> np.ndarray:
@@ -69,7 +73,13 @@ def check_image(image: np.ndarray) -> None:
         raise ValueError(f"expected a uint8 (H, W, 3) RGB image, found {image.dtype} {image.shape}")
 
 
-STARTING_WEIGHTS = ("init_cfg", "pretrained", "pretrained_backbone")
+def cannot_run(image: np.ndarray, reason: object) -> ImageError:
+    """That a network does not run on `image` `(H, W, 3)`; of the reason the first line counts, exporters write pages."""
+    lines = str(reason).strip().splitlines() or [type(reason).__name__]
+    return ImageError(f"the student cannot run on an image of {image.shape[0]} x {image.shape[1]} ({lines[0][:300]})")
+
+
+STARTING_WEIGHTS = ("init_cfg", "pretrained", "pretrained_backbone", "load_from")
 """Keys of a model's config that name weights to start from."""
 
 

@@ -8,6 +8,7 @@ built.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pipeline.errors import UserError
 from pipeline.images import Preparation
 from pipeline.labels import LabelSpace
 from pipeline.mmseg_import import import_mmseg
-from pipeline.student import STUDENT_META, Student, check_image, from_json, without_weights
+from pipeline.student import STUDENT_META, Student, cannot_run, check_image, from_json, without_weights
 
 _NETWORKS = ("mmseg.models.", "mmcv.", "mmengine.model.", "torch.nn.")
 _NOT_NETWORKS = (
@@ -50,20 +51,33 @@ class TorchStudent(Student):
         self.device = device
 
     @torch.no_grad()
-    def _logits(self, image: np.ndarray) -> torch.Tensor:
+    def _run(self, image: np.ndarray, finish: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+        """`finish(logits)`, logits `(C, H, W)`; on CUDA an error of the network may only show when they are copied."""
         check_image(image)
+        try:
+            return finish(self._logits(image)).cpu().numpy()
+        except torch.OutOfMemoryError:
+            pass
+        except RuntimeError as error:
+            raise cannot_run(image, error) from None
+        # only here, where the exception is gone, and with it the frames that hold the tensors
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise cannot_run(image, f"{self.device} has too little memory")
+
+    def _logits(self, image: np.ndarray) -> torch.Tensor:
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         inputs = self.model.data_preprocessor({"inputs": [pixels]}, False)["inputs"]
         return whole_logits(self.model, inputs)[0].float()
 
     def logits(self, image: np.ndarray) -> np.ndarray:
-        return self._logits(image).cpu().numpy()
+        return self._run(image, lambda logits: logits)
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
-        return self._logits(image).softmax(dim=0).cpu().numpy()
+        return self._run(image, lambda logits: logits.softmax(dim=0))
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        return self._logits(image).argmax(dim=0).to(torch.uint8).cpu().numpy()
+        return self._run(image, lambda logits: logits.argmax(dim=0).to(torch.uint8))
 
 
 def whole_logits(model: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
@@ -91,12 +105,8 @@ def load_torch_student(checkpoint_path: str | Path, device: str = "auto") -> Tor
             "expected a checkpoint written by the train stage"
         ) from error
     import_mmseg()
-    cyclic = False
-    if isinstance(config, dict) and config.get("type") == "MKASegmentor":  # prediction is EncoderDecoder's
-        cyclic = bool(config.get("cyclic"))
-        config = {k: v for k, v in config.items() if k not in _TRAINING_ONLY} | {"type": "EncoderDecoder"}
-    config = without_weights(config)
-    _check_networks(config, str(checkpoint_path))
+    cyclic = isinstance(config, dict) and bool(config.get("cyclic"))
+    config = network_config(config, str(checkpoint_path))
     from mmseg.registry import MODELS
 
     try:
@@ -106,12 +116,39 @@ def load_torch_student(checkpoint_path: str | Path, device: str = "auto") -> Tor
         raise UserError(f"{checkpoint_path}: its model cannot be built ({reason})") from error
     load_into(model, checkpoint_path, "the model described in it")
     if cyclic:
-        make_cyclic(model)
+        try:
+            make_cyclic(model)
+        except UserError as error:
+            raise UserError(f"{checkpoint_path}: {error}") from None
     return TorchStudent(model, space, preparation, torch.device(pick_device(device)))
 
 
 _TRAINING_ONLY = ("mka", "cyclic", "class_weights")
 """Arguments of `MKASegmentor` that `EncoderDecoder` does not have."""
+
+
+def network_config(model: Any, where: str) -> Any:
+    """Of the config of a model in training, what it takes to build it for prediction.
+
+    Args:
+        model: of type `EncoderDecoder` or `MKASegmentor`, fitted to its classes.
+        where: whose it is, for the message.
+
+    Raises:
+        UserError: it holds other things than registered networks, so a student of it could never be loaded.
+    """
+    if isinstance(model, dict) and model.get("type") == "MKASegmentor":  # prediction is EncoderDecoder's
+        model = {k: v for k, v in model.items() if k not in _TRAINING_ONLY} | {"type": "EncoderDecoder"}
+    network = _without_samplers(without_weights(model))
+    _check_networks(network, where)
+    return network
+
+
+def _without_samplers(value: Any) -> Any:
+    """Heads sample pixels for their own loss only."""
+    if isinstance(value, dict):
+        return {k: _without_samplers(v) for k, v in value.items() if k != "sampler"}
+    return type(value)(_without_samplers(v) for v in value) if isinstance(value, list | tuple) else value
 
 
 def _check_networks(config: Any, path: str) -> None:

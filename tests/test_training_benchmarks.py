@@ -105,9 +105,11 @@ def test_student_in_small(small_bench: Path) -> None:
     figures = student.run(**sizes, only=chosen, work=small_bench, kept=kept)
     for key in ("ta_itself", "student_source_only", "student_ta_labels", "student_ground_truth"):
         assert 0 <= figures[key] <= 100
-        assert key == "ta_itself" or 0 <= figures[f"{key}_seam"] <= 100
+        assert key == "ta_itself" or 0 <= figures[f"{key}_seam_cyclic"] <= 100
     before = kept.stat().st_mtime_ns
-    assert student.run(**sizes, only=chosen, work=small_bench, kept=kept) == figures
+    elsewhere = small_bench / "elsewhere"
+    assert student.run(**sizes, only=chosen, work=elsewhere, kept=kept) == figures
+    assert not list(elsewhere.iterdir()), "nothing is rendered or fused for rows that are there"
     assert kept.stat().st_mtime_ns == before, "every row was there"
 
 

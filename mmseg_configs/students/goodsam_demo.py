@@ -11,6 +11,8 @@ model = dict(
     backbone=dict(base_channels=16, stem_channels=16),
     neck=dict(in_channels=[16, 32, 64, 128], out_channels=32),
     decode_head=dict(in_channels=[32, 32, 32, 32], channels=32))
+# a model of this size that learned from photos: begin yours with one from a model zoo (train.load_from)
+load_from = '{{ fileDirname }}/../../demo/weights/start_goodsam_demo.safetensors'
 custom_hooks = [dict(type='ChannelsLastHook')]
 # crops of a quarter of the ring, anywhere on it, at up to half as large again
 train_pipeline = [

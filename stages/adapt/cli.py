@@ -42,8 +42,10 @@ def command(
     data, settings = read_run(manifest, config, set_, cache, fusion)
     say(f"{data.name}: {rounds} rounds of {settings.adapt.iterations} steps, TA and fusion as in the settings")
 
+    ended = []
+
     def run_stage(stage: str, options: Sequence[str]) -> None:
-        _run(stage, [*options, "--workers", str(workers)])
+        ended.append(_run(stage, [*options, "--workers", str(workers)]))
 
     with console_progress() as progress:
         finished = adapt(data, settings, rounds, work_dir, run_stage, progress=progress)
@@ -62,15 +64,18 @@ def command(
             ],
         }
     )
+    if any(ended):
+        raise typer.Exit(SOME_IMAGES_FAILED)
 
 
-def _run(stage: str, options: Sequence[str]) -> None:
-    """The stage's own command, as a user would type it."""
+def _run(stage: str, options: Sequence[str]) -> int:
+    """The stage's own command, as a user would type it; its exit status, 0 or that of some images that failed."""
     import subprocess
     import sys
 
     from pipeline.errors import UserError
 
     ended = subprocess.run([sys.executable, "-m", "pipeline", stage, *options], check=False).returncode
-    if ended not in (0, SOME_IMAGES_FAILED):  # what failed before fails again, and the next stage tells
+    if ended not in (0, SOME_IMAGES_FAILED):
         raise UserError(f"adapt: {stage} ended with exit status {ended}; its messages say why")
+    return ended

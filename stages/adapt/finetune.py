@@ -70,13 +70,12 @@ def neighbours(views: Sequence[Any], width: int) -> list[tuple[Window, Window]]:
 
 
 def overlap(first: Tensor, second: Tensor, pair: tuple[Window, Window], width: int) -> tuple[Tensor, Tensor]:
-    """The pair's logits `(..., h, w)` on their shared columns; both empty where these are no whole cells."""
-    cell = pair[0].width // first.shape[-1]
-    shift = (pair[1].x0 - pair[0].x0) % width
-    if shift % cell:
+    """The pair's logits `(..., h, w)`, `w` for a window's width, on their shared columns; both empty where these are no
+    whole cells."""
+    shift, rest = divmod((pair[1].x0 - pair[0].x0) % width * first.shape[-1], pair[0].width)
+    if rest:
         return first[..., :0], second[..., :0]
-    cells = first.shape[-1] - shift // cell
-    return first[..., shift // cell :], second[..., :cells]
+    return first[..., shift:], second[..., : first.shape[-1] - shift]
 
 
 def pair_losses(
@@ -112,8 +111,9 @@ def pair_losses(
         terms["confident"] = settings.confident * losses.hard_cross_entropy(full, label, weight, ignore_index)
     if settings.consistency:
         first, second = overlap(logits[:1], logits[1:], pair, size[1])
-        if first.numel():
-            terms["consistency"] = settings.consistency * losses.consistency_loss(first, second)
+        if not first.numel():  # no whole cells (a stride that does not divide the shift, a scaled TA): then in pixels
+            first, second = overlap(full[:1], full[1:], pair, size[1])
+        terms["consistency"] = settings.consistency * losses.consistency_loss(first, second)
     return terms
 
 

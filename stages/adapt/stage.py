@@ -73,7 +73,11 @@ def _round(
     reader = CacheReader(manifest, config, (config.train.split,))
     reader.artefact.attributes()
     if not reader.ids:
-        raise UserError(f"{reader.artefact}: holds none of the {len(reader.wanted)} panoramas; run fuse first")
+        first, reason = next(iter(reader.gaps.items()))
+        raise UserError(f"{reader.artefact}: none of {len(reader.wanted)} panoramas can be used; {first!r}: {reason}")
+    if reader.gaps:
+        first, reason = next(iter(reader.gaps.items()))
+        progress.note(f"{len(reader.gaps)} of {len(reader.wanted)} panoramas are left out; {first!r}: {reason}")
     marks = {i: marker.content for i, marker in reader.artefact.done().items() if i in set(reader.ids)}
     key = short_hash({"fused": parents.key("fused"), "adapt": config.adapt.key_parts(), "panoramas": marks})
     folder = work_dir.absolute() / manifest.name / f"adapt-{key}"
@@ -115,6 +119,8 @@ def check_adaptable(config: Config) -> None:
     """Raises :class:`UserError` for settings whose TA cannot be adapted."""
     if config.teacher.model is None or config.teacher.artefact is not None:
         raise UserError("config: teacher.model: adaptation needs the TA itself, found none (or an artefact)")
+    if not (config.adapt.ensemble or config.adapt.confident or config.adapt.consistency):
+        raise UserError("config: adapt: ensemble, confident and consistency are all 0; expected a term to train on")
     if config.fused_space().classes != config.teacher_space().classes:
         raise UserError(
             f"config: fusion.label_space: the ensemble has the classes of {config.fused_space().name}, the TA those of "

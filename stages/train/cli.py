@@ -53,7 +53,7 @@ def command(
         changes.append(f"train.iterations={iterations}")
     data, settings = read_run(manifest, config, changes, cache, fusion)
     _, config = with_demo(manifest, config)
-    folder = run_folder(work_dir, data, settings)
+    folder = run_folder(work_dir, data, settings, int(os.environ.get("WORLD_SIZE", "1")) if distributed else 1)
     spec = {
         "type": "pipeline.samples:open_cache",
         "manifest": str(data.path.absolute()),

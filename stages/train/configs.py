@@ -6,6 +6,7 @@ Configs are Python and are executed: they are the user's own settings.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,18 @@ def replace_schedule(cfg: Config, schedule: str | Path) -> None:
     """Takes loop, optimiser and learning rates from another config. Raises :class:`UserError` if there is none."""
     other = Config.fromfile(schedule_config(schedule))
     for key in ("train_cfg", "optim_wrapper", "param_scheduler"):
+        if key not in other:
+            raise UserError(f"{schedule_config(schedule)}: has no {key}; expected a config like schedule_gpu")
         cfg[key] = other[key]
+
+
+def override(cfg: Config, changes: Mapping[str, Any]) -> None:
+    """Merges `{'model.decode_head.channels': 64}` into a config. Raises :class:`UserError` where that cannot be."""
+    for key, value in changes.items():
+        try:
+            cfg.merge_from_dict({key: value})
+        except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"train.overrides: {key}: cannot become {value!r} in the config ({error})") from None
 
 
 def fit_model(model: ConfigDict, classes: int, ignore_index: int, sync_bn: bool) -> None:
@@ -97,11 +109,17 @@ def _plain_batch_norm(config: Any) -> None:
 
 def fit_schedule(cfg: Config, max_iters: int | None, amp: bool) -> None:
     """Scales the schedule to ``max_iters`` steps; at least :data:`CHECKPOINTS` checkpoints; mixed precision."""
+    for key in ("train_cfg.max_iters", "optim_wrapper.optimizer", "param_scheduler"):
+        section, _, part = key.partition(".")
+        if section not in cfg or (part and part not in cfg[section]):
+            raise UserError(f"the student's schedule: has no {key}; expected a config like schedule_gpu")
     nominal = cfg.train_cfg.max_iters
     cfg.train_cfg.max_iters = max_iters = max_iters or nominal
     schedulers = []
     for scheduler in cfg.param_scheduler:
-        scheduler.begin = round(scheduler.begin * max_iters / nominal)
+        if "end" not in scheduler or scheduler.get("by_epoch", True):
+            raise UserError(f"param_scheduler: {scheduler.type} has no end or counts epochs; expected by_epoch=False")
+        scheduler.begin = round(scheduler.get("begin", 0) * max_iters / nominal)
         scheduler.end = round(scheduler.end * max_iters / nominal)
         if scheduler.end - scheduler.begin > 1:  # a warm-up of one step would never reach the full rate
             schedulers.append(scheduler)

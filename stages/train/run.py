@@ -14,6 +14,7 @@ import uuid
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,14 +25,16 @@ from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from pipeline.checkpoints import load_backbone, load_into, register_safe_mmengine_loader
+from pipeline.checkpoints import load_into, register_safe_mmengine_loader
+from pipeline.devices import pick_device
 from pipeline.errors import UserError
-from pipeline.student import STUDENT_META
+from pipeline.torch_student import network_config
 from stages.train import register  # noqa: F401 (registers segmentor, dataset, sampler, transforms, hooks)
 from stages.train.balance import class_shares, class_weights
-from stages.train.configs import fit_model, fit_schedule, read_config, replace_schedule, student_config
+from stages.train.configs import fit_model, fit_schedule, override, read_config, replace_schedule, student_config
 from stages.train.dataset import open_reader
 from stages.train.selection import CANDIDATES, choose, held_out_ids
+from stages.train.start import choose_start, drop_weights, labels_of
 
 Select = Literal["last", "agreement"]
 
@@ -72,7 +75,7 @@ def train(
     Args:
         student: see `student_config`. Any mmseg `EncoderDecoder` config works: its model is taken, with
             `MKASegmentor` for its type, and this project's schedule and transforms.
-        reader: the spec of a `stages.train.dataset.Reader`: plain data, `type='module:function'` plus
+        reader: the spec of a `pipeline.samples.Reader` (see `open_reader`): plain data, `type='module:function'` plus
             arguments.
         work_dir: gets checkpoints, logs, the config and `train_images.json`, the ids that were trained on.
         classes: names, in label order.
@@ -85,12 +88,14 @@ def train(
         max_iters: instead of the config's; the schedulers' begin and end are scaled with it.
         batch_size: per device.
         num_workers: loader processes; 0 loads in the training process, a thread of which reads one batch ahead.
-        device: `auto` (CUDA if there is one), `cpu` or `cuda`.
+        device: `auto` (CUDA if there is one), `cpu` or `cuda[:index]`.
         amp: automatic mixed precision (bfloat16 where the GPU has it, else float16); `None` is yes on CUDA.
             The CPU always computes in float32.
         seed: of weights, data order and augmentation.
-        resume: go on from the last checkpoint in `work_dir`; begin anew if there is none.
-        load_from: start from these weights (optimizer and iteration anew).
+        resume: go on from the last checkpoint in `work_dir`; begin anew if there is none. Without it the checkpoints of
+            an earlier run are moved to a folder `earlier-<n>` in `work_dir`.
+        load_from: start from these weights (optimizer and iteration anew), or else from those that the config names as
+            `load_from`. The layer that names the classes begins with random ones if the file's classes are others.
         pretrained_backbone: a local file with weights for the backbone alone: its own, or those of a whole segmentor
             with the same backbone.
         distributed: started by `torchrun`: one process a GPU (NCCL), or on the CPU (gloo).
@@ -111,10 +116,11 @@ def train(
     register_safe_mmengine_loader()
     work_dir = Path(work_dir)
     kind = _device(device)
+    _check_launch(distributed)
     cfg = read_config(student_config(student))
     if schedule is not None:
         replace_schedule(cfg, schedule)
-    cfg.merge_from_dict(dict(overrides or {}))
+    override(cfg, overrides or {})
     opened = open_reader(reader)
     kept_out = held_out_ids(opened.ids, held_out) if select == "agreement" else ()
     ids = tuple(image_id for image_id in opened.ids if image_id not in set(kept_out))
@@ -125,8 +131,9 @@ def train(
     if class_balance:
         shares = class_shares(opened, ids, len(classes))
         cfg.model.class_weights = class_weights(shares, class_balance).round(6).tolist()
-    if pretrained_backbone is not None:
-        cfg.model.pretrained_backbone = str(pretrained_backbone)
+    last = last_checkpoint(work_dir) if resume else None
+    choose_start(cfg, load_from, pretrained_backbone, classes) if last is None else drop_weights(cfg.model)
+    network_config(cfg.model.to_dict(), f"the student {student}")  # refused now rather than when it is used
     fit_schedule(cfg, max_iters, kind == "cuda" if amp is None else amp and kind == "cuda")
     if select == "agreement":
         checkpoints = cfg.default_hooks.checkpoint
@@ -160,22 +167,22 @@ def train(
     if distributed and kind == "cpu":
         cfg.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)
     cfg.experiment_name = f"{Path(student).stem}-{uuid.uuid4().hex[:8]}"  # logs are kept per name in a process
-    last = last_checkpoint(work_dir) if resume else None
-    start = last or load_from
-    cfg.load_from = None if start is None else str(start)
+    cfg.load_from = None if last is None else str(last)
     cfg.resume = last is not None
 
     with _use_device(kind), _processes(kind, distributed):
         runner = _build_runner(cfg, student)
         runner.logger.addFilter(_worth_logging)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        if pretrained_backbone is not None:  # refused here, before anything is written; init_weights loads it
-            load_backbone(model.backbone, pretrained_backbone, f"the backbone of the student {student}")
-        if start is not None:
-            meta = load_into(model, start, f"the student {student}")
-            _check_same_labels(meta, classes, start)
+        if last is not None:
+            meta = load_into(model, last, f"the student {student}")
+            _check_same_labels(meta, classes, last)
+        else:
+            model.begin()  # what does not fit is refused here, before anything is written; init_weights does it again
         if runner.rank == 0:
             work_dir.mkdir(parents=True, exist_ok=True)
+            if not resume:
+                _set_aside(work_dir)
             (work_dir / "train_images.json").write_text(json.dumps(ids, ensure_ascii=False))
         runner.train()
     written = checkpoints_of(work_dir)
@@ -224,12 +231,34 @@ def checkpoints_of(work_dir: Path) -> list[Path]:
     return [path for _, path in sorted(found) if zipfile.is_zipfile(path)]
 
 
+def _set_aside(work_dir: Path) -> None:
+    """Moves an earlier run's checkpoints away: a killed new run must not be taken for it, nor chosen from among it."""
+    old = [path for path in (*work_dir.glob("iter_*.pth"), work_dir / "selection.json") if path.is_file()]
+    if not old:
+        return
+    folder = next(f for n in count(1) if not (f := work_dir / f"earlier-{n}").exists())
+    folder.mkdir()
+    for path in old:
+        path.rename(folder / path.name)
+
+
 def _device(name: str) -> str:
-    if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"device: expected auto, cpu or cuda, found {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device: cuda was asked for, but torch finds no CUDA device")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    device = pick_device(name)
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda"):
+        raise UserError(f"device: found {name!r}, expected auto, cpu or cuda[:index]")
+    if index:
+        torch.cuda.set_device(int(index))
+    return kind
+
+
+def _check_launch(distributed: bool) -> None:
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if not distributed and processes != "1":
+        raise UserError(
+            f"train: found {processes} processes of torchrun (WORLD_SIZE), each of which would train alone into "
+            "the same folder; expected --distributed"
+        )
 
 
 @contextmanager
@@ -290,7 +319,6 @@ def _worth_logging(record: logging.LogRecord) -> bool:
 
 
 def _check_same_labels(meta: Mapping[str, Any], classes: Sequence[str], path: str | Path) -> None:
-    if STUDENT_META in meta:
-        found = json.loads(meta[STUDENT_META])["classes"]
-        if found != list(classes):
-            raise UserError(f"{path}: was trained for the classes {found}; expected {list(classes)}")
+    found = labels_of(meta)
+    if found not in (None, list(classes)):
+        raise UserError(f"{path}: was trained for the classes {found}; expected {list(classes)}")

@@ -1,7 +1,7 @@
 """The student: any mmseg `EncoderDecoder`, trained with the MKA terms instead of its head's own loss.
 
 A config becomes a student by `type='MKASegmentor'` alone; prediction stays `EncoderDecoder`'s. This module
-combines the losses of `stages.train.losses`; it reads no file and knows no cache.
+combines the losses of `pipeline.losses`; it reads no file and knows no cache.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+from mmengine.logging import MMLogger
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from pipeline import losses
-from pipeline.checkpoints import load_backbone
+from pipeline.checkpoints import load_backbone, load_start
 from pipeline.cyclic_convolution import make_cyclic, on_ring
 from pipeline.errors import UserError
 
@@ -104,6 +105,7 @@ class MKASegmentor(EncoderDecoder):
             whose edges are no neighbours, they pad as ever.
         class_weights: a factor per class; in every cross-entropy a pixel counts with that of its label [O].
         pretrained_backbone: a file from which `init_weights` takes the backbone's, see `load_backbone`.
+        load_from: `path` of a file from which it takes all of them, and `classifier`, see `load_start`.
         **kwargs: of `EncoderDecoder`.
     """
 
@@ -114,10 +116,12 @@ class MKASegmentor(EncoderDecoder):
         cyclic: bool = False,
         class_weights: Sequence[float] | None = None,
         pretrained_backbone: str | None = None,
+        load_from: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.pretrained_backbone = pretrained_backbone
+        self.load_from = load_from
         self.terms = MKATerms.from_config(mka)
         if cyclic:
             make_cyclic(self)
@@ -125,10 +129,26 @@ class MKASegmentor(EncoderDecoder):
         self.register_buffer("class_weights", weights, persistent=False)
 
     def init_weights(self) -> None:
-        """Random weights by mmengine's rules, then those of the file, if there is one, in the backbone."""
+        """Random weights by mmengine's rules, then those of the file, if there is one."""
         super().init_weights()
+        if self.begin() is False:
+            MMLogger.get_current_instance().warning(
+                f"{(self.load_from or {})['path']}: was trained for other classes; the layer that names them begins "
+                "with random weights"
+            )
+
+    def begin(self) -> bool | None:
+        """Loads the weights of the file; False if its classes are others, `None` without a file.
+
+        Raises:
+            UserError: the file cannot be read or does not fit.
+        """
+        if self.load_from is not None:
+            what = "the student"
+            return load_start(self, self.load_from["path"], what, classifier=self.load_from["classifier"])
         if self.pretrained_backbone is not None:
             load_backbone(self.backbone, self.pretrained_backbone, "the student's backbone")
+        return None
 
     def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
         """The named loss terms of a batch.

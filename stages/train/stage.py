@@ -13,20 +13,21 @@ from pipeline.manifests import Manifest
 from pipeline.mmseg_import import import_mmseg
 from pipeline.samples import CacheReader
 from pipeline.settings import short_hash
-from pipeline.store.upstream import failure_reason
-from stages.train.configs import schedule_config, student_config
+from stages.train.configs import read_config, schedule_config, student_config
 
 
-def run_folder(root: Path, manifest: Manifest, config: Config) -> Path:
+def run_folder(root: Path, manifest: Manifest, config: Config, processes: int = 1) -> Path:
     """Where a run keeps its checkpoints: named by everything that determines it, so that no two runs meet.
 
     Panoramas and mmsegmentation configs count by their content: with one panorama more, or another learning rate in the
-    student's config, a run begins anew. Raises :class:`UserError` if there is no such config.
+    student's config, a run begins anew; likewise with another number of processes, which is another batch. Raises
+    :class:`UserError` if there is no such config.
     """
     reader = CacheReader(manifest, config, (config.train.split,))
     wanted = {record.id for record in reader.wanted}
     panoramas = sorted([i, marker.content] for i, marker in reader.artefact.done().items() if i in wanted)
-    key = short_hash({"train": training_key(config), "fused": reader.artefact.key, "panoramas": panoramas})
+    parts = {"train": training_key(config), "fused": reader.artefact.key, "panoramas": panoramas}
+    key = short_hash(parts | ({"processes": processes} if processes > 1 else {}))
     return root / manifest.name / f"{Path(config.train.student).stem}-{key}"
 
 
@@ -36,6 +37,9 @@ def training_key(config: Config) -> dict[str, Any]:
     parts: dict[str, Any] = {**settings.key_parts(), "student": content_digest(student_config(settings.student))}
     if settings.schedule is not None:
         parts["schedule"] = content_digest(schedule_config(settings.schedule))
+    own = read_config(student_config(settings.student)).get("load_from")
+    if own is not None and settings.load_from is None and settings.pretrained_backbone is None:
+        parts["load_from"] = content_digest(Path(own))
     return parts
 
 
@@ -93,13 +97,12 @@ def train_student(
 
 
 def check_complete(reader: CacheReader, allow_partial: bool) -> Sequence[str]:
-    """The ids that are not fused. Raises :class:`UserError` if there are some, unless ``allow_partial``."""
-    done = set(reader.ids)
-    missing = [record.id for record in reader.wanted if record.id not in done]
-    if missing and not (allow_partial and done):
-        reason = failure_reason(reader.artefact, missing[0]) or "not computed"
+    """The ids that cannot be trained on. Raises :class:`UserError` if there are some, unless ``allow_partial``."""
+    missing = list(reader.gaps)
+    if missing and not (allow_partial and reader.ids):
         raise UserError(
-            f"{reader.artefact}: {len(missing)} of {len(reader.wanted)} panoramas are not fused, the first is "
-            f"{missing[0]!r} ({reason}); run precompute and fuse again, or leave them out with --allow-partial"
+            f"{reader.artefact}: of {len(reader.wanted)} panoramas {len(missing)} cannot be trained on, the first is "
+            f"{missing[0]!r} ({reader.gaps[missing[0]]}); run precompute and fuse again, or leave them out with "
+            "--allow-partial"
         )
     return missing

@@ -55,6 +55,32 @@ def test_overlap_is_the_shared_columns(start: int, cells: int) -> None:
     assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize(("columns", "shift"), [(12, 16), (10, 16), (24, 4), (32, 5)])
+def test_overlap_of_a_scaled_ta_is_the_shared_columns_too(columns: int, shift: int) -> None:
+    """A TA that sees windows enlarged has more cells a window than its stride says."""
+    pair = Window(0, 48, 8, 32), Window(0, (48 + shift) % 64, 8, 32)
+    place = (torch.arange(columns) * 32 / columns)[None, None]
+    a, b = overlap(48 + place, 48 + shift + place, pair, 64)
+    assert a.shape[-1] == columns * (32 - shift) // 32
+    torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("columns", [8, 10, 12])
+def test_every_pair_has_its_consistency(columns: int) -> None:
+    """Also where the overlap is no whole number of cells: two views that see the same everywhere agree."""
+    reader = MemoryReader()
+    fused = reader.fused(reader.ids[0])
+    settings = AdaptSettings(ensemble=0, confident=0)
+    for shift in (5, 6, 16):
+        pair = Window(0, 0, 32, 32), Window(0, shift, 32, 32)
+        same = torch.randn(1, 4, 1, 1).expand(2, 4, columns, columns)
+        (term,) = pair_losses(same, fused, pair, settings, 255).values()
+        assert term.item() == pytest.approx(0, abs=1e-6)
+        other = torch.cat([same[:1], same[1:].flip(1)])
+        (term,) = pair_losses(other, fused, pair, settings, 255).values()
+        assert term.item() > 0.01
+
+
 def test_overlaps_that_are_no_whole_cells_have_no_consistency() -> None:
     a, b = overlap(torch.zeros(1, 1, 2, 8), torch.zeros(1, 1, 2, 8), (Window(0, 0, 8, 32), Window(0, 6, 8, 32)), 64)
     assert a.numel() == b.numel() == 0

@@ -160,15 +160,19 @@ def test_bad_settings_are_refused_before_training(trained: Path, tmp_path: Path)
         ({"reader": {"count": 0}}, "no images"),
         ({"load_from": tmp_path / "absent.pth"}, "no such checkpoint"),
         ({"load_from": trained, "overrides": {"model.decode_head.channels": 8}}, "does not fit the student"),
-        ({"pretrained_backbone": odd}, r"does not fit the backbone of the student .* missing"),
-        ({"load_from": trained, "classes": ("a", "b", "c", "d")}, "was trained for the classes"),
+        ({"pretrained_backbone": odd}, r"does not fit the student's backbone; .* missing"),
         ({"overrides": {"model.mka.wole": 1.0}}, "no such term"),
-        ({"overrides": {"model.backbone.type": "Nothing"}}, "goodsam_m: the training cannot be set up"),
+        ({"overrides": {"model.backbone.type": "Nothing"}}, "the student goodsam_m: found type 'Nothing'"),
+        ({"overrides": {"model.backbone.depth": 18}}, "goodsam_m: the training cannot be set up"),
         ({"overrides": {"model.type": "SegTTAModel"}}, "expected EncoderDecoder or MKASegmentor"),
     ):
         with pytest.raises(UserError, match=message):
             run(tmp_path / "refused", **settings)
     assert not list(tmp_path.rglob("*.pth"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / trained.name).write_bytes(trained.read_bytes())
+    with pytest.raises(UserError, match="was trained for the classes"):
+        run(tmp_path / "other", 15, resume=True, classes=("a", "b", "c", "d"))
 
 
 class Bomb:

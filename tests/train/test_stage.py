@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.samples import CacheReader
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
-from stages.train.stage import run_folder
+from stages.train.stage import check_complete, run_folder
 from tests.conftest import Project
 from tests.models import street
 
@@ -56,3 +57,34 @@ def test_a_run_is_named_by_the_contents_of_its_configs(project: Project, tmp_pat
     student.unlink()
     with pytest.raises(UserError, match=r"student .*: expected a config file or one of"):
         folder()
+
+
+def test_a_replaced_panorama_is_not_trained_on_with_the_old_ones_labels(project: Project) -> None:
+    def reader() -> CacheReader:
+        return CacheReader(project.manifest(), project.config(), ("train",))
+
+    def update() -> None:
+        precompute(project.manifest(), project.config())
+
+    update()
+    fuse(project.manifest(), project.config())
+    ids = reader().ids
+    assert check_complete(reader(), allow_partial=False) == []
+    project.add_image("p000.png", street(seed=77))
+    with pytest.raises(UserError, match=r"1 cannot be trained on, .*p000.* is not the image that was fused"):
+        check_complete(reader(), allow_partial=False)
+    assert len(check_complete(reader(), allow_partial=True)) == 1
+    assert set(ids) - set(reader().ids) == set(reader().gaps)
+    update()
+    with pytest.raises(UserError, match="was fused from an earlier run of precompute; run fuse again"):
+        check_complete(reader(), allow_partial=False)
+    fuse(project.manifest(), project.config())
+    assert reader().ids == ids
+
+
+def test_another_number_of_processes_is_another_run(project: Project) -> None:
+    precompute(project.manifest(), project.config())
+    fuse(project.manifest(), project.config())
+    folders = {run_folder(Path("runs"), project.manifest(), project.config(), count) for count in (1, 2, 4)}
+    assert len(folders) == 3
+    assert run_folder(Path("runs"), project.manifest(), project.config()) in folders
