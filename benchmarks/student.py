@@ -312,7 +312,7 @@ def _score(bench: Bench, row: Row, store: Rows, iterations: int, seed: int, adap
         "images": bench.photos if row.labels == "photos" else bench.images,
         "iterations": iterations,
         "seed": seed,
-        "train": training_key(bench.config("paper")),
+        "train": {k: v for k, v in training_key(bench.config("paper")).items() if k not in ("iterations", "split")},
         "adapt": adapt_iterations if row.adapted else None,
         "tests": bench.tests,
     }
