@@ -14,6 +14,8 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 
+from pipeline.errors import UserError
+
 
 class CyclicConv2d(torch.nn.Conv2d):
     """A convolution whose zero padding in x is circular padding while ``cyclic`` is True; in y it stays zeros."""
@@ -51,7 +53,38 @@ def _pair(padding: int | tuple[int, ...]) -> tuple[int, int]:
 
 
 def make_cyclic(network: torch.nn.Module) -> int:
-    """Replaces what pads in x (convolutions, pooling) in ``network``, in place; returns how many. Weights are kept."""
+    """Replaces what pads in x (convolutions, pooling) in ``network``, in place; returns how many. Weights are kept.
+
+    Raises :class:`UserError`, before anything is replaced, if a convolution may pad in a way that cannot be wrapped.
+    """
+    for name, layer in network.named_modules():
+        if isinstance(layer, torch.nn.Conv2d) and not _can_wrap(layer):
+            found = f"{type(layer).__name__} with kernel {layer.kernel_size} and padding {layer.padding!r}"
+            mode = "" if layer.padding_mode == "zeros" else f" of mode {layer.padding_mode!r}"
+            raise UserError(
+                f"cyclic padding: layer {name}: found a {found}{mode}, which cannot be made to wrap around; "
+                "expected torch.nn.Conv2d with padding in numbers (or no cyclic padding)"
+            )
+    return _replace(network)
+
+
+def _can_wrap(conv: torch.nn.Conv2d) -> bool:
+    """Whether all that ``conv`` may pad in x is known and is zeros.
+
+    A subclass may do anything before and with its padding (standardise its weights, pad by the size of the input):
+    only one that looks at single columns is left as it is.
+    """
+    from mmcv.cnn.bricks import wrappers
+
+    if isinstance(conv, CyclicConv2d):
+        return True
+    pads = conv.padding == "same" and conv.kernel_size[1] > 1 if isinstance(conv.padding, str) else conv.padding[1] > 0
+    if type(conv) not in (torch.nn.Conv2d, wrappers.Conv2d):
+        return conv.kernel_size[1] == 1 and not pads
+    return not pads or (not isinstance(conv.padding, str) and conv.padding_mode in ("zeros", "circular"))
+
+
+def _replace(network: torch.nn.Module) -> int:
     count = 0
     for name, child in network.named_children():
         new: torch.nn.Module | None = None
@@ -66,7 +99,7 @@ def make_cyclic(network: torch.nn.Module) -> int:
             setattr(network, name, new)
             count += 1
         else:
-            count += make_cyclic(child)
+            count += _replace(child)
     return count
 
 

@@ -5,8 +5,10 @@ Beside `x.onnx` lies `x.json`, what the graph itself does not say: classes, colo
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +19,7 @@ from pipeline.errors import ImageError, UserError
 from pipeline.images import Preparation
 from pipeline.labels import LabelSpace
 from pipeline.settings import Settings, parse_settings
-from pipeline.student import Student, check_image
+from pipeline.student import Student, cannot_run, check_image
 
 INPUT, OUTPUT = "image", "logits"
 """Names in the graph: float32 `(N, 3, H, W)`, normalised; float32 `(N, C, H, W)` at the image's size."""
@@ -43,6 +45,7 @@ class ExportDescription(Settings):
     size: tuple[int, int] | None = Field(None, description="[height, width] that the graph takes; null: any.")
     preparation: dict[str, Any] = Field(default_factory=dict, description="Crop and size of the training images.")
     checkpoint_sha256: str | None = Field(None, description="The checkpoint that was exported.")
+    graph_sha256: str | None = Field(None, description="The ONNX file that this describes; null (older): not checked.")
 
 
 def description_path(onnx: Path) -> Path:
@@ -54,7 +57,7 @@ class OnnxStudent(Student):
     """A student as an onnxruntime session.
 
     `OMP_NUM_THREADS` limits its threads, as it does torch's. Raises :class:`UserError` if one of the two files is
-    missing or cannot be read.
+    missing or cannot be read, or they do not belong together.
     """
 
     def __init__(self, path: str | Path, device: str = "auto") -> None:
@@ -71,14 +74,30 @@ class OnnxStudent(Student):
             self.preparation = Preparation.model_validate(described.preparation)
         except ValueError as error:
             raise UserError(f"{description_path(path)}: {' '.join(str(error).split())}") from None
-        self.session = open_session(path, device)
+        self.path = path
+        self.session = open_session(path, device, described.graph_sha256)
+        self._check_classes(self.session.get_outputs()[0].shape[1])
+
+    def _check_classes(self, found: object) -> None:
+        """A graph of another exporter may leave the number of its channels open: then the first image tells."""
+        if isinstance(found, int) and found != self.space.num_classes:
+            raise UserError(
+                f"{self.path}: gives {found} channels, but {description_path(self.path).name} names "
+                f"{self.space.num_classes} classes; expected as many"
+            )
 
     def logits(self, image: np.ndarray) -> np.ndarray:
         check_image(image)
         size = self.description.size
         if size is not None and image.shape[:2] != size:
             raise ImageError(f"the exported student takes images of {size[0]} x {size[1]}, found {image.shape[:2]}")
-        return self.session.run([OUTPUT], {INPUT: normalised(image, self.description.normalisation)[None]})[0][0]
+        inputs = normalised(image, self.description.normalisation)[None]
+        try:
+            logits = self.session.run([OUTPUT], {INPUT: inputs})[0][0]
+        except Exception as error:  # onnxruntime has exception classes of its own for every defect
+            raise cannot_run(image, error) from None
+        self._check_classes(logits.shape[0])
+        return logits
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         logits = self.logits(image)
@@ -116,14 +135,25 @@ def read_description(path: Path) -> ExportDescription:
     return parse_settings(ExportDescription, data, str(beside))
 
 
-def open_session(path: Path, device: str = "auto") -> Any:
-    """An onnxruntime session of a local file. Raises :class:`UserError` if there is none, or it cannot run."""
+def open_session(path: Path, device: str = "auto", sha256: str | None = None) -> Any:
+    """An onnxruntime session of a local file.
+
+    Args:
+        path: the file.
+        device: `auto`, `cpu` or `cuda[:index]`.
+        sha256: that its bytes have to have.
+
+    Raises:
+        UserError: there is no such file or device, it holds other bytes, or onnxruntime cannot run it.
+    """
     try:
         import onnxruntime
     except ImportError:
         raise UserError(f"{path}: running it needs onnxruntime; expected `pip install goodsam-offline[onnx]`") from None
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected an ONNX file of the export stage")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise UserError(f"device: found {device!r}, expected auto, cpu or cuda[:index]")
     available = onnxruntime.get_available_providers()
     provider: Any = "CPUExecutionProvider"
     if device != "cpu" and "CUDAExecutionProvider" in available:
@@ -135,8 +165,14 @@ def open_session(path: Path, device: str = "auto") -> Any:
     options.log_severity_level = 3
     if os.environ.get("OMP_NUM_THREADS", "").isdigit():
         options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
+    graph = path.read_bytes()  # once: what is checked is what runs, whatever an export does meanwhile
+    if sha256 is not None and (found := hashlib.sha256(graph).hexdigest()) != sha256:
+        raise UserError(
+            f"{path}: is not the graph that {description_path(path).name} describes (found sha256 {found[:12]}..., "
+            f"expected {sha256[:12]}...); export the student again"
+        )
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=[provider])
+        session = onnxruntime.InferenceSession(graph, options, providers=[provider])
     except Exception as error:  # onnxruntime has exception classes of its own for every defect
         reason = str(error).strip().splitlines()[0][:200]
         raise UserError(f"{path}: is not a readable ONNX file ({reason}); expected one of the export stage") from None

@@ -24,7 +24,7 @@ name) and `preparation` (how training images were cropped and resized)."""
 class Student(ABC):
     """A segmentation model and the label space it was trained in.
 
-    The three ways to run it raise `ValueError` for another array than a uint8 `(H, W, 3)` image, and :class:`ImageError`
+    The three ways to run it raise `ValueError` for other arrays than a uint8 `(H, W, 3)` image, and :class:`ImageError`
     if the network cannot run on this one: its size does not fit, or the device has too little memory for it.
 
     Attributes:
@@ -74,7 +74,7 @@ def check_image(image: np.ndarray) -> None:
 
 
 def cannot_run(image: np.ndarray, reason: object) -> ImageError:
-    """That a network does not run on `image` `(H, W, 3)`; of the reason the first line counts, exporters write pages."""
+    """That a network does not run on `image` `(H, W, 3)`; of the reason the first line is told: some fill a page."""
     lines = str(reason).strip().splitlines() or [type(reason).__name__]
     return ImageError(f"the student cannot run on an image of {image.shape[0]} x {image.shape[1]} ({lines[0][:300]})")
 

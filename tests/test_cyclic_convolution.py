@@ -6,11 +6,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmcv.cnn.bricks import wrappers
+from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
+from mmcv.cnn.bricks.conv_ws import ConvAWS2d, ConvWS2d
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 from pipeline.cyclic_convolution import CyclicConv2d, make_cyclic, on_ring
+from pipeline.errors import UserError
 from stages.train import register  # noqa: F401
 from stages.train.configs import CONFIGS
 
@@ -81,3 +85,45 @@ def test_the_students_that_are_shipped_have_a_ring(name: str) -> None:
         image = torch.randn(1, 3, 32, 64)
         with torch.no_grad():
             torch.testing.assert_close(model(image.roll(32, -1)), model(image).roll(4, -1), rtol=1e-3, atol=1e-4)
+
+
+def test_the_wrapper_of_mmcv_is_a_plain_convolution() -> None:
+    torch.manual_seed(0)
+    network, image = torch.nn.Sequential(wrappers.Conv2d(2, 3, 3, padding=1)), torch.randn(1, 2, 8, 16)
+    expected = network(image.repeat(1, 1, 1, 3))[..., 16:32]
+    assert make_cyclic(network) == 1
+    torch.testing.assert_close(network(image), expected)
+
+
+@pytest.mark.parametrize(
+    ("odd", "named"),
+    [
+        (ConvWS2d(4, 4, 3, padding=1), "a ConvWS2d with kernel"),
+        (ConvAWS2d(4, 4, 3, padding=1), "a ConvAWS2d with kernel"),
+        (Conv2dAdaptivePadding(4, 4, 3, padding=1), "a Conv2dAdaptivePadding with kernel"),
+        (torch.nn.Conv2d(4, 4, 3, padding="same"), "a Conv2d with kernel .* and padding 'same'"),
+        (torch.nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), "of mode 'reflect'"),
+    ],
+)
+def test_convolutions_of_another_kind_are_refused_by_name(odd: torch.nn.Module, named: str) -> None:
+    network = torch.nn.ModuleDict({"stem": torch.nn.Conv2d(4, 4, 3, padding=1), "body": torch.nn.Sequential(odd)})
+    with pytest.raises(UserError, match=rf"layer body\.0: found {'.*' if named.startswith('of') else ''}{named}"):
+        make_cyclic(network)
+    assert type(network["stem"]) is torch.nn.Conv2d, "nothing is replaced"
+    assert network["body"][0] is odd
+
+
+@pytest.mark.parametrize(
+    "still",
+    [
+        ConvWS2d(4, 4, 1),
+        Conv2dAdaptivePadding(4, 4, 1, stride=2),
+        ConvWS2d(4, 4, (3, 1), padding=(1, 0)),
+        torch.nn.Conv2d(4, 4, 3, padding="valid"),
+        torch.nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"),
+    ],
+)
+def test_what_pads_no_zeros_in_x_stays(still: torch.nn.Module) -> None:
+    network = torch.nn.Sequential(still)
+    assert make_cyclic(network) == 0
+    assert network[0] is still

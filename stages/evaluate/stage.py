@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from pipeline.mmseg_import import import_mmseg
 from pipeline.progress import Progress, SilentProgress
 from pipeline.samples import ensemble_probabilities, stitched_probabilities
 from pipeline.store import Artefact, Cache
+from pipeline.student import Student, load_student
 from stages.evaluate.score import Scorer, Scores
 
 
@@ -58,7 +58,8 @@ def evaluate(
                 predictions.append((ensemble_probabilities(group, space), group.array("weight", ndim=2)))
             if loaded:
                 image = read_image(record.path, manifest.preparation)
-                predictions += [(student.probabilities(image), None) for student in loaded]
+                for scorer, student in zip(scorers[-len(loaded) :], loaded, strict=True):
+                    predictions.append((_probabilities(student, image, scorer.name), None))
             for scorer, (probabilities, weight) in zip(scorers, predictions, strict=True):
                 if probabilities.shape[1:] != truth.shape:
                     raise ImageError(
@@ -78,9 +79,16 @@ def evaluate(
     return [scorer.scores() for scorer in scorers], failures
 
 
+def _probabilities(student: Student, image: np.ndarray, name: str) -> np.ndarray:
+    try:
+        return student.probabilities(image)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
+
+
 def _predictors(
     manifest: Manifest, configs: Sequence[Config], target: LabelSpace, students: Sequence[Path], pseudo_labels: bool
-) -> tuple[list[Scorer], list[Any], list[tuple[Artefact, LabelSpace]]]:
+) -> tuple[list[Scorer], list[Student], list[tuple[Artefact, LabelSpace]]]:
     scorers: list[Scorer] = []
     ensembles: list[tuple[Artefact, LabelSpace]] = []
     for config in configs if pseudo_labels else ():
@@ -93,13 +101,10 @@ def _predictors(
         scorers.append(Scorer(f"ensemble ({config.fusion.rule.kind})", space, target))
         ensembles.append((fused, space))
     loaded = []
-    if students:
-        from pipeline.student import load_student
-
-        for path in students:
-            student = load_student(path, configs[0].device)
-            loaded.append(student)
-            scorers.append(Scorer(f"student {path.parent.name or path.name}", student.space, target))
+    for path in students:
+        student = load_student(path, configs[0].device)
+        loaded.append(student)
+        scorers.append(Scorer(f"student {path.parent.name or path.name}", student.space, target))
     if not scorers:
         raise UserError("evaluate: nothing to evaluate; expected --student, or pseudo-labels")
     for scorer in scorers:

@@ -12,7 +12,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +39,8 @@ MAX_DIFFERENCE, MIN_AGREEMENT = 1e-3, 0.999
 TRACED_SIZE = (128, 256)
 
 OPSET = 18
+
+_HINT = "; --size HEIGHTxWIDTH may help"
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,9 @@ class Network(torch.nn.Module):
 def export_student(checkpoint: Path, out: Path, size: tuple[int, int] | None = None) -> Exported:
     """Writes `out` (`.onnx`, batch of any size) and its JSON; nothing is written unless the check passes.
 
+    Each of the two appears whole or not at all. The JSON comes first and names the graph by its SHA-256: whoever reads
+    a pair that does not belong together, because another export was killed in between, is told.
+
     Args:
         checkpoint: of the train stage.
         out: the ONNX file to write; its JSON gets the suffix `.json`.
@@ -78,6 +85,7 @@ def export_student(checkpoint: Path, out: Path, size: tuple[int, int] | None = N
     description = describe(student, checkpoint, size)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.stem}.tmp.onnx")
+    described = description_path(temporary)
     try:
         _write_graph(network, temporary, size, checkpoint)
         difference, agreement = compare(network, temporary, check_pictures(size), description.normalisation)
@@ -85,13 +93,16 @@ def export_student(checkpoint: Path, out: Path, size: tuple[int, int] | None = N
             raise UserError(
                 f"{checkpoint}: the exported graph is not the model: logits differ by up to {difference:.2g} and "
                 f"{agreement:.2%} of the pixels have the same class; expected less than {MAX_DIFFERENCE:g} and at "
-                f"least {MIN_AGREEMENT:.1%}"
+                f"least {MIN_AGREEMENT:.1%}{_HINT if size is None else ''}"
             )
+        description = description.model_copy(update={"graph_sha256": file_digest(temporary)})
         text = json.dumps(description.model_dump(mode="json"), indent=1, ensure_ascii=False)
-        description_path(out).write_text(text + "\n", encoding="utf-8")
+        described.write_text(text + "\n", encoding="utf-8")
+        os.replace(described, description_path(out))
         os.replace(temporary, out)
     finally:
         temporary.unlink(missing_ok=True)
+        described.unlink(missing_ok=True)
     return Exported(out, difference, agreement, out.stat().st_size / 1e6)
 
 
@@ -136,7 +147,7 @@ def _write_graph(network: Network, path: Path, size: tuple[int, int] | None, che
     if size is None:
         dynamic |= {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     try:
-        with _quiet():
+        with _quiet(), _whole_factors(network):
             torch.onnx.export(
                 network,
                 (torch.zeros(2, 3, *(size or TRACED_SIZE)),),
@@ -150,7 +161,7 @@ def _write_graph(network: Network, path: Path, size: tuple[int, int] | None, che
                 verbose=False,
             )
     except Exception as error:  # torch's exporter has many classes of errors, none of them public
-        what = "with images of any size; --size HEIGHTxWIDTH may help" if size is None else f"for images of {size}"
+        what = f"with images of any size{_HINT}" if size is None else f"for images of {size}"
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
         raise UserError(f"{checkpoint}: torch cannot export this model {what} ({reason})") from error
 
@@ -168,11 +179,36 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
+@contextmanager
+def _whole_factors(network: torch.nn.Module) -> Iterator[None]:
+    """mmseg's `Upsample` (of a feature pyramid's head) multiplies sizes in floats, and the exporter takes the traced
+    sizes for constants. Within the context those with whole factors multiply integers, which stay open."""
+    from mmseg.models.utils import Upsample
+
+    layers = [
+        module
+        for module in network.modules()
+        if isinstance(module, Upsample) and not module.size and float(module.scale_factor).is_integer()
+    ]
+    for layer in layers:
+        layer.forward = partial(_upsample, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _upsample(layer: Any, features: torch.Tensor) -> torch.Tensor:
+    size = [side * int(layer.scale_factor) for side in features.shape[2:]]
+    return torch.nn.functional.interpolate(features, size, mode=layer.mode, align_corners=layer.align_corners)
+
+
 def check_pictures(size: tuple[int, int] | None) -> list[np.ndarray]:
     """Batches of pictures RGB uint8 `(N, H, W, 3)` to compare on: blocks of colour with noise, other batch sizes and
-    (where the graph takes any) other image sizes than the traced one."""
+    (where the graph takes any) other image sizes than the traced one, odd ones too."""
     rng = np.random.default_rng(0)
-    shapes = [(2, *size), (1, *size)] if size else [(2, *TRACED_SIZE), (1, 200, 416), (3, 96, 256)]
+    shapes = [(2, *size), (1, *size)] if size else [(2, *TRACED_SIZE), (1, 200, 416), (3, 96, 256), (1, 45, 77)]
     batches = []
     for count, height, width in shapes:
         blocks = rng.integers(0, 256, (count, -(-height // 16), -(-width // 16), 3))
@@ -185,12 +221,20 @@ def check_pictures(size: tuple[int, int] | None) -> list[np.ndarray]:
 def compare(
     network: torch.nn.Module, onnx_file: Path, batches: list[np.ndarray], settings: Normalisation
 ) -> tuple[float, float]:
-    """onnxruntime against torch: the largest difference of a logit, and the share of pixels with the same class."""
+    """onnxruntime against torch: the largest difference of a logit, and the share of pixels with the same class.
+
+    Batches after the first that torch cannot run either are left out.
+    """
     session = open_session(onnx_file, "cpu")
     difference, same, pixels = 0.0, 0, 0
     for pictures in batches:
         inputs = np.stack([normalised(picture, settings) for picture in pictures])
-        expected = network(torch.from_numpy(inputs)).numpy()
+        try:
+            expected = network(torch.from_numpy(inputs)).numpy()
+        except RuntimeError:
+            if not pixels:
+                raise
+            continue  # another size than the traced one that the network itself cannot take
         try:
             found = session.run([OUTPUT], {INPUT: inputs})[0]
         except Exception as error:  # of onnxruntime's own classes

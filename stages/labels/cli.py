@@ -40,7 +40,7 @@ def command(
     data, settings = read_run(manifest, config, set_, cache, fusion)
     with console_progress() as progress:
         done, failures = write_labels(data, settings, out, splits=split or (), confident=confident, progress=progress)
-    say(f"{len(done)} label maps in {out}, classes in {out / 'pseudo_labels.json'}")
+    say(f"{len(done)} label maps in {out}, listed in images.txt; classes in {out / 'pseudo_labels.json'}")
     say_json({"stage": "labels", "images": len(done), "failed": len(failures), "out": str(out)})
     if failures:
         raise typer.Exit(SOME_IMAGES_FAILED)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,14 @@ from pipeline.progress import Progress, SilentProgress
 from pipeline.samples import CacheReader
 from pipeline.store.upstream import failure_reason
 
+#: What Cityscapes adds to the name of a place: to that of its image, and to that of its label map.
+IMAGE_ENDING, LABEL_ENDING = "_leftImg8bit", "_gtFine"
+
 
 def label_file(image_id: str) -> str:
     """`a/b` -> `a/b_labelTrainIds.png`; Cityscapes' `b_leftImg8bit` -> `b_gtFine_labelTrainIds.png`."""
-    name = image_id.removesuffix("_leftImg8bit")
-    return f"{name}{'_gtFine' if name != image_id else ''}_labelTrainIds.png"
+    name = image_id.removesuffix(IMAGE_ENDING)
+    return f"{name}{LABEL_ENDING if name != image_id else ''}_labelTrainIds.png"
 
 
 def write_labels(
@@ -34,6 +38,9 @@ def write_labels(
     progress: Progress | None = None,
 ) -> tuple[list[str], dict[str, str]]:
     """Writes ``out/<label_file(id)>`` of every fused panorama, and ``out/pseudo_labels.json`` with their classes.
+
+    ``out/images.txt`` lists those that are done, sorted, an id a line; of Cityscapes' names without ``_leftImg8bit``,
+    as mmsegmentation wants it: a line and a suffix is the image, a line and another suffix the label map.
 
     A PNG holds uint8 class ids at the working size (after the manifest's crop and resize), the ignore index where there
     is no label; with ``confident`` also where the weight is below one half (the labels are then E_H, docs/method.md
@@ -73,12 +80,26 @@ def write_labels(
         "confident_only": confident,
         "preparation": manifest.preparation.model_dump(mode="json"),
     }
-    (out / "pseudo_labels.json").write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n")
+    names = sorted(image_id.removesuffix(IMAGE_ENDING) for image_id in done)
+    _save_text("".join(f"{name}\n" for name in names), out / "images.txt")
+    _save_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", out / "pseudo_labels.json")
     return done, failures
 
 
 def _save(label: np.ndarray, path: Path) -> None:
+    with _whole(path) as temporary:
+        Image.fromarray(label).save(temporary, format="PNG")
+
+
+def _save_text(text: str, path: Path) -> None:
+    with _whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Where to write a file that appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    Image.fromarray(label).save(temporary, format="PNG")
+    yield temporary
     os.replace(temporary, path)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import ImageError, UserError
-from pipeline.images import Preparation, read_image
+from pipeline.images import MIN_SIDE, Preparation, read_image
 from pipeline.manifests import IMAGE_SUFFIXES
 from pipeline.pictures import overlay
 from pipeline.progress import Progress, SilentProgress
@@ -23,24 +23,34 @@ from pipeline.progress import Progress, SilentProgress
 def find_images(patterns: Sequence[str]) -> dict[str, Path]:
     """The image files that ``patterns`` (files, folders, globs) name, by the path that their results will have.
 
-    A folder's images keep their path below it. Raises :class:`UserError` if a pattern matches none, or two images
-    would write one result.
+    A folder's images keep their path below it, others their name alone. Raises :class:`UserError` if a pattern matches
+    none, or two images would write one result.
     """
     found: dict[str, Path] = {}
     for pattern in patterns:
-        path = Path(pattern)
-        if path.is_dir():
-            matches = {str(p.relative_to(path).with_suffix("")): p for p in sorted(path.rglob("*")) if _is_image(p)}
-        elif path.is_file():
-            matches = {path.stem: path}
-        else:
-            matches = {Path(p).stem: Path(p) for p in sorted(glob.glob(pattern, recursive=True)) if _is_image(Path(p))}
+        matches = _matches(pattern)
         if not matches:
             raise UserError(f"predict: {pattern!r} matches no image; expected a file, a folder or a glob")
-        for name, match in matches.items():
-            if found.setdefault(name, match) != match:
-                raise UserError(f"predict: {found[name]} and {match} would both write {name}.png; give their folder")
+        for name, path in matches:
+            other = found.setdefault(name, path)
+            if other != path and not other.samefile(path):
+                remedy = (
+                    "rename one of them"
+                    if other.parent.samefile(path.parent)
+                    else "give the folder above both, below which images keep their paths"
+                )
+                raise UserError(f"predict: {other} and {path} would both write {name}.png; {remedy}")
     return found
+
+
+def _matches(pattern: str) -> list[tuple[str, Path]]:
+    """The images of one pattern, each with its name; names may occur twice."""
+    path = Path(pattern)
+    if path.is_dir():
+        return [(str(p.relative_to(path).with_suffix("")), p) for p in sorted(path.rglob("*")) if _is_image(p)]
+    if path.is_file():
+        return [(path.stem, path)]
+    return [(p.stem, p) for p in map(Path, sorted(glob.glob(pattern, recursive=True))) if _is_image(p)]
 
 
 def _is_image(path: Path) -> bool:
@@ -93,7 +103,10 @@ def predict(
 
 
 def override_preparation(preparation: Preparation, crop_rows: str | None, size: str | None) -> Preparation:
-    """The training's crop and size, changed by the command line. Raises :class:`UserError` for other forms."""
+    """The training's crop and size, changed by the command line.
+
+    Raises :class:`UserError` for other forms, and for a crop or a size that no image could be used with.
+    """
     changes: dict[str, tuple[int, int] | None] = {}
     for name, text, pattern, form in (
         ("crop_rows", crop_rows, r"(\d+):(\d+)", "first:last, e.g. 312:712"),
@@ -105,6 +118,10 @@ def override_preparation(preparation: Preparation, crop_rows: str | None, size: 
         if match is None and text != "none":
             raise UserError(f"--{name.replace('_', '-')} {text}: expected {form}, or none")
         changes[name] = (int(match[1]), int(match[2])) if match else None
+    if (rows := changes.get("crop_rows")) and rows[0] >= rows[1]:
+        raise UserError(f"--crop-rows {crop_rows}: holds no rows, expected the first before the last, e.g. 312:712")
+    if (pixels := changes.get("size")) and min(pixels) < MIN_SIDE:
+        raise UserError(f"--size {size}: expected {MIN_SIDE} pixels or more a side, e.g. 400x2048")
     return preparation.model_copy(update=changes)
 
 

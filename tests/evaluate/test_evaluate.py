@@ -15,6 +15,7 @@ from stages.evaluate.stage import evaluate
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
 from tests.conftest import Project, write_yaml
+from tests.predict.helpers import untrained
 
 CITYSCAPES = load_label_space("cityscapes19")
 
@@ -139,3 +140,16 @@ def test_reader_images_fit_their_arrays(labelled: Project, tmp_path: Path) -> No
     reader = CacheReader(labelled.manifest(), labelled.config("fusion.rule=ssa"), ("train",))
     assert reader.ids == ("images/p002",)
     assert reader.image("images/p002").shape[:2] == reader.fused("images/p002").label.shape
+
+
+def test_an_image_that_a_student_cannot_run_on_fails_alone(labelled: Project, tmp_path: Path) -> None:
+    """16 columns are too few for a cyclic network with dilation; the other image is scored."""
+    student = untrained(tmp_path / "narrow" / "student.pth", cyclic=True)
+    labelled.add_image("p000.png", np.zeros((16, 16, 3), np.uint8))
+    labelled.add_labels("p000_labelTrainIds.png", np.zeros((16, 16), np.uint8))
+    (scores,), failures = evaluate(
+        labelled.manifest(), [labelled.config("device=cpu")], students=[student], pseudo_labels=False
+    )
+    assert scores.images == 1
+    assert list(failures) == ["images/p000"]
+    assert failures["images/p000"].startswith("student narrow: the student cannot run on an image of 16 x 16 (")

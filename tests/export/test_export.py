@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +20,10 @@ from pipeline.errors import ImageError, UserError
 from pipeline.onnx_student import Normalisation, OnnxStudent, normalised
 from pipeline.student import load_student
 from stages.export import stage
-from stages.export.stage import export_student, parse_size
+from stages.export.stage import check_pictures, export_student, parse_size
 from stages.predict.stage import predict
 from tests.models import street
+from tests.predict.helpers import untrained
 from tests.train.helpers import CLASSES, PALETTE, TINY_CGNET, TINY_STUDENT
 from tests.train.test_run import run
 
@@ -42,7 +46,7 @@ def exported(checkpoint: Path) -> Path:
     return result.path
 
 
-@pytest.mark.parametrize("size", [(64, 128), (64, 256), (48, 96), (50, 104)])
+@pytest.mark.parametrize("size", [(64, 128), (64, 256), (48, 96), (50, 104), (45, 77)])
 def test_any_size_gives_what_torch_gives(checkpoint: Path, exported: Path, size: tuple[int, int]) -> None:
     with_torch, with_onnx = load_student(checkpoint, "cpu"), load_student(exported, "cpu")
     image = street(64, 256)[: size[0], : size[1]]
@@ -139,6 +143,11 @@ def test_bad_files_are_named(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"lonely\.onnx: no such file"):
         load_student(lonely)
     lonely.write_bytes(b"not a graph")
+    with pytest.raises(UserError, match=r"lonely\.onnx: is not the graph that lonely\.json describes"):
+        load_student(lonely)
+    described = json.loads(exported.with_suffix(".json").read_text())
+    del described["graph_sha256"]
+    lonely.with_suffix(".json").write_text(json.dumps(described))
     with pytest.raises(UserError, match=r"lonely\.onnx: is not a readable ONNX file"):
         load_student(lonely)
     for text, message in (("{", "cannot be read as JSON"), ("[]", "found a list"), ("{}", "classes")):
@@ -152,13 +161,128 @@ def test_bad_files_are_named(exported: Path, tmp_path: Path) -> None:
         export_student(exported, tmp_path / "student.pt")
     with pytest.raises(UserError, match="expected cpu"):
         OnnxStudent(exported, "cuda")
+    for device in ("cuda:x", "cuda:", "tpu", "cpu:0", ""):
+        with pytest.raises(UserError, match=f"found '{device}', expected auto, cpu or cuda"):
+            OnnxStudent(exported, device)
+
+
+def copy(exported: Path, folder: Path, **changes: Any) -> Path:
+    """The exported graph with a JSON in which some keys are others; None removes one."""
+    folder.mkdir(exist_ok=True)
+    path = Path(shutil.copy(exported, folder))
+    described = json.loads(exported.with_suffix(".json").read_text()) | changes
+    described = {key: value for key, value in described.items() if key not in changes or value is not None}
+    path.with_suffix(".json").write_text(json.dumps(described))
+    return path
+
+
+def test_graph_and_json_belong_together(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = hashlib.sha256(exported.read_bytes()).hexdigest()
+    assert json.loads(exported.with_suffix(".json").read_text())["graph_sha256"] == digest
+    image = street(64, 128)
+    older = load_student(copy(exported, tmp_path / "older", graph_sha256=None))
+    np.testing.assert_array_equal(older(image), load_student(exported)(image))
+    with pytest.raises(UserError, match=r"not the graph that student\.json describes \(found sha256 .* expected 000"):
+        load_student(copy(exported, tmp_path / "other", graph_sha256="0" * 64))
+    fewer = {"classes": list(CLASSES[:-1]), "palette": [list(colour) for colour in PALETTE[:-1]]}
+    few = copy(exported, tmp_path / "few", **fewer)
+    with pytest.raises(UserError, match=r"student\.onnx: gives 4 channels, but student\.json names 3 classes"):
+        load_student(few)
+    student = load_student(exported)
+    monkeypatch.setattr(student, "session", OtherSession(np.zeros((1, 5, 64, 128), np.float32)))
+    with pytest.raises(UserError, match="gives 5 channels"):
+        student(image)
+
+
+class OtherSession:
+    """A session that gives an array, or raises an error."""
+
+    def __init__(self, result: np.ndarray | Exception) -> None:
+        self.result = result
+
+    def run(self, *_: object) -> list[np.ndarray]:
+        if isinstance(self.result, Exception):
+            raise self.result
+        return [self.result]
+
+
+def test_what_onnxruntime_cannot_run_on_is_the_failure_of_its_image(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
+
+    student = load_student(exported)
+    monkeypatch.setattr(student, "session", OtherSession(RuntimeException("Failed to allocate memory\nfor 7 GiB")))
+    for run_student in (student, student.logits, student.probabilities):
+        with pytest.raises(ImageError, match=r"cannot run on an image of 64 x 128 \(Failed to allocate memory\)$"):
+            run_student(street(64, 128))
+
+
+@pytest.mark.parametrize("moved", [0, 1])
+def test_an_export_that_is_killed_leaves_no_pair_that_looks_whole(
+    checkpoint: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: int
+) -> None:
+    """An older pair without a digest is replaced, and the process ends before the first or the second move."""
+    import onnx
+
+    model = onnx.load(exported)
+    model.doc_string = "other bytes"
+    onnx.save(model, tmp_path / "new.onnx")
+    path = copy(exported, tmp_path / "out", graph_sha256=None)
+    before = path.with_suffix(".json").read_bytes()
+    monkeypatch.setattr(stage, "_write_graph", lambda network, path, *_: shutil.copy(tmp_path / "new.onnx", path))
+    moves: list[Path] = []
+
+    def replace(source: Path, target: Path) -> None:
+        if len(moves) == moved:
+            raise KeyboardInterrupt
+        moves.append(target)
+        shutil.move(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.os, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            export_student(checkpoint, path)
+    assert path.read_bytes() == exported.read_bytes()
+    assert sorted(p.name for p in path.parent.iterdir()) == ["student.json", "student.onnx"]
+    if moved:
+        with pytest.raises(UserError, match=r"is not the graph that .* export the student again"):
+            load_student(path)
+    else:
+        assert path.with_suffix(".json").read_bytes() == before
+    export_student(checkpoint, path)
+    assert load_student(path)(street(64, 128)).shape == (64, 128)
+    assert path.read_bytes() == (tmp_path / "new.onnx").read_bytes()
+
+
+class Halves(torch.nn.Module):
+    """Takes sizes that are multiples of 8 alone."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        halved = torch.nn.functional.avg_pool2d(images, 8)
+        return images[:, :2] + torch.nn.functional.interpolate(halved, scale_factor=8.0)[:, :2]
+
+
+def test_sizes_that_torch_cannot_run_either_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, settings = Halves(), Normalisation()
+    session = SimpleNamespace(run=lambda _, inputs: [network(torch.from_numpy(inputs["image"])).numpy()])
+    monkeypatch.setattr(stage, "open_session", lambda *_: session)
+    batches = check_pictures(None)
+    assert batches[-1].shape == (1, 45, 77, 3), "an odd size"
+    assert stage.compare(network, Path("x.onnx"), batches, settings) == (0, 1)
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        stage.compare(network, Path("x.onnx"), batches[-1:], settings)
 
 
 @pytest.mark.slow
-def test_segformer_of_any_size(tmp_path: Path) -> None:
-    checkpoint = run(tmp_path, 2, tiny=TINY_STUDENT)
+@pytest.mark.parametrize(("name", "tiny"), [("goodsam_m", TINY_STUDENT), ("goodsam_demo", {})])
+def test_students_of_any_size(tmp_path: Path, name: str, tiny: dict[str, Any]) -> None:
+    """Odd sizes too: attention on reduced maps, and feature pyramids whose levels are no halves of each other."""
+    checkpoint = untrained(tmp_path / "student.pth", name, tiny)
     exported = export_student(checkpoint, tmp_path / "student.onnx")
     assert exported.max_difference < 1e-4
-    image = street(64, 256)
-    difference = load_student(exported.path).logits(image) - load_student(checkpoint, "cpu").logits(image)
-    assert np.abs(difference).max() < 1e-3
+    with_onnx, with_torch = load_student(exported.path), load_student(checkpoint, "cpu")
+    for height, width in ((64, 256), (45, 77), (97, 131), (33, 47)):
+        image = street(112, 256)[:height, :width]
+        difference = with_onnx.logits(image) - with_torch.logits(image)
+        assert np.abs(difference).max() < 1e-3, (height, width)

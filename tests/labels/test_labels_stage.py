@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from stages.labels.stage import label_file, write_labels
 from stages.precompute.stage import precompute
 from stages.train.configs import CONFIGS
 from tests.conftest import Project
+from tests.models import street
 
 
 def test_names() -> None:
@@ -51,6 +54,8 @@ def test_every_fused_panorama_becomes_a_label_map(project: Project, tmp_path: Pa
     described = json.loads((tmp_path / "out" / "pseudo_labels.json").read_text())
     assert described["fused"] == reader.artefact.key
     assert described["classes"] == list(config.fused_space().classes)
+    assert (tmp_path / "out" / "images.txt").read_text() == "p000\np001\np002\n"
+    assert not list((tmp_path / "out").rglob("*.tmp"))
 
 
 def test_what_is_not_fused_is_told(project: Project, tmp_path: Path) -> None:
@@ -61,25 +66,37 @@ def test_what_is_not_fused_is_told(project: Project, tmp_path: Path) -> None:
     done, failures = write_labels(project.manifest(), config, tmp_path)
     assert len(done) == 3
     assert failures == {"p009": "not fused: not computed"}
+    assert (tmp_path / "images.txt").read_text() == "p000\np001\np002\n"
+
+
+def data_set(monkeypatch: pytest.MonkeyPatch, base: str, **variables: object) -> Any:
+    """mmsegmentation's data set of a base config, with what changes no pixel of its pipeline."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(value))
+    import_mmseg()
+    described = Config.fromfile(CONFIGS / "_base_" / "datasets" / f"{base}.py").train_dataloader.dataset
+    described.pipeline = [
+        step for step in described.pipeline if step.type not in ("RandomFlip", "PhotoMetricDistortion")
+    ]
+    return DATASETS.build(described)
 
 
 @pytest.mark.parametrize(("base", "space"), [("pseudo_labels_19", "cityscapes19"), ("pseudo_labels_13", "densepass13")])
 def test_mmsegmentation_reads_them_as_a_data_set_of_its_own(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str, space: str
 ) -> None:
-    """The data-set bases for 13 and 19 classes, with mmsegmentation's own dataset and transforms."""
+    """The data-set bases for 13 and 19 classes, with mmsegmentation's own dataset and transforms.
+
+    The root holds other PNGs too, as the demo world does, and a panorama that is not fused.
+    """
     manifest, config = project.manifest(), project.config("fusion.rule=ta", f"fusion.label_space={space}")
     precompute(manifest, config, only=["teacher"])
     fuse(manifest, config)
-    write_labels(manifest, config, tmp_path / "out")
-    monkeypatch.setenv("IMAGES", str(project.folder / "images"))
-    monkeypatch.setenv("LABELS", str(tmp_path / "out"))
-    import_mmseg()
-    described = Config.fromfile(CONFIGS / "_base_" / "datasets" / f"{base}.py").train_dataloader.dataset
-    described.pipeline = [
-        step for step in described.pipeline if step.type not in ("RandomFlip", "PhotoMetricDistortion")
-    ]
-    dataset = DATASETS.build(described)
+    project.add_image("p009.png", np.zeros((64, 256, 3), np.uint8))
+    _, failures = write_labels(project.manifest(), config, tmp_path / "out")
+    assert list(failures) == ["p009"]
+    project.add_image("instances/p000.png", np.zeros((64, 256, 3), np.uint8))
+    dataset = data_set(monkeypatch, base, IMAGES=project.folder / "images", LABELS=tmp_path / "out")
     expected = load_label_space(space)
     assert dataset.metainfo["classes"] == expected.classes
     assert [tuple(colour) for colour in dataset.metainfo["palette"]] == list(expected.palette)
@@ -87,4 +104,26 @@ def test_mmsegmentation_reads_them_as_a_data_set_of_its_own(
     assert len(dataset) == len(reader.ids) == 3
     for sample in dataset:
         image_id = Path(sample["data_samples"].img_path).stem
+        np.testing.assert_array_equal(sample["data_samples"].gt_sem_seg.data[0], reader.label(image_id))
+
+
+def test_mmsegmentation_reads_other_endings_too(
+    make_project: Callable[..., Project], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of Cityscapes, JPEG files: one list serves images and labels."""
+    project = make_project(1)
+    (project.folder / "images" / "p000.png").unlink()
+    for k, name in enumerate(("val/a", "train/b")):
+        project.add_image(f"{name}_leftImg8bit.jpg", street(seed=k))
+    manifest, config = project.manifest(), project.config("fusion.rule=ta")
+    precompute(manifest, config, only=["teacher"])
+    fuse(manifest, config)
+    out = tmp_path / "out"
+    done, _ = write_labels(manifest, config, out)
+    assert (out / "images.txt").read_text() == "train/b\nval/a\n"
+    endings = {"IMG_SUFFIX": "_leftImg8bit.jpg", "SEG_SUFFIX": "_gtFine_labelTrainIds.png"}
+    dataset = data_set(monkeypatch, "pseudo_labels_19", IMAGES=project.folder / "images", LABELS=out, **endings)
+    reader = CacheReader(manifest, config)
+    for sample, image_id in zip(dataset, sorted(done), strict=True):
+        assert sample["data_samples"].img_path.endswith(f"{image_id}.jpg")
         np.testing.assert_array_equal(sample["data_samples"].gt_sem_seg.data[0], reader.label(image_id))

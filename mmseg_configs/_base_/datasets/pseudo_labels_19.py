@@ -1,5 +1,7 @@
 # Pseudo-labels as `make labels` writes them, 19 Cityscapes classes, as an ordinary mmsegmentation data set: for training
-# any model with any of mmsegmentation's own tools. IMAGES and LABELS name the two folders.
+# any model with any of mmsegmentation's own tools. IMAGES names the root of the data manifest, LABELS the folder of the
+# labels, whose images.txt lists the images that have one. IMG_SUFFIX is the ending of your images: '.png' if it is not
+# set, '.jpg', or '_leftImg8bit.png' for files named as Cityscapes', whose SEG_SUFFIX is '_gtFine_labelTrainIds.png'.
 metainfo = dict(
     classes=(
         'road', 'sidewalk', 'building', 'wall', 'fence', 'pole', 'traffic light', 'traffic sign', 'vegetation',
@@ -15,9 +17,10 @@ train_dataloader = dict(
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
         type='BaseSegDataset',
+        ann_file='{{$LABELS:outputs/labels}}/images.txt',
         data_prefix=dict(img_path='{{$IMAGES:demo_world}}', seg_map_path='{{$LABELS:outputs/labels}}'),
-        img_suffix='.png',
-        seg_map_suffix='_labelTrainIds.png',
+        img_suffix='{{$IMG_SUFFIX:.png}}',
+        seg_map_suffix='{{$SEG_SUFFIX:_labelTrainIds.png}}',
         reduce_zero_label=False,
         metainfo=metainfo,
         pipeline=[

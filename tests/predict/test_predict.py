@@ -1,0 +1,104 @@
+"""Which images `predict` finds and under which names, and that one it cannot work on does not stop the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+
+from pipeline.errors import UserError
+from pipeline.images import Preparation
+from stages.predict.cli import command
+from stages.predict.stage import find_images, override_preparation, predict
+from tests.models import street
+from tests.predict.helpers import untrained
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """`walk/pano.png`, `walk/other.jpg`, `drive/pano.png`, and a file that is no image."""
+    for name in ("walk/pano.png", "walk/other.jpg", "drive/pano.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(street(64, 128)).save(tmp_path / name)
+    (tmp_path / "walk" / "notes.txt").write_text("no image")
+    return tmp_path
+
+
+def test_files_folders_and_globs(folder: Path) -> None:
+    walk, drive = folder / "walk", folder / "drive"
+    pano, other = walk / "pano.png", walk / "other.jpg"
+    assert find_images([str(pano)]) == {"pano": pano}
+    assert find_images([str(walk)]) == {"other": other, "pano": pano}
+    assert find_images([str(folder)]) == {"drive/pano": drive / "pano.png", "walk/other": other, "walk/pano": pano}
+    assert find_images([f"{walk}/*"]) == {"other": other, "pano": pano}
+    assert find_images([f"{folder}/**/o*"]) == {"other": other}
+    assert find_images([str(walk), str(pano), f"{drive}/../walk/*.png"]) == {"other": other, "pano": pano}
+    for pattern in (str(walk / "absent.png"), f"{walk}/*.txt", str(folder / "*.png")):
+        with pytest.raises(UserError, match="matches no image; expected a file, a folder or a glob"):
+            find_images([pattern])
+
+
+def test_two_images_of_one_folder_and_name_are_refused(folder: Path) -> None:
+    Image.fromarray(street(64, 128)).save(folder / "walk" / "pano.jpg")
+    for patterns in ([str(folder)], [f"{folder}/walk/*"], [f"{folder}/walk/pano.{end}" for end in ("jpg", "png")]):
+        with pytest.raises(UserError, match=r"pano\.jpg and .*pano\.png would both write .*pano\.png; rename one"):
+            find_images(patterns)
+
+
+def test_two_images_of_one_name_in_two_folders_are_refused(folder: Path) -> None:
+    walk, drive = folder / "walk", folder / "drive"
+    message = r"drive/pano\.png and .*walk/pano\.png would both write pano\.png; give the folder above both"
+    for patterns in ([f"{folder}/*/pano.png"], [str(drive), str(walk)], [str(drive / "pano.png"), str(walk)]):
+        with pytest.raises(UserError, match=message):
+            find_images(patterns)
+
+
+def test_crop_and_size_of_the_training_are_overridden() -> None:
+    trained = Preparation(crop_rows=(312, 712), size=(400, 2048))
+    assert override_preparation(trained, None, None) == trained
+    assert override_preparation(trained, "none", None) == Preparation(size=(400, 2048))
+    assert override_preparation(trained, "0:64", "none") == Preparation(crop_rows=(0, 64))
+    assert override_preparation(trained, None, "200x1024").size == (200, 1024)
+    for rows in ("712:312", "8:8"):
+        with pytest.raises(UserError, match=f"--crop-rows {rows}: holds no rows"):
+            override_preparation(trained, rows, None)
+    for size in ("0x0", "0x512", "200x8"):
+        with pytest.raises(UserError, match=f"--size {size}: expected 16 pixels or more a side"):
+            override_preparation(trained, None, size)
+    for size in ("-200x512", "200x-512", "200", "axb"):
+        with pytest.raises(UserError, match=f"--size {size}: expected HEIGHTxWIDTH"):
+            override_preparation(trained, None, size)
+    with pytest.raises(UserError, match="--crop-rows -1:8: expected first:last"):
+        override_preparation(trained, "-1:8", None)
+
+
+def test_an_image_that_cannot_be_predicted_does_not_stop_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A cyclic network cannot wrap 16 columns as far as its dilation wants, and one file is no image."""
+    student = untrained(tmp_path / "student.pth", cyclic=True)
+    images, out = tmp_path / "images", tmp_path / "out"
+    (images / "deep").mkdir(parents=True)
+    (images / "broken.png").write_text("no image")
+    Image.fromarray(street(16, 16)).save(images / "narrow.png")
+    Image.fromarray(street(64, 128)).save(images / "deep" / "wide.png")
+    done, failures = predict(find_images([str(images)]), student, out, device="cpu", probabilities=True)
+    assert done == ["deep/wide"]
+    assert sorted(failures) == ["broken", "narrow"]
+    assert failures["narrow"].startswith("the student cannot run on an image of 16 x 16 (")
+    assert "\n" not in failures["narrow"]
+    assert "not an image" in failures["broken"]
+    labels = np.asarray(Image.open(out / "labels" / "deep" / "wide.png"))
+    probabilities = np.load(out / "probabilities" / "deep" / "wide.npy")
+    assert (labels.dtype, labels.shape) == (np.uint8, (64, 128))
+    assert (probabilities.dtype, probabilities.shape) == (np.float16, (19, 64, 128))
+    assert Image.open(out / "overlays" / "deep" / "wide.png").size == (128, 64)
+    written = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    assert written == ["labels/deep/wide.png", "overlays/deep/wide.png", "probabilities/deep/wide.npy"]
+    with pytest.raises(typer.Exit) as end:
+        command([str(images)], student, tmp_path / "again", device="cpu")
+    assert end.value.exit_code == 3
+    assert "1 panoramas: labels in" in capsys.readouterr().out
