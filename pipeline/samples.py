@@ -101,6 +101,12 @@ class CacheReader:
         """The wanted images whose ensemble is there, and is that of the image file as it is now."""
         return tuple(self._records)
 
+    def check_any(self) -> None:
+        """Raises :class:`UserError`, with the first reason, if there is no image at all."""
+        if not self.ids:
+            first, reason = next(iter(self.gaps.items()), ("?", "the splits are empty"))
+            raise UserError(f"{self.artefact}: none of {len(self.wanted)} panoramas is fused; {first!r}: {reason}")
+
     def image(self, image_id: str) -> np.ndarray:
         return read_image(self._records[image_id].path, self.manifest.preparation)
 
@@ -128,9 +134,7 @@ def open_cache(
     settings = load_config(Path(config) if config is not None else None, overrides)
     reader = CacheReader(load_manifest(Path(manifest)), settings, tuple(splits))
     reader.artefact.attributes()
-    if not reader.ids:
-        first, reason = next(iter(reader.gaps.items()))
-        raise UserError(f"{reader.artefact}: none of {len(reader.wanted)} panoramas can be used; {first!r}: {reason}")
+    reader.check_any()
     return reader
 
 

@@ -72,13 +72,12 @@ def _round(
     parents = config.artefacts(manifest.preparation)
     reader = CacheReader(manifest, config, (config.train.split,))
     reader.artefact.attributes()
-    if not reader.ids:
-        first, reason = next(iter(reader.gaps.items()))
-        raise UserError(f"{reader.artefact}: none of {len(reader.wanted)} panoramas can be used; {first!r}: {reason}")
+    reader.check_any()
     if reader.gaps:
         first, reason = next(iter(reader.gaps.items()))
         progress.note(f"{len(reader.gaps)} of {len(reader.wanted)} panoramas are left out; {first!r}: {reason}")
-    marks = {i: marker.content for i, marker in reader.artefact.done().items() if i in set(reader.ids)}
+    used = set(reader.ids)
+    marks = {i: marker.content for i, marker in reader.artefact.done().items() if i in used}
     key = short_hash({"fused": parents.key("fused"), "adapt": config.adapt.key_parts(), "panoramas": marks})
     folder = work_dir.absolute() / manifest.name / f"adapt-{key}"
     weights, report = folder / "ta.pth", folder / "losses.json"

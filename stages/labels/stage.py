@@ -12,11 +12,10 @@ import numpy as np
 from PIL import Image
 
 from pipeline.config import Config
-from pipeline.errors import ImageError, UserError
+from pipeline.errors import ImageError
 from pipeline.manifests import Manifest
 from pipeline.progress import Progress, SilentProgress
 from pipeline.samples import CacheReader
-from pipeline.store.upstream import failure_reason
 
 #: What Cityscapes adds to the name of a place: to that of its image, and to that of its label map.
 IMAGE_ENDING, LABEL_ENDING = "_leftImg8bit", "_gtFine"
@@ -49,17 +48,15 @@ def write_labels(
     progress = progress or SilentProgress()
     reader = CacheReader(manifest, config, tuple(splits))
     reader.artefact.attributes()
-    if not reader.ids:
-        raise UserError(f"{reader.artefact}: holds none of the {len(reader.wanted)} panoramas; run fuse first")
+    reader.check_any()
     space = config.fused_space()
-    fused = set(reader.ids)
     done: list[str] = []
     failures: dict[str, str] = {}
     progress.start("labels", len(reader.wanted))
     for record in reader.wanted:
         try:
-            if record.id not in fused:
-                raise ImageError(f"not fused: {failure_reason(reader.artefact, record.id) or 'not computed'}")
+            if record.id in reader.gaps:
+                raise ImageError(reader.gaps[record.id])
             sample = reader.fused(record.id)
             label = sample.label
             if confident and sample.weight is not None:
