@@ -164,6 +164,8 @@ def _training(bench: Bench, batch: int) -> tuple[dict[str, Any], Callable[[Any],
         loaders[name] = torch.utils.data.DataLoader(dataset, batch, sampler=sampler, collate_fn=pseudo_collate)
     torch.manual_seed(0)
     model = MODELS.build(student.model).train()
+    if any(hook.type == "ChannelsLastHook" for hook in student.get("custom_hooks", [])):
+        model.to(memory_format=torch.channels_last)
     optimizer = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-4))
     return loaders, lambda data: model.train_step(data, optimizer)
 

@@ -137,9 +137,14 @@ class RandomScaleCrop(BaseTransform):
         def cut(array: np.ndarray, axis: int, unit: int) -> np.ndarray:
             """Rows `axis` and columns `axis + 1`, in steps of the pixels (unit 0) or cells (unit 1) of the
             grid."""
-            y0, y1 = top * unit_y[unit], (top + rows) * unit_y[unit]
-            x = np.arange(left * unit_x[unit], (left + columns) * unit_x[unit]) % array.shape[axis + 1]
-            return array.take(np.arange(y0, y1), axis=axis).take(x, axis=axis + 1)
+            before = (slice(None),) * axis
+            part = array[(*before, slice(top * unit_y[unit], (top + rows) * unit_y[unit]))]
+            x, count = left * unit_x[unit], columns * unit_x[unit]
+            beyond = max(0, x + count - array.shape[axis + 1])
+            inside = part[(*before, slice(None), slice(x, x + count - beyond))]
+            if not beyond:
+                return inside
+            return np.concatenate([inside, part[(*before, slice(None), slice(beyond))]], axis=axis + 1)
 
         image = cut(results["img"], 0, 0)
         if image.shape[:2] != self.crop_size:
