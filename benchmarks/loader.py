@@ -21,7 +21,7 @@ import torch
 import typer
 import yaml
 
-from benchmarks.student import CONFIG, Bench
+from benchmarks.training import CONFIG, Bench
 from pipeline.cli import say, say_json, say_table
 from pipeline.samples import CacheReader
 from pipeline.tasks import CacheTask

@@ -2,8 +2,8 @@
 
 The demo world at half size (200 x 1024), settings of ``configs/demo.yaml``. Rows of baselines train by cross-entropy on
 their labels (pixels that a rule gives up are ignored); rows ``best ...`` switch MKA's terms. `goodsam_demo` begins with
-a model of its size that learned from photos, as `train.load_from` would take one from a model zoo; another student
-(``--student goodsam_m``) begins with random weights, on the same crops and schedule.
+a model of its size that learned from photos, as `train.load_from` would take one from a model zoo; the two end rows of
+`goodsam_m` (any row by ``--student``) begin with random weights, on the same crops and schedule.
 
 Rows that are done are kept in ``benchmarks/student_rows.json``, which goes with the project, under a hash of everything
 that determines them, so a run that was stopped goes on with the next row, on another machine too; ``--rows`` names
@@ -16,61 +16,35 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-import yaml
 
-from demo.splits import Split, WorldSettings
-from demo.world import missing_samples, write_world
+from benchmarks.training import CONFIG, IMAGES, STUDENT, TERMS, TESTS, WORK, Bench, Row
 from pipeline.cli import say, say_json, say_table
 from pipeline.components import known_kinds
-from pipeline.config import Config, load_config
+from pipeline.config import load_config
 from pipeline.cyclic_convolution import make_cyclic
 from pipeline.digests import file_digest
 from pipeline.images import Preparation, read_image
-from pipeline.manifests import Manifest, load_manifest
-from pipeline.progress import console_progress
 from pipeline.settings import short_hash
 from pipeline.student import Student
 from pipeline.torch_student import load_torch_student
 
-ROOT = Path(__file__).parent.parent
-WORK = ROOT / "work_dirs" / "bench_student"
-CONFIG = ROOT / "configs" / "demo.yaml"
 ROWS = Path(__file__).parent / "student_rows.json"
-IMAGES, TESTS, ITERATIONS, SEEDS, PHOTOS = 96, 24, 1000, 3, 1500
-STUDENT = "goodsam_demo"
+ITERATIONS, SEEDS, PHOTOS = 1000, 3, 1500
+
+#: The student that shows how far its size matters, by the ends of the table, one seed.
+LARGER, ENDS = "goodsam_m", ("source only", "ground truth")
 
 #: What is told of a row besides its spread: see :func:`measure`.
 MEASURES = ("miou", "things", "boundary_f", "seam", "seam_cyclic")
 
 #: Raised when code changes what a training of the same settings comes to: rows of another version do not count.
 VERSION = 1
-
-TERMS = ("whole", "ensemble", "confident", "boundary")
-
-#: Cross-entropy on the labels alone: MKA's term on labels and weight.
-PLAIN = ("confident",)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One way to train: labels of a fusion rule (or `photos`, `truth`), and which of MKA's terms are on."""
-
-    name: str
-    labels: str
-    terms: tuple[str, ...] = PLAIN
-    adapted: bool = False
-
-    def key(self) -> str:
-        """Its key in the line of JSON."""
-        return self.name.replace(",", "").replace(" ", "_").replace("-", "_")
-
 
 #: The rule of the full method, by preference: the first that is there.
 METHOD = ("best", "paper")
@@ -89,111 +63,6 @@ def rows(rule: str) -> list[Row]:
         Row("student mka, TA adapted once", rule, TERMS, adapted=True),
         Row("student ground truth", "truth"),
     ]
-
-
-@dataclass
-class Bench:
-    """The world and the cache of the benchmarks of training."""
-
-    images: int = IMAGES
-    tests: int = TESTS
-    photos: int = 0
-    work: Path = WORK
-    student: str = STUDENT
-    start: Path | None = None
-    _fused: set[str] = field(default_factory=set)
-    _rendered: bool = False
-
-    @property
-    def world(self) -> Path:
-        return self.work / "world"
-
-    def render(self) -> None:
-        """Renders what is missing of the world."""
-        if self._rendered:
-            return
-        counts: dict[Split, int] = {"target-train": self.images, "target-test": self.tests}
-        if self.photos:
-            counts["source-train"] = self.photos
-        missing = len(missing_samples(self.world, counts))
-        if missing:
-            with console_progress() as progress:
-                progress.start("render", missing)
-                write_world(self.world, WorldSettings(), counts, advance=lambda _: progress.advance())
-        self._rendered = True
-
-    def manifest(self, splits: Iterable[str] = ("target-train", "target-test"), *, truth: bool = False) -> Manifest:
-        """The first images of the splits; with ``truth`` target-train has its labels, which no stage ever sees."""
-        counts = {"target-train": self.images, "target-test": self.tests, "source-train": self.photos}
-        described: dict[str, Any] = {}
-        for split in splits:
-            names = [f"images/{split}/{split}-{k:05d}.png" for k in range(counts[split])]
-            described[split] = {"images": names}
-            if truth or split != "target-train":
-                labels = "labels_withheld/" if split == "target-train" else "labels/"
-                described[split]["labels"] = {"replace": [["images/", labels], [".png", "_labelTrainIds.png"]]}
-        name = "photos" if tuple(splits) == ("source-train",) else "demo"
-        data = {"name": name, "root": str(self.world), "label_space": "cityscapes19", "splits": described}
-        data["projection"] = "pinhole" if name == "photos" else "erp"
-        path = self.work / f"{name}-{short_hash(data)}.yaml"
-        path.write_text(yaml.safe_dump(data, sort_keys=False))
-        return load_manifest(path)
-
-    def config(self, rule: str, *changes: str, cache: str | None = None, base: Path = CONFIG) -> Config:
-        """The demo's settings with another rule."""
-        where = cache or str(self.work / "cache")
-        same = load_config(base).fusion.rule.kind == rule
-        rules = [] if same else [f"fusion.rule={rule}"]
-        student = [f"train.student={self.student}"]
-        student += [f"train.load_from={json.dumps(str(self.start.absolute()))}"] if self.start else []
-        return load_config(base, [f"cache={json.dumps(where)}", "device=cpu", *student, *rules, *changes])
-
-    def begin(self) -> Path | None:
-        """The weights that the student begins with, if any."""
-        from stages.train.configs import read_config, student_config
-
-        own = read_config(student_config(self.student)).get("load_from")
-        return self.start or (Path(own) if own else None)
-
-    def weights(self, row: Row) -> dict[str, float]:
-        """MKA's terms with the student's own weights, 0 where the row switches them off."""
-        from stages.train.configs import read_config, student_config
-
-        own = (
-            read_config(student_config(self.student)).model.get("mka") or read_config(student_config(STUDENT)).model.mka
-        )
-        return {term: float(own[term]) if term in row.terms else 0.0 for term in TERMS}
-
-    def fuse(self, rule: str) -> None:
-        """Brings the cache up to date for a rule."""
-        from stages.fuse.stage import fuse
-        from stages.precompute.stage import precompute
-
-        if rule not in self._fused:
-            self.render()
-            with console_progress() as progress:
-                precompute(self.manifest(), self.config(rule), progress=progress)
-                fuse(self.manifest(), self.config(rule), progress=progress)
-            self._fused.add(rule)
-
-    def adapted(self, rule: str, iterations: int) -> Path:
-        """The settings file of one adaptation round."""
-        from stages.adapt.stage import adapt
-        from stages.fuse.stage import fuse
-        from stages.precompute.stage import precompute
-
-        self.fuse(rule)
-
-        def run_stage(stage: str, options: Any) -> None:
-            config = load_config(Path(options[options.index("--config") + 1]))
-            if stage == "precompute":
-                precompute(self.manifest(), config, only=["teacher"])
-            else:
-                fuse(self.manifest(), config)
-
-        config = self.config(rule, "train.split=target-train", f"adapt.iterations={iterations}")
-        with console_progress() as progress:
-            return adapt(self.manifest(), config, 1, self.work / "runs", run_stage, progress=progress)[0].config
 
 
 def run(
@@ -249,6 +118,9 @@ def run(
         f"{student}: {iterations} steps, scored on {tests} panoramas; percent, ± standard deviation over {seeds} seeds"
     )
     say_table(title, ["learns from", "mIoU", "±", "things", "F 2 px", "seam", "seam, cyclic padding"], table)
+    if student == STUDENT and start is None and not only:
+        ends = run(images, tests, iterations, 1, photos, adapt_iterations, ENDS, work, LARGER, kept)
+        figures |= {f"{LARGER}_{key}": value for key, value in ends.items() if key.startswith("student_")}
     return figures
 
 

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 
 from benchmarks import deploy, loader, student
-from benchmarks.student import Bench, Rows, half_turn_agreement, rows
+from benchmarks.student import Rows, half_turn_agreement, rows
+from benchmarks.training import TERMS, Bench
 from pipeline.errors import UserError
 from pipeline.manifests import load_manifest
 
 
 def test_rows_switch_the_terms_of_the_loss() -> None:
     made = {row.name: row for row in rows("best")}
-    assert made["student mka"].terms == student.TERMS
-    for term in student.TERMS:
-        assert set(made[f"student mka without {term}"].terms) == set(student.TERMS) - {term}
+    assert made["student mka"].terms == TERMS
+    for term in TERMS:
+        assert set(made[f"student mka without {term}"].terms) == set(TERMS) - {term}
     keys = [row.key() for row in made.values()]
     assert len(set(keys)) == len(keys)
     assert {"student_source_only", "student_ta_labels", "student_mka", "student_ground_truth"} <= set(keys)

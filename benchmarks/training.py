@@ -1,0 +1,148 @@
+"""The world and the cache of the benchmarks of training, in the settings of `configs/demo.yaml`: made once, kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from demo.splits import Split, WorldSettings
+from demo.world import missing_samples, write_world
+from pipeline.config import Config, load_config
+from pipeline.manifests import Manifest, load_manifest
+from pipeline.progress import console_progress
+from pipeline.settings import short_hash
+
+ROOT = Path(__file__).parent.parent
+WORK = ROOT / "work_dirs" / "bench_student"
+CONFIG = ROOT / "configs" / "demo.yaml"
+IMAGES, TESTS = 96, 24
+STUDENT = "goodsam_demo"
+
+TERMS = ("whole", "ensemble", "confident", "boundary")
+
+#: Cross-entropy on the labels alone: MKA's term on labels and weight.
+PLAIN = ("confident",)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to train: labels of a fusion rule (or `photos`, `truth`), and which of MKA's terms are on."""
+
+    name: str
+    labels: str
+    terms: tuple[str, ...] = PLAIN
+    adapted: bool = False
+
+    def key(self) -> str:
+        """Its key in the line of JSON."""
+        return self.name.replace(",", "").replace(" ", "_").replace("-", "_")
+
+
+@dataclass
+class Bench:
+    """The world and the cache of the benchmarks of training."""
+
+    images: int = IMAGES
+    tests: int = TESTS
+    photos: int = 0
+    work: Path = WORK
+    student: str = STUDENT
+    start: Path | None = None
+    _fused: set[str] = field(default_factory=set)
+    _rendered: bool = False
+
+    @property
+    def world(self) -> Path:
+        return self.work / "world"
+
+    def render(self) -> None:
+        """Renders what is missing of the world."""
+        if self._rendered:
+            return
+        counts: dict[Split, int] = {"target-train": self.images, "target-test": self.tests}
+        if self.photos:
+            counts["source-train"] = self.photos
+        missing = len(missing_samples(self.world, counts))
+        if missing:
+            with console_progress() as progress:
+                progress.start("render", missing)
+                write_world(self.world, WorldSettings(), counts, advance=lambda _: progress.advance())
+        self._rendered = True
+
+    def manifest(self, splits: Iterable[str] = ("target-train", "target-test"), *, truth: bool = False) -> Manifest:
+        """The first images of the splits; with ``truth`` target-train has its labels, which no stage ever sees."""
+        counts = {"target-train": self.images, "target-test": self.tests, "source-train": self.photos}
+        described: dict[str, Any] = {}
+        for split in splits:
+            names = [f"images/{split}/{split}-{k:05d}.png" for k in range(counts[split])]
+            described[split] = {"images": names}
+            if truth or split != "target-train":
+                labels = "labels_withheld/" if split == "target-train" else "labels/"
+                described[split]["labels"] = {"replace": [["images/", labels], [".png", "_labelTrainIds.png"]]}
+        name = "photos" if tuple(splits) == ("source-train",) else "demo"
+        data = {"name": name, "root": str(self.world), "label_space": "cityscapes19", "splits": described}
+        data["projection"] = "pinhole" if name == "photos" else "erp"
+        path = self.work / f"{name}-{short_hash(data)}.yaml"
+        path.write_text(yaml.safe_dump(data, sort_keys=False))
+        return load_manifest(path)
+
+    def config(self, rule: str, *changes: str, cache: str | None = None, base: Path = CONFIG) -> Config:
+        """The demo's settings with another rule."""
+        where = cache or str(self.work / "cache")
+        same = load_config(base).fusion.rule.kind == rule
+        rules = [] if same else [f"fusion.rule={rule}"]
+        student = [f"train.student={self.student}"]
+        student += [f"train.load_from={json.dumps(str(self.start.absolute()))}"] if self.start else []
+        return load_config(base, [f"cache={json.dumps(where)}", "device=cpu", *student, *rules, *changes])
+
+    def begin(self) -> Path | None:
+        """The weights that the student begins with, if any."""
+        from stages.train.configs import read_config, student_config
+
+        own = read_config(student_config(self.student)).get("load_from")
+        return self.start or (Path(own) if own else None)
+
+    def weights(self, row: Row) -> dict[str, float]:
+        """MKA's terms with the student's own weights, 0 where the row switches them off."""
+        from stages.train.configs import read_config, student_config
+
+        own = (
+            read_config(student_config(self.student)).model.get("mka") or read_config(student_config(STUDENT)).model.mka
+        )
+        return {term: float(own[term]) if term in row.terms else 0.0 for term in TERMS}
+
+    def fuse(self, rule: str) -> None:
+        """Brings the cache up to date for a rule."""
+        from stages.fuse.stage import fuse
+        from stages.precompute.stage import precompute
+
+        if rule not in self._fused:
+            self.render()
+            with console_progress() as progress:
+                precompute(self.manifest(), self.config(rule), progress=progress)
+                fuse(self.manifest(), self.config(rule), progress=progress)
+            self._fused.add(rule)
+
+    def adapted(self, rule: str, iterations: int) -> Path:
+        """The settings file of one adaptation round."""
+        from stages.adapt.stage import adapt
+        from stages.fuse.stage import fuse
+        from stages.precompute.stage import precompute
+
+        self.fuse(rule)
+
+        def run_stage(stage: str, options: Any) -> None:
+            config = load_config(Path(options[options.index("--config") + 1]))
+            if stage == "precompute":
+                precompute(self.manifest(), config, only=["teacher"])
+            else:
+                fuse(self.manifest(), config)
+
+        config = self.config(rule, "train.split=target-train", f"adapt.iterations={iterations}")
+        with console_progress() as progress:
+            return adapt(self.manifest(), config, 1, self.work / "runs", run_stage, progress=progress)[0].config
