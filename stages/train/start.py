@@ -42,8 +42,11 @@ def choose_start(
 
 
 def labels_of(meta: Mapping[str, Any]) -> list[str] | None:
-    """The classes that a checkpoint of this project was trained for; `None` for one of another."""
-    return json.loads(meta[STUDENT_META])["classes"] if STUDENT_META in meta else None
+    """The classes that a checkpoint of this project was trained for; `None` where none can be read."""
+    try:
+        return list(json.loads(meta[STUDENT_META])["classes"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def refuse_addresses(model: Mapping[str, Any]) -> None:

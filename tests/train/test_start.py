@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.labels import load_label_space
 from stages.train.configs import CONFIGS, fit_schedule, override, read_config, replace_schedule, student_config
 from stages.train.run import last_checkpoint
-from stages.train.start import choose_start
+from stages.train.start import choose_start, labels_of
 from tests.train.helpers import CLASSES
 from tests.train.test_run import run
 
@@ -103,6 +103,12 @@ def test_addresses_of_weights_are_refused_or_not_needed(tmp_path: Path) -> None:
     assert "pretrained" not in cfg.model
     assert "init_cfg" not in cfg.model.backbone
     assert cfg.model.pretrained_backbone == "mit_b0.pth"
+
+
+@pytest.mark.parametrize("meta", [{}, {"student": "{"}, {"student": "[]"}, {"student": 3}, {"student": "{}"}])
+def test_classes_that_cannot_be_read_are_none(meta: dict[str, Any]) -> None:
+    assert labels_of(meta) is None
+    assert labels_of({"student": '{"classes": ["a", "b"]}'}) == ["a", "b"]
 
 
 def test_processes_that_would_train_alone_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
