@@ -1,9 +1,9 @@
 """What the cache buys in training: the loader's own speed, the step with it, and the step with SAM and TA inside.
 
 On the demo world at half size (200 x 1024), student and settings of ``configs/demo.yaml``, one thread. The step is
-timed in turns on tensors in memory and on batches of the loader, so that a busy machine slows both: of a loader that
-keeps decoded panoramas as ``train.memory`` says (all fit here), and of one that reads every sample from the cache,
-by a thread and one batch ahead, as a training without loader processes does.
+timed on tensors in memory and on batches of the loader, step by step in turns, so that a busy machine slows all alike:
+of a loader that keeps decoded panoramas as ``train.memory`` says (all fit here), and of one that reads every sample
+from the cache, by a thread and one batch ahead, as a training without loader processes does.
 The online alternative is not built: its step is the offline step plus, for each panorama of the batch, what stage one
 and two took for it in this very run, the models loaded. Small: ``python -m benchmarks.loader --images 4 --steps 4``.
 """
@@ -13,8 +13,8 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
-from statistics import median
+from itertools import cycle, islice
+from statistics import mean, median
 from typing import Annotated, Any
 
 import torch
@@ -28,45 +28,44 @@ from pipeline.tasks import CacheTask
 from stages.fuse.tasks import FuseTask
 from stages.precompute.tasks import MasksTask, SamTask, TeacherTask
 
-IMAGES, STEPS, BATCH, ROUNDS = 8, 12, 4, 3
+IMAGES, STEPS, BATCH = 8, 72, 4
+
+#: Batches in memory that the step takes in turns.
+KEPT_BATCHES = 12
 
 
-def run(images: int = IMAGES, steps: int = STEPS, batch: int = BATCH, rounds: int = ROUNDS) -> dict[str, Any]:
-    """Times loader, steps and the first two stages; medians over ``rounds`` turns."""
+def run(images: int = IMAGES, steps: int = STEPS, batch: int = BATCH) -> dict[str, Any]:
+    """Times loader, steps and the first two stages; means over ``steps`` turns."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _measure(images, steps, batch, rounds)
+        return _measure(images, steps, batch)
     finally:
         torch.set_num_threads(threads)
 
 
-def _measure(images: int, steps: int, batch: int, rounds: int) -> dict[str, Any]:
+def _measure(images: int, steps: int, batch: int) -> dict[str, Any]:
     bench = Bench(images=images, tests=1)
     bench.render()
     stages = _stage_seconds(bench)
     loaders, step = _training(bench, batch)
-    sources = {name: iter(loader) for name, loader in loaders.items()}  # without end
-
-    def load(name: str) -> Iterator[Any]:
-        return (next(sources[name]) for _ in range(steps))
-
-    def train_on(name: str) -> None:
-        for data in load(name):
-            step(data)
-
-    memory = list(load("kept"))
-    for _ in range(-(-images // (steps * batch))):
-        list(load("kept"))  # every panorama was read once
+    batches: dict[str, Iterator[Any]] = {name: iter(loader) for name, loader in loaders.items()}  # without end
+    memory = list(islice(batches["kept"], max(KEPT_BATCHES, -(-images // batch))))  # every panorama was read once
+    batches["tensors"] = cycle(memory)
     for data in memory[:2]:
         step(data)  # the first steps allocate
-    timed: dict[str, list[float]] = {name: [] for name in ("loader", "tensors", *loaders)}
-    for _ in range(rounds):
-        timed["loader"].append(_seconds(lambda: list(load("cache"))))
-        timed["tensors"].append(_seconds(lambda: [step(data) for data in memory]))
-        for name in loaders:
-            timed[name].append(_seconds(partial(train_on, name)))
-    per_sample = {name: median(values) / (steps * batch) for name, values in timed.items()}
+    timed: dict[str, list[float]] = {name: [] for name in batches}
+    for turn in range(steps):
+        names = list(batches)
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            began = time.perf_counter()
+            step(next(batches[name]))
+            timed[name].append(time.perf_counter() - began)
+    per_sample = {name: mean(values) / batch for name, values in timed.items()}
+    began = time.perf_counter()
+    loaded = len(list(islice(batches["cache"], steps)))
+    per_sample["loader"] = (time.perf_counter() - began) / (loaded * batch)
     stage_one, stage_two = stages["sam"] + stages["masks"] + stages["teacher"], stages["fused"]
     online = per_sample["tensors"] + stage_one + stage_two
     # N panoramas: stages once and E cheap epochs against E dear ones
@@ -98,12 +97,6 @@ def _measure(images: int, steps: int, batch: int, rounds: int) -> dict[str, Any]
         "batch": batch,
         "generator": yaml.safe_load(CONFIG.read_text())["sam"]["generator"]["kind"],
     }
-
-
-def _seconds(work: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 def _stage_seconds(bench: Bench) -> dict[str, float]:
@@ -174,10 +167,9 @@ def main(
     images: Annotated[int, typer.Option(min=1)] = IMAGES,
     steps: Annotated[int, typer.Option(min=2)] = STEPS,
     batch: Annotated[int, typer.Option(min=1)] = BATCH,
-    rounds: Annotated[int, typer.Option(min=1)] = ROUNDS,
 ) -> None:
     """The benchmark with other numbers than its own."""
-    say_json(run(images, steps, batch, rounds))
+    say_json(run(images, steps, batch))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -80,8 +81,8 @@ def run(
 ) -> dict[str, Any]:
     """Trains and scores what is missing of the rows; means over seeds, mIoU in percent.
 
-    ``only`` names rows by a part of their name; all if empty. ``kept`` is the file of the rows that are done. ``start``
-    are weights to begin with, instead of the demo's own or, for another student, random ones.
+    ``only`` are regular expressions for the names of rows; all if empty. ``kept`` is the file of the rows that are
+    done. ``start`` are weights to begin with, instead of the demo's own or, for another student, random ones.
     """
     work.mkdir(parents=True, exist_ok=True)
     bench = Bench(images, tests, photos, work, student, start)
@@ -102,7 +103,7 @@ def run(
         figures["student_start"] = round(begins["miou"], 2)
         table.append(["its start, unchanged", begins["miou"], "-", *(begins[name] for name in MEASURES[1:])])
     for row in rows(rule):
-        if only and not any(part in row.name for part in only):
+        if only and not any(re.search(pattern, row.name) for pattern in only):
             continue
         if row.labels not in (*kinds, "photos", "truth"):
             say(f"{row.name}: skipped, there is no fusion rule {row.labels!r} yet")
@@ -287,7 +288,7 @@ def main(
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of every row.")] = SEEDS,
     photos: Annotated[int, typer.Option(min=1, help="Labelled photos of the source-only row.")] = PHOTOS,
     adapt_iterations: Annotated[int, typer.Option(min=1, help="Steps of the adaptation round.")] = 300,
-    only: Annotated[list[str] | None, typer.Option(help="Rows with this in their name. Repeatable.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Rows of this name, a regular expression. Repeatable.")] = None,
     work: Annotated[Path, typer.Option(help="Folder of world, cache and trainings.")] = WORK,
     student: Annotated[str, typer.Option(help="A config of mmseg_configs/students.")] = STUDENT,
     kept: Annotated[Path, typer.Option("--rows", help="File of the rows that are done.")] = ROWS,

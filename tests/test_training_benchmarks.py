@@ -93,7 +93,7 @@ def small_bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_loader_in_small(small_bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader, "Bench", lambda **sizes: Bench(**sizes, work=small_bench))
-    figures = loader.run(images=1, steps=2, batch=1, rounds=1)
+    figures = loader.run(images=1, steps=2, batch=1)
     assert figures["samples_per_s"] > 0
     assert 0 < figures["relative_speed"] < 3
     assert figures["online_ratio"] > 1
