@@ -26,6 +26,10 @@ WITH_FUSION  = $(if $(FUSION),--fusion $(FUSION))
 WITH_STUDENT = $(if $(STUDENT),--student $(STUDENT))
 WITH_CHECKPOINT = $(if $(CHECKPOINT),--student $(CHECKPOINT))
 
+# The demo world is rendered where it is what the stages read.
+DEMO_MANIFEST := data_manifests/demo.yaml
+WORLD = $(if $(filter $(DEMO_MANIFEST),$(or $(MANIFEST),$(if $(CONFIG),,$(DEMO_MANIFEST)))),$(PY) -m demo --world-only)
+
 .PHONY: help demo demo-models setup test test-all lint bench precompute fuse ablate train adapt evaluate export labels predict view inspect verify gc clean
 .DEFAULT_GOAL := help
 
@@ -59,7 +63,7 @@ demo-models: $(STAMP) ## train the demo's TAs, its student's start and its small
 	@$(PY) -m demo.sam.evaluate --weights $(WEIGHTS)/nano_sam.safetensors --training $(MODELS)/sam
 
 precompute: $(STAMP) ## stage one: SAM masks, boundaries, TA logits -> Zarr   (without MANIFEST and CONFIG: the demo world)
-	@$(if $(MANIFEST)$(CONFIG),,$(PY) -m demo --world-only)
+	@$(WORLD)
 	@$(PY) -m pipeline precompute $(OPTIONS)
 
 fuse: $(STAMP) ## stage two: DAR over the cached arrays -> ensemble labels   [FUSION=paper|best|goodsampp|boundary|ssa|sepl|sgml|ta]
@@ -68,7 +72,7 @@ fuse: $(STAMP) ## stage two: DAR over the cached arrays -> ensemble labels   [FU
 # Settings and their values; every combination is a row.
 VARY ?= fusion.rule=ta,ssa,sepl,sgml,paper,goodsampp,best
 ablate: $(STAMP) ## a table over one cache, a row for every combination of settings    [VARY="fusion.rule=paper,best fusion.rule.theta=0.3,0.7"]
-	@$(if $(MANIFEST)$(CONFIG),,$(PY) -m demo --world-only)
+	@$(WORLD)
 	@$(PY) -m pipeline ablate $(foreach v,$(VARY),--vary '$(v)') $(WITH_FUSION) $(OPTIONS)
 
 train: $(STAMP) ## stage three: the student                                 [STUDENT=goodsam_m]

@@ -34,9 +34,20 @@ INTERRUPTED = 130
 
 ManifestOption = Annotated[
     Path | None,
-    typer.Option("--manifest", help="Data manifest (YAML); see data_manifests/.", envvar="MANIFEST"),
+    typer.Option(
+        "--manifest",
+        help="Data manifest (YAML); see data_manifests/. Default: the demo's, if --config is not given either.",
+        envvar="MANIFEST",
+    ),
 ]
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings (YAML); see configs/.", envvar="CONFIG")]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="Settings (YAML); see configs/. Default: the demo's, if --manifest is not given either.",
+        envvar="CONFIG",
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override one setting, e.g. teacher.views.stride=128. Repeatable."),

@@ -48,6 +48,19 @@ def read_image(path: Path, preparation: Preparation) -> np.ndarray:
     return np.array(rgb)  # a writable copy: torch takes no other
 
 
+def prepared_size(path: Path, preparation: Preparation) -> tuple[int, int]:
+    """``(H, W)`` of the working image, from the file's header. Raises :class:`ImageError` if it has none."""
+    if preparation.size is not None:
+        return preparation.size
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path}: cannot be decoded ({error})") from None
+    first, last = preparation.crop_rows or (0, height)
+    return min(last, height) - first, width
+
+
 def read_labels(path: Path, preparation: Preparation, space: LabelSpace) -> np.ndarray:
     """A label map in ``space``: uint8 ``(H, W)``, cropped and resized (nearest) like its image.
 

@@ -31,6 +31,23 @@ def nan_teacher() -> torch.nn.Module:
     return Nan()
 
 
+def hungry_teacher(most: int = 2) -> torch.nn.Module:
+    """:func:`tiny_teacher` on a device whose memory is full beyond a batch of ``most``."""
+
+    class Hungry(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = tiny_teacher()
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            if len(images) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            logits: torch.Tensor = self.layer(images)
+            return logits
+
+    return Hungry()
+
+
 def street(height: int = 64, width: int = 256, seed: int = 0) -> np.ndarray:
     """A random picture of coloured blocks, RGB uint8 ``(height, width, 3)``, cyclic in x."""
     rng = np.random.default_rng(seed)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import ImageError
-from pipeline.images import Preparation, read_image, read_labels
+from pipeline.images import Preparation, prepared_size, read_image, read_labels
 from pipeline.labels import load_label_space
 from tests.models import street
 
@@ -40,6 +40,16 @@ def test_crop_and_size(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.png", Preparation(crop_rows=(16, 48), size=(20, 100))).shape == (20, 100, 3)
     with pytest.raises(ImageError, match=r"has 64 rows, expected at least 65 for crop_rows \[0, 65\]"):
         read_image(tmp_path / "a.png", Preparation(crop_rows=(0, 65)))
+
+
+def test_the_working_size_is_told_by_the_header(tmp_path: Path) -> None:
+    Image.fromarray(street()).save(tmp_path / "a.png")
+    for preparation in (PLAIN, Preparation(crop_rows=(16, 48)), Preparation(crop_rows=(16, 48), size=(20, 100))):
+        expected = read_image(tmp_path / "a.png", preparation).shape[:2]
+        assert prepared_size(tmp_path / "a.png", preparation) == expected
+    (tmp_path / "b.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"b\.png: cannot be decoded"):
+        prepared_size(tmp_path / "b.png", PLAIN)
 
 
 def test_broken_files_are_named(tmp_path: Path) -> None:

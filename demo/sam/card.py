@@ -25,24 +25,24 @@ Figures = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class History:
-    """What a training wrote beside its weights, oldest first: the held-out curve, and its sittings.
+    """What a training wrote beside its weights, oldest first: the held-out curve, and its runs.
 
-    A sitting has ``step``, its first one, ``hours``, how long it was to be, and ``anneal``, the last share of it with a
+    A run has ``step``, its first one, ``hours``, how long it was to be, and ``anneal``, the last share of it with a
     falling learning rate; ``note`` where something was different.
     """
 
     curve: list[dict[str, float]]
-    sittings: list[dict[str, Any]]
+    runs: list[dict[str, Any]]
 
 
 def read_history(training: Path) -> History:
-    """``curve.jsonl`` and ``sittings.jsonl`` of the folder of a training.
+    """``curve.jsonl`` and ``runs.jsonl`` of the folder of a training.
 
     Raises:
         UserError: one of them is not there.
     """
     lines = []
-    for name in ("curve.jsonl", "sittings.jsonl"):
+    for name in ("curve.jsonl", "runs.jsonl"):
         path = training / name
         if not path.is_file():
             raise UserError(f"{path}: no such file; expected the folder of a training of nano SAM")
@@ -115,7 +115,7 @@ def _facts(weights: Path, step: int, history: History) -> list[str]:
     rendered = ", ".join(f"{s.count} of `{s.split}`, world seed {s.seed}, shift `{s.shift}`" for s in SOURCES[:-1])
     prompts = step * (recipe.panoramas + recipe.pinholes) * (recipe.whole + recipe.pieces) / 1e6
     minutes = next((row["minutes"] for row in history.curve if row["step"] == step), history.curve[-1]["minutes"])
-    sittings = [row for row in history.sittings if row["step"] < step]
+    runs = [row for row in history.runs if row["step"] < step]
     return [
         f"""**Weights** `demo/weights/{weights.name}`, {weights.stat().st_size / 2**20:.2f} MiB: kernels in float16,
         which load into float32 without loss, the rest in float32. They are the moving average of the weights at step
@@ -130,13 +130,13 @@ def _facts(weights: Path, step: int, history: History) -> list[str]:
         {recipe.pieces} on a piece of it; {recipe.boxes:.0%} are boxes): about {prompts:.1f} million prompts, after
         {recipe.dense_only} steps of auxiliary tasks alone. {minutes:.0f} minutes of wall clock on one thread of a
         shared CPU, bfloat16. No pretrained weights.""",
-        f"**Sittings**: {len(sittings)}. " + "; ".join(_sitting(row) for row in sittings) + ".",
+        f"**Runs**: {len(runs)}. " + "; ".join(_run(row) for row in runs) + ".",
         """**Made by** `make demo-models`, that is `python -m demo.sam.train --out DIR --hours H` (again with
         `--resume`), `python -m demo.sam.export --best DIR/best.pt`, `python -m demo.sam.evaluate --training DIR`.""",
     ]
 
 
-def _sitting(row: dict[str, Any]) -> str:
+def _run(row: dict[str, Any]) -> str:
     falling = f", the learning rate falling over the last {row['anneal']:.0%}" if row["anneal"] else ""
     note = f" ({row['note']})" if row.get("note") else ""
     return f"from step {row['step']}, {row['hours']:g} h{falling}{note}"

@@ -2,8 +2,8 @@
 
 One process, one thread. ``DIR`` receives the rendered pictures (``data/``), ``state.pt`` (all that resuming needs),
 ``best.pt`` (averaged weights at the best point of the held-out curve), ``curve.jsonl`` (that curve) and
-``sittings.jsonl`` (first step, hours and annealed share of every sitting). Files are
-replaced whole; an interrupted sitting loses at most the steps since the last save.
+``runs.jsonl`` (first step, hours and annealed share of every run). Files are
+replaced whole; an interrupted run loses at most the steps since the last save.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Training:
     optimizer: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0
-    """spent in training over all sittings"""
+    """spent in training over all runs"""
     anneal: tuple[int, int] | None = None
     """first step and number of steps of the annealing that is under way"""
     best: float = 0.0
@@ -148,7 +148,7 @@ def run(
     saved = measured = logged = began
     recent: list[tuple[float, ...]] = []
     total = hours * 3600
-    with (out / "sittings.jsonl").open("a") as file:
+    with (out / "runs.jsonl").open("a") as file:
         file.write(json.dumps({"step": training.step, "hours": hours, "anneal": anneal_share}) + "\n")
 
     def measure() -> None:
@@ -190,9 +190,9 @@ def run(
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the training; see the module's help.")],
-    hours: Annotated[float, typer.Option(help="How long this sitting trains, after rendering.")] = 1.0,
+    hours: Annotated[float, typer.Option(help="How long this run trains, after rendering.")] = 1.0,
     resume: Annotated[bool, typer.Option(help="Go on from OUT/state.pt.")] = False,
-    anneal: Annotated[float, typer.Option(help="Last share of the sitting, with a falling learning rate.")] = 0.3,
+    anneal: Annotated[float, typer.Option(help="Last share of the run, with a falling learning rate.")] = 0.3,
     precision: Annotated[str, typer.Option(help="bfloat16 (fast on CPUs with AVX512-BF16 or AMX) or float32.")] = (
         "bfloat16"
     ),

@@ -52,7 +52,7 @@ class Training:
     photos: int
     iterations: int
     seconds: float
-    """wall clock of the steps, over all sittings"""
+    """wall clock of the steps, over all runs"""
     loss: tuple[float, float]
     """mean over the first and the last logged steps"""
 

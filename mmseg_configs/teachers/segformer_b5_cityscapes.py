@@ -1,4 +1,4 @@
-# SegFormer MiT-B5 for the 19 Cityscapes classes, the teacher assistant of the paper's comparison. Takes RGB.
+# SegFormer MiT-B5 for the 19 Cityscapes classes, which appears in the paper's comparison. Takes RGB.
 # Weights: any mmsegmentation checkpoint of segformer_mit-b5 on Cityscapes, as a local file.
 _base_ = ['../_base_/segformer_mit_b0.py']
 model = dict(

@@ -58,13 +58,24 @@ class Artefact:
         """The root group's attributes. Raises :class:`UserError` if the artefact is missing or of another format."""
         attributes = self._attributes()
         if attributes is None:
-            raise UserError(f"{self}: no such artefact in the cache; expected a zarr group made by an earlier stage")
+            raise UserError(f"{self}: no such artefact in the cache; {self._expected()}")
         if attributes.get("format") != FORMAT_VERSION:
             raise UserError(
                 f"{self}/zarr.json: attribute 'format' is {attributes.get('format')!r}, expected {FORMAT_VERSION}; "
                 f"the cache was written by another version of this program"
             )
         return attributes
+
+    def _expected(self) -> str:
+        """What a user does about an artefact that is missing: its stage, and the likely slip, other settings."""
+        others = []
+        for key in self.storage.folders(self.kind):
+            settings = (Artefact(self.storage, self.kind, key)._attributes() or {}).get("settings") or {}
+            rule = settings.get("fusion", {}).get("rule", {}).get("kind")
+            others.append(f"{key} (rule {rule})" if rule else key)
+        stage = "fuse" if self.kind == "fused" else "precompute"
+        text = f"expected one made by {stage} with the same settings"
+        return f"{text}; found those of other settings: {', '.join(others)}" if others else text
 
     def _attributes(self) -> dict[str, Any] | None:
         try:

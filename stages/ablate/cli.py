@@ -61,7 +61,7 @@ def command(
     workers: WorkersOption = 1,
     threads: ThreadsOption = 1,
 ) -> None:
-    """A table over one cache: a row for every combination of the settings that vary.
+    """A table over one cache, one row per combination of settings.
 
     Each row is precomputed (what is missing), fused and, where there are labels, scored. Without labels: L_CC, the
     disagreement of the TA's views in nats, its residual after pooling, the mean of M, and the share of changed labels.

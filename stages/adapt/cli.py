@@ -35,7 +35,10 @@ def command(
     ),
     workers: WorkersOption = 1,
 ) -> None:
-    """Fine-tunes the TA on the ensemble, computes its logits again, fuses again; SAM never runs."""
+    """Fine-tunes the TA on the ensemble, then fuses again.
+
+    Only the TA's logits are computed again; SAM never runs.
+    """
     from pipeline.progress import console_progress
     from stages.adapt.stage import adapt
 

@@ -43,7 +43,10 @@ def command(
         Path | None, typer.Option("--out", help="A JSON file for all figures, those of single images too.")
     ] = None,
 ) -> None:
-    """mIoU, boundaries, calibration and weight map of pseudo-labels and students; mIoU by mmsegmentation's metric."""
+    """Scores pseudo-labels and students against labels.
+
+    mIoU (as mmsegmentation's metric has it), boundaries, calibration, and the weight map.
+    """
     from pipeline.labels import load_label_space
     from pipeline.progress import console_progress
     from stages.evaluate.score import best_and_worst, plain, table

@@ -19,7 +19,10 @@ def command(
         str | None, typer.Option("--size", help="HEIGHTxWIDTH: take images of this size only. Default: of any size.")
     ] = None,
 ) -> None:
-    """A student as ONNX with a JSON of classes, colours and normalisation, checked against torch."""
+    """A student as ONNX and a small JSON, checked against torch.
+
+    The JSON holds classes, colours and normalisation.
+    """
     from stages.export.stage import export_student, parse_size
 
     exported = export_student(student, out or student.with_suffix(".onnx"), parse_size(size) if size else None)

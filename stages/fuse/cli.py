@@ -35,7 +35,10 @@ def command(
     scheduler: SchedulerOption = None,
     shard: ShardOption = None,
 ) -> None:
-    """Stage two: DAR over the cached arrays -> ensemble labels, weights and the stitched prediction."""
+    """Stage two: DAR over the cached arrays -> the ensemble.
+
+    The ensemble: labels, weights, refined boundaries and the stitched prediction.
+    """
     from pipeline.progress import console_progress
     from stages.fuse.stage import fuse
 
@@ -48,7 +51,9 @@ def command(
         f"{report.computed} computed, {report.reused} reused, {len(report.failures)} failed"
     )
     say(f"in {report.artefact}")
-    say("next: make train, or make evaluate where there are labels, with the same MANIFEST and CONFIG")
+    given = {"MANIFEST": True, "CONFIG": True, f"FUSION={fusion}": fusion, "SET": set_, "CACHE": cache}
+    same = ", ".join(name for name, value in given.items() if value)
+    say(f"next: make train, or make evaluate where there are labels, with the same {same}")
     say_json(
         {
             "stage": "fuse",

@@ -22,7 +22,7 @@ def command(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
-    """Sweeps attempts that killed runs left behind and, if asked, whole artefacts."""
+    """Sweeps what killed runs left and, if asked, whole artefacts."""
     from pipeline.errors import UserError
     from pipeline.store import Cache
 

@@ -20,7 +20,7 @@ def command(
     failed: Annotated[bool, typer.Option("--failed", help="List every failed panorama and its reason.")] = False,
     settings: Annotated[bool, typer.Option("--settings", help="Print what determines each artefact.")] = False,
 ) -> None:
-    """What the cache holds: artefacts, panoramas, bytes per array, failures."""
+    """What the cache holds: artefacts, panoramas, sizes, failures."""
     import json
 
     from pipeline.progress import mebibytes

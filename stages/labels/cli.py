@@ -33,7 +33,10 @@ def command(
         bool, typer.Option("--confident", help="Ignore pixels of low weight: the high-confidence labels alone.")
     ] = False,
 ) -> None:
-    """The cached pseudo-labels as Cityscapes-style *_labelTrainIds.png, for any other framework."""
+    """The pseudo-labels as PNGs, for any other framework.
+
+    Named as those of Cityscapes: *_labelTrainIds.png.
+    """
     from pipeline.progress import console_progress
     from stages.labels.stage import write_labels
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,6 +28,9 @@ from pipeline.cli import (
 )
 
 if TYPE_CHECKING:
+    from pipeline.config import Config
+    from pipeline.images import Preparation
+    from pipeline.manifests import ImageRecord
     from pipeline.runs import Report
 
 
@@ -41,7 +46,7 @@ def command(
     scheduler: SchedulerOption = None,
     shard: ShardOption = None,
 ) -> None:
-    """Stage one: SAM masks, panorama masks, boundaries and TA logits of every panorama -> the cache.
+    """Stage one: SAM masks, boundaries and TA logits -> the cache.
 
     What is in the cache already is left alone; killed at any instant, the same command goes on from there.
     """
@@ -55,8 +60,13 @@ def command(
     how = execution(workers, threads, scheduler, shard)
     records = how.select(data.select(split or ()))
     say(f"{data.name}: {len(records)} panoramas from {data.root}")
-    budget = f"{_budget_mib(data) * len(records):.0f} MiB"
-    say(f"cache: {settings.cache}/{data.name}; budget about {budget}{_free(settings.cache)}")
+    budget, free = _budget_mib(records, data.preparation, settings) * len(records), _free_mib(settings.cache)
+    say(
+        f"cache: {settings.cache}/{data.name}, at most about {budget:.0f} MiB"
+        + (f"; {free:.0f} MiB free" if free else "")
+    )
+    if free is not None and free < budget:
+        say("this may not fit: choose another place with --cache (CACHE=... for make), or make room")
     with console_progress() as progress:
         reports = precompute(data, settings, splits=split or (), only=only or (), execution=how, progress=progress)
     say_table(
@@ -69,9 +79,8 @@ def command(
             say(_pace(report))
     failed = {image_id for report in reports for image_id in report.failures}
     if failed:
-        say(
-            f"{len(failed)} panoramas failed; `python -m pipeline inspect --failed` tells why, the next run tries again"
-        )
+        panoramas = "panorama" if len(failed) == 1 else "panoramas"
+        say(f"{len(failed)} {panoramas} failed; `make inspect ARGS=--failed` tells why, the next run tries again")
     say("next: make fuse with the same MANIFEST and CONFIG")
     say_json(
         {
@@ -103,23 +112,33 @@ def _pace(report: Report) -> str:
         return text
     slowest = STEPS[report.steps.index(max(report.steps))]
     each = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in zip(STEPS, report.steps, strict=True))
-    waiting = " and ".join(name for name in STEPS if name != slowest)
-    return f"{text}; each: {each}; {waiting} wait for {slowest}"
+    return f"{text}; each: {each}; {slowest} is what the others wait for"
 
 
-def _budget_mib(data: object) -> float:
-    """The format's budget for one panorama: 6 MiB at 400 x 2048, in proportion to the pixels."""
-    preparation = data.preparation  # type: ignore[attr-defined]
-    height, width = preparation.size or (400, 2048)
-    return 6 * height * width / (400 * 2048)
+def _budget_mib(records: Sequence[ImageRecord], preparation: Preparation, config: Config) -> float:
+    """The format's budget for a panorama of the size of the first that can be opened.
+
+    6 MiB at 400 x 2048 where the views of SAM and TA each cover it twice, in proportion to pixels and coverage.
+    """
+    from pipeline.errors import ImageError
+    from pipeline.images import prepared_size
+    from pipeline.views import make_views
+
+    for record in records:
+        try:
+            height, width = prepared_size(record.path, preparation)
+        except ImageError:
+            continue
+        views = [view for part in (config.sam.views, config.teacher.views) for view in make_views(part, height, width)]
+        return 6 * sum(view.height * view.width for view in views) / 4 / (400 * 2048)
+    return 0.0
 
 
-def _free(cache: str) -> str:
-    from pathlib import Path
-
-    folder = Path(cache).absolute()
+def _free_mib(cache: str) -> float | None:
+    """Free space where the cache is; None of an object store."""
     if "://" in cache:
-        return ""
+        return None
+    folder = Path(cache).absolute()
     while not folder.exists():
         folder = folder.parent
-    return f", {shutil.disk_usage(folder).free / 2**20:.0f} MiB free"
+    return shutil.disk_usage(folder).free / 2**20

@@ -25,7 +25,7 @@ def command(
     ] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:index].")] = "auto",
 ) -> None:
-    """A folder of panoramas in, label PNGs and colour overlays out."""
+    """Panoramas in, label PNGs and colour overlays out."""
     from pipeline.progress import console_progress
     from stages.predict.stage import find_images, predict
 

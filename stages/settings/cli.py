@@ -21,7 +21,10 @@ def command(
         typer.Option("--kind", help="The settings of one component instead, e.g. generator.sam or rule.best."),
     ] = None,
 ) -> None:
-    """Every setting with its value and meaning, as YAML that may be edited and given to --config."""
+    """Every setting with its value and meaning, as YAML.
+
+    It may be edited and given to --config.
+    """
     from pipeline.components import GROUPS, component_class, known_kinds
     from pipeline.config import load_config
     from pipeline.errors import UserError

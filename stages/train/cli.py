@@ -43,7 +43,10 @@ def command(
         bool, typer.Option("--distributed", help="Started by torchrun, one process a GPU, or on CPUs.")
     ] = False,
 ) -> None:
-    """Stage three: the compact student, trained on the cached ensemble; a stopped run goes on where it was."""
+    """Stage three: trains the student on the cached ensemble.
+
+    A run that was stopped goes on from its last checkpoint.
+    """
     from stages.train.stage import run_folder, train_student
 
     changes = list(set_ or [])

@@ -14,6 +14,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 from pipeline.errors import UserError
+from pipeline.mmseg_import import import_mmseg
 
 CHECKPOINTS = 5
 """However short a run, a kill costs at most this part of it."""
@@ -37,6 +38,7 @@ def student_config(name: str | Path) -> Path:
 
 def read_config(path: Path) -> Config:
     """A config of this project as it stands; of any other, its model with our own schedule and transforms."""
+    import_mmseg()  # in silence: the configs of this project import it
     cfg = Config.fromfile(path)
     if "model" not in cfg:
         raise UserError(f"{path}: expected an mmseg config with a `model`")

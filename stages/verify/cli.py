@@ -29,7 +29,7 @@ def command(
         bool, typer.Option("--repair", help="Forget what is damaged, so that the stages compute it again.")
     ] = False,
 ) -> None:
-    """Re-hashes every image of the manifest and every cached array, and names what differs."""
+    """Re-hashes images and cached arrays, names what differs."""
     from pipeline.progress import console_progress
     from pipeline.store import Cache
     from stages.verify.check import check_cache

@@ -20,7 +20,10 @@ def command(
     student: Annotated[Path | None, typer.Option("--student", help="A student's checkpoint to show as well.")] = None,
     out: Annotated[Path, typer.Option("--out", help="The picture to write.")] = Path("outputs/view.png"),
 ) -> None:
-    """One panorama as a picture: image, SAM masks, boundary, TA, ensemble, weight and student, below each other."""
+    """One panorama as a picture, with all that is known of it.
+
+    Image, SAM masks, boundary, TA, ensemble, weight and student, below each other.
+    """
     from stages.view.picture import draw
 
     data, settings = read_run(manifest, config, set_, cache, fusion)

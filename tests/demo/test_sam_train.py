@@ -95,7 +95,7 @@ def test_an_infinite_gradient_changes_no_weight(monkeypatch: pytest.MonkeyPatch)
     assert training.step == 1
 
 
-def test_a_sitting_leaves_its_curve_state_and_best_weights(tmp_path: Path) -> None:
+def test_a_run_leaves_its_curve_state_and_best_weights(tmp_path: Path) -> None:
     panoramas, _ = pictures()
     held_out = held_out_points(panoramas, windows=1, points=4)
     said: list[str] = []
@@ -123,7 +123,7 @@ def test_a_sitting_leaves_its_curve_state_and_best_weights(tmp_path: Path) -> No
     card = model_card(tmp_path / "w.safetensors", read_history(tmp_path), figures, tune=2, test=3, points=8, layers=0)
     text = " ".join(card.split())
     assert f"the weights at step {training.step}, the highest point" in text
-    assert "**Sittings**: 1. from step 0, 0.000277778 h, the learning rate falling over the last 50%." in text
+    assert "**Runs**: 1. from step 0, 0.000277778 h, the learning rate falling over the last 50%." in text
     assert "pred_iou_thresh: 0.4\nkeep_prompt_component: true" in card
     assert "| nano SAM, components | 0.61 |" in card
     assert f"| {row['step']} |" in card

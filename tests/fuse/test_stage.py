@@ -12,6 +12,7 @@ import zarr
 
 from pipeline.errors import UserError
 from pipeline.executor import Execution
+from pipeline.samples import CacheReader
 from pipeline.store import Cache
 from pipeline.store.groups import read_mask_sets
 from stages.fuse.stage import fuse
@@ -120,8 +121,16 @@ def test_views_that_differ_are_told_for_the_per_window_rule(project: Project) ->
 
 
 def test_missing_stage_one_is_told(project: Project) -> None:
-    with pytest.raises(UserError, match=r"teacher/\w+: no such artefact in the cache"):
+    missing = r"teacher/\w+: no such artefact in the cache; expected one made by precompute with the same settings$"
+    with pytest.raises(UserError, match=missing):
         fuse(project.manifest(), project.config())
+
+
+def test_what_is_fused_by_another_rule_is_told(project: Project) -> None:
+    precompute(project.manifest(), project.config())
+    key = fuse(project.manifest(), project.config("fusion.rule=ssa")).artefact.key
+    with pytest.raises(UserError, match=rf"made by fuse .* found those of other settings: {key} \(rule ssa\)$"):
+        CacheReader(project.manifest(), project.config("fusion.rule=ta")).artefact.attributes()
 
 
 def test_classes_that_do_not_match_are_told(project: Project) -> None:

@@ -157,3 +157,9 @@ def test_the_real_ta_knows_a_street() -> None:
         return float((p.max(axis=0) / p.sum(axis=0)).mean())
 
     assert confidence(logits) > confidence(swapped)
+
+
+def test_where_memory_runs_out_the_batch_is_halved() -> None:
+    whole = Module(builder="tests.models:tiny_teacher", batch_size=8).build("cpu")
+    halved = Module(builder="tests.models:hungry_teacher", batch_size=8).build("cpu")
+    np.testing.assert_allclose(halved(VIEWS), whole(VIEWS), atol=1e-5)

@@ -25,9 +25,9 @@ class Best(FusionRule):
     Inside a mask the stitched probabilities are averaged, pixels weighted by how sure the TA is and by how far inside
     they lie, because the TA bleeds over edges. A pixel's fused prediction is ``S^(1-b)`` times the geometric mean of
     its masks' averages to the power ``b``; ``b`` is ``strength`` times SAM's own score of the masks, 0 in no mask. So a
-    clear mask overrules single pixels, and a mixed or doubtful one says little. A compact and confident TA region that
-    no mask comes near to (a pole or a sign on a facade) is left alone. The weight map rises with the fused probability
-    of the label from 0 at ``theta`` to 1.
+    clear mask overrules single pixels, and a mixed or doubtful one says little. A compact and confident TA region
+    without a mask of its own, one that lies at least half inside it, is left alone (a pole or a sign on a facade). The
+    weight map rises with the fused probability of the label from 0 at ``theta`` to 1.
     """
 
     kind: str = "best"

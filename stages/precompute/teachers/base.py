@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.components import Component
-from pipeline.devices import Precision, autocast
+from pipeline.devices import BatchSize, Precision, autocast
 from pipeline.errors import UserError
 
 #: Views RGB uint8 (N, h, w, 3) -> logits float32 (N, C, h', w').
@@ -51,7 +51,7 @@ class Teacher(Component):
 
 
 def inference(settings: Teacher, network: Network, device: str) -> Infer:
-    """A network as :data:`Infer`, at the settings' precision, batch size, scale and flip.
+    """A network as :data:`Infer`, at the settings' precision, batch size (less where memory runs out), scale and flip.
 
     Enlarged by ``scale``, a view gives logits at the same output stride: they are brought back to the size they would
     have had.
@@ -59,7 +59,7 @@ def inference(settings: Teacher, network: Network, device: str) -> Infer:
     import torch
     from torch.nn.functional import interpolate
 
-    model, scale, batch_size = network.model, settings.scale, settings.batch_size
+    model, scale, batches = network.model, settings.scale, BatchSize(settings.batch_size)
     offset = torch.tensor(network.mean, device=device).view(1, -1, 1, 1)
     deviation = torch.tensor(network.std, device=device).view(1, -1, 1, 1)
 
@@ -77,14 +77,15 @@ def inference(settings: Teacher, network: Network, device: str) -> Infer:
         return logits
 
     @torch.inference_mode()
+    def infer_part(views: np.ndarray) -> np.ndarray:
+        batch = torch.from_numpy(np.ascontiguousarray(views)).to(device)
+        batch = batch.permute(0, 3, 1, 2).float()
+        if network.bgr:
+            batch = batch.flip(1)
+        logits: np.ndarray = logits_of((batch - offset) / deviation).cpu().numpy()
+        return logits
+
     def infer(views: np.ndarray) -> np.ndarray:
-        results = []
-        for first in range(0, len(views), batch_size):
-            batch = torch.from_numpy(np.ascontiguousarray(views[first : first + batch_size])).to(device)
-            batch = batch.permute(0, 3, 1, 2).float()
-            if network.bgr:
-                batch = batch.flip(1)
-            results.append(logits_of((batch - offset) / deviation).cpu().numpy())
-        return np.concatenate(results)
+        return np.concatenate([logits for _, logits in batches.run(lambda part: infer_part(views[part]), len(views))])
 
     return infer
