@@ -60,6 +60,7 @@ def rows(rule: str) -> list[Row]:
         Row("student sepl", "sepl"),
         *(Row(f"student {rule} {term} alone", rule, (term,)) for term in TERMS[:3]),
         *(Row(f"student mka without {term}", rule, tuple(t for t in TERMS if t != term)) for term in TERMS),
+        Row("student paper mka", "paper", TERMS),
         Row("student mka", rule, TERMS),
         Row("student mka, TA adapted once", rule, TERMS, adapted=True),
         Row("student ground truth", "truth"),
