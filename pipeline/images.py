@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from pydantic import Field
 
 from pipeline.errors import ImageError
@@ -15,7 +15,13 @@ from pipeline.settings import Settings
 #: A larger image than this is refused before its pixels are decoded (a decompression bomb, or a mistake).
 MAX_PIXELS = 16384 * 8192
 
-#: Largest side ratio that still is a picture of the street.
+#: Largest change of the side ratio by crop and resize together: beyond it, the rows are those of another resolution.
+MAX_SQUEEZE = 1.25
+
+#: EXIF's orientations that lay the image on its side.
+SIDEWAYS = (5, 6, 7, 8)
+
+#: Shortest side, in pixels, that still is a picture of the street.
 MIN_SIDE = 16
 
 
@@ -34,13 +40,16 @@ def read_image(path: Path, preparation: Preparation) -> np.ndarray:
     """The working image: RGB uint8 ``(H, W, 3)``.
 
     Greyscale, palette, RGBA and CMYK files are converted to RGB (alpha is dropped); 16-bit greyscale is scaled to
-    8 bits. Raises :class:`ImageError` with the reason if the file cannot be used.
+    8 bits; an image that is stored rotated, as EXIF says, is turned upright. Raises :class:`ImageError` with the reason
+    if the file cannot be used.
     """
     with _open(path) as image:
         if image.mode.startswith("I") or image.mode == "F":
             if image.mode == "F":
                 raise ImageError(f"{path}: holds floating point pixels (mode F), expected 8 or 16 bits")
             values = np.asarray(image).astype(np.float32)
+            if values.max() > 65535 or values.min() < 0:
+                raise ImageError(f"{path}: holds values from {values.min():g} to {values.max():g}, expected 0..65535")
             # Pillow opens 16-bit PNG and TIFF as I;16 or, for some files, as I: the range is that of 16 bits
             image = Image.fromarray(np.clip(values / 257 + 0.5, 0, 255).astype(np.uint8))
         rgb = image.convert("RGB")
@@ -55,6 +64,8 @@ def prepared_size(path: Path, preparation: Preparation) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
+            if image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS:
+                width, height = height, width
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path}: cannot be decoded ({error})") from None
     first, last = preparation.crop_rows or (0, height)
@@ -83,11 +94,12 @@ def read_labels(path: Path, preparation: Preparation, space: LabelSpace) -> np.n
 
 def _open(path: Path) -> Image.Image:
     try:
-        image = Image.open(path)
+        image: Image.Image = Image.open(path)
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise ImageError(f"{path}: is {width} x {height} pixels, expected at most {MAX_PIXELS:,} pixels")
         image.load()
+        image = ImageOps.exif_transpose(image)
     except UnidentifiedImageError:
         size = path.stat().st_size
         reason = "is empty (0 bytes)" if size == 0 else "is not an image that can be decoded"
@@ -108,6 +120,14 @@ def _prepare(image: Image.Image, path: Path, preparation: Preparation, resamplin
         if not 0 <= first < last <= height:
             raise ImageError(f"{path}: has {height} rows, expected at least {last} for crop_rows [{first}, {last}]")
         image = image.crop((0, first, width, last))
+        if preparation.size is not None:
+            found, expected = image.width / image.height, preparation.size[1] / preparation.size[0]
+            if not 1 / MAX_SQUEEZE <= found / expected <= MAX_SQUEEZE:
+                raise ImageError(
+                    f"{path}: is {width} x {height}, rows {first} to {last - 1} are {image.width} x {image.height}, "
+                    f"expected the shape of {preparation.size[1]} x {preparation.size[0]}; crop_rows (--crop-rows of "
+                    "predict) counts rows of images of one resolution"
+                )
     if preparation.size is not None and (image.height, image.width) != preparation.size:
         target_height, target_width = preparation.size
         image = image.resize((target_width, target_height), resampling)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pipeline.errors import ImageError
 from pipeline.images import Preparation, prepared_size, read_image, read_labels
@@ -37,14 +37,39 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
 def test_crop_and_size(tmp_path: Path) -> None:
     Image.fromarray(street()).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_image(tmp_path / "a.png", Preparation(crop_rows=(16, 48))), street()[16:48])
-    assert read_image(tmp_path / "a.png", Preparation(crop_rows=(16, 48), size=(20, 100))).shape == (20, 100, 3)
+    assert read_image(tmp_path / "a.png", Preparation(crop_rows=(16, 48), size=(20, 150))).shape == (20, 150, 3)
     with pytest.raises(ImageError, match=r"has 64 rows, expected at least 65 for crop_rows \[0, 65\]"):
         read_image(tmp_path / "a.png", Preparation(crop_rows=(0, 65)))
 
 
+def test_rows_of_another_resolution_are_refused(tmp_path: Path) -> None:
+    band = Preparation(crop_rows=(16, 48), size=(32, 256))
+    Image.fromarray(street()).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", band), street()[16:48])
+    Image.fromarray(street()).resize((512, 128)).save(tmp_path / "b.png")
+    with pytest.raises(ImageError, match="is 512 x 128, rows 16 to 47 are 512 x 32, expected the shape of 256 x 32"):
+        read_image(tmp_path / "b.png", band)
+
+
+@pytest.mark.parametrize(("orientation", "turned"), [(1, 0), (3, 2), (6, -1), (8, 1)])
+def test_what_is_stored_rotated_is_turned_upright(tmp_path: Path, orientation: int, turned: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(street()).save(tmp_path / "a.png", exif=exif)
+    upright = np.rot90(street(), turned)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", PLAIN), upright)
+    assert prepared_size(tmp_path / "a.png", PLAIN) == upright.shape[:2]
+
+
+def test_integers_beyond_sixteen_bits_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(street()[..., 0].astype(np.int32) * 70000).save(tmp_path / "a.tif")
+    with pytest.raises(ImageError, match=r"holds values from 0|holds values from \d+"):
+        read_image(tmp_path / "a.tif", PLAIN)
+
+
 def test_the_working_size_is_told_by_the_header(tmp_path: Path) -> None:
     Image.fromarray(street()).save(tmp_path / "a.png")
-    for preparation in (PLAIN, Preparation(crop_rows=(16, 48)), Preparation(crop_rows=(16, 48), size=(20, 100))):
+    for preparation in (PLAIN, Preparation(crop_rows=(16, 48)), Preparation(crop_rows=(16, 48), size=(20, 150))):
         expected = read_image(tmp_path / "a.png", preparation).shape[:2]
         assert prepared_size(tmp_path / "a.png", preparation) == expected
     (tmp_path / "b.png").write_bytes(b"no image")

@@ -30,6 +30,7 @@ from pipeline.onnx_student import (
     normalised,
     open_session,
 )
+from pipeline.outputs import writable_folder
 from pipeline.torch_student import TorchStudent, load_torch_student, whole_logits
 
 #: Largest difference of a logit, and smallest share of pixels with the same class, between onnxruntime and torch.
@@ -80,10 +81,10 @@ def export_student(checkpoint: Path, out: Path, size: tuple[int, int] | None = N
     """
     if out.suffix.lower() != ".onnx":
         raise UserError(f"--out {out}: expected a file name that ends in .onnx")
+    writable_folder(out.parent, "--out")
     student = load_torch_student(checkpoint, "cpu")
     network = Network(student.model).eval()
     description = describe(student, checkpoint, size)
-    out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.stem}.tmp.onnx")
     described = description_path(temporary)
     try:
@@ -115,7 +116,8 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def describe(student: TorchStudent, checkpoint: Path, size: tuple[int, int] | None) -> ExportDescription:
-    """What the graph does not say."""
+    """What the graph does not say. Images for a graph of one size are brought to it, after the training's crop."""
+    preparation = student.preparation if size is None else student.preparation.model_copy(update={"size": size})
     return ExportDescription(
         label_space=student.space.name,
         classes=student.space.classes,
@@ -123,7 +125,7 @@ def describe(student: TorchStudent, checkpoint: Path, size: tuple[int, int] | No
         ignore_index=student.space.ignore_index,
         normalisation=_normalisation(student),
         size=size,
-        preparation=student.preparation.model_dump(mode="json", exclude_none=True),
+        preparation=preparation.model_dump(mode="json", exclude_none=True),
         checkpoint_sha256=file_digest(checkpoint),
     )
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +11,17 @@ from PIL import Image
 
 from pipeline.config import Config
 from pipeline.errors import ImageError
+from pipeline.images import Preparation
 from pipeline.manifests import Manifest
+from pipeline.outputs import whole_file, writable_folder
 from pipeline.progress import Progress, SilentProgress
 from pipeline.samples import CacheReader
 
 #: What Cityscapes adds to the name of a place: to that of its image, and to that of its label map.
 IMAGE_ENDING, LABEL_ENDING = "_leftImg8bit", "_gtFine"
+
+#: Below the folder of the labels: the images as the labels have them, where those are cropped or resized.
+IMAGES = "images"
 
 
 def label_file(image_id: str) -> str:
@@ -41,15 +44,22 @@ def write_labels(
     ``out/images.txt`` lists those that are done, sorted, an id a line; of Cityscapes' names without ``_leftImg8bit``,
     as mmsegmentation wants it: a line and a suffix is the image, a line and another suffix the label map.
 
-    A PNG holds uint8 class ids at the working size (after the manifest's crop and resize), the ignore index where there
-    is no label; with ``confident`` also where the weight is below one half (the labels are then E_H, docs/method.md
-    3.3). Returns the ids that are done, and the reasons of those that are not fused or cannot be read.
+    A PNG holds uint8 class ids at the working size, the ignore index where there is no label; with ``confident`` also
+    where the weight is below one half (the labels are then E_H, docs/method.md 3.3). Where the manifest crops or
+    resizes, the labels do not lie on the image files: the images are then written too, as ``out/images/<id>.png``.
+
+    A run that was killed leaves no list, so that nobody takes files of two rules for those of one. Returns the ids that
+    are done, and the reasons of those that are not fused or cannot be read.
     """
     progress = progress or SilentProgress()
     reader = CacheReader(manifest, config, tuple(splits))
     reader.artefact.attributes()
     reader.check_any()
     space = config.fused_space()
+    listed, classes = writable_folder(out, "--out") / "images.txt", out / "pseudo_labels.json"
+    for path in (listed, classes):
+        path.unlink(missing_ok=True)
+    prepared = manifest.preparation != Preparation()
     done: list[str] = []
     failures: dict[str, str] = {}
     progress.start("labels", len(reader.wanted))
@@ -61,6 +71,8 @@ def write_labels(
             label = sample.label
             if confident and sample.weight is not None:
                 label = np.where(sample.weight < 128, np.uint8(space.ignore_index), label)
+            if prepared:
+                _save(reader.image(record.id), out / IMAGES / f"{record.id}.png")
             _save(label, out / label_file(record.id))
             done.append(record.id)
         except ImageError as error:
@@ -75,28 +87,20 @@ def write_labels(
         "fused": reader.artefact.key,
         "rule": config.fusion.rule.kind,
         "confident_only": confident,
+        "images": IMAGES if prepared else None,
         "preparation": manifest.preparation.model_dump(mode="json"),
     }
     names = sorted(image_id.removesuffix(IMAGE_ENDING) for image_id in done)
-    _save_text("".join(f"{name}\n" for name in names), out / "images.txt")
-    _save_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", out / "pseudo_labels.json")
+    _save_text("".join(f"{name}\n" for name in names), listed)
+    _save_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", classes)
     return done, failures
 
 
-def _save(label: np.ndarray, path: Path) -> None:
-    with _whole(path) as temporary:
-        Image.fromarray(label).save(temporary, format="PNG")
+def _save(pixels: np.ndarray, path: Path) -> None:
+    with whole_file(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")
 
 
 def _save_text(text: str, path: Path) -> None:
-    with _whole(path) as temporary:
+    with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Where to write a file that appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    yield temporary
-    os.replace(temporary, path)

@@ -29,7 +29,7 @@ def command(
     from pipeline.progress import console_progress
     from stages.predict.stage import find_images, predict
 
-    paths = find_images(images)
+    paths = find_images(images, out)
     with console_progress() as progress:
         done, failures = predict(
             paths,

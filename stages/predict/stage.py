@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,19 +15,28 @@ from PIL import Image
 from pipeline.errors import ImageError, UserError
 from pipeline.images import MIN_SIDE, Preparation, read_image
 from pipeline.manifests import IMAGE_SUFFIXES
+from pipeline.outputs import whole_file, writable_folder
 from pipeline.pictures import overlay
 from pipeline.progress import Progress, SilentProgress
 
+#: Folders of the results.
+LABELS, OVERLAYS, PROBABILITIES = "labels", "overlays", "probabilities"
 
-def find_images(patterns: Sequence[str]) -> dict[str, Path]:
+
+def find_images(patterns: Sequence[str], out: Path | None = None) -> dict[str, Path]:
     """The image files that ``patterns`` (files, folders, globs) name, by the path that their results will have.
 
-    A folder's images keep their path below it, others their name alone. Raises :class:`UserError` if a pattern matches
-    none, or two images would write one result.
+    A folder's images keep their path below it, others their name alone; results in ``out`` are no images. Raises
+    :class:`UserError` if a pattern matches none, or two images would write one result.
     """
     found: dict[str, Path] = {}
+    results = [] if out is None else [(out / name).resolve() for name in (LABELS, OVERLAYS)]
     for pattern in patterns:
-        matches = _matches(pattern)
+        matches = [
+            (name, path)
+            for name, path in _matches(pattern)
+            if not any(path.resolve().is_relative_to(folder) for folder in results)
+        ]
         if not matches:
             raise UserError(f"predict: {pattern!r} matches no image; expected a file, a folder or a glob")
         for name, path in matches:
@@ -79,6 +87,7 @@ def predict(
     progress = progress or SilentProgress()
     student = load_student(checkpoint, device)
     preparation = override_preparation(student.preparation, crop_rows, size)
+    writable_folder(out, "--out")
     done: list[str] = []
     failures: dict[str, str] = {}
     progress.start("predict", len(images))
@@ -88,12 +97,12 @@ def predict(
             if probabilities:
                 classes = student.probabilities(image)
                 labels = classes.argmax(axis=0).astype(np.uint8)
-                _save(out / "probabilities" / f"{name}.npy", partial(np.save, arr=classes.astype(np.float16)))
+                _save(out / PROBABILITIES / f"{name}.npy", partial(np.save, arr=classes.astype(np.float16)))
             else:
                 labels = student(image)
             colours = overlay(image, labels, student.space)
-            _save(out / "labels" / f"{name}.png", partial(Image.fromarray(labels).save, format="PNG"))
-            _save(out / "overlays" / f"{name}.png", partial(Image.fromarray(colours).save, format="PNG"))
+            _save(out / LABELS / f"{name}.png", partial(Image.fromarray(labels).save, format="PNG"))
+            _save(out / OVERLAYS / f"{name}.png", partial(Image.fromarray(colours).save, format="PNG"))
             done.append(name)
         except ImageError as error:
             failures[name] = str(error)
@@ -126,9 +135,5 @@ def override_preparation(preparation: Preparation, crop_rows: str | None, size: 
 
 
 def _save(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """The file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as stream:
+    with whole_file(path) as temporary, temporary.open("wb") as stream:
         write(stream)
-    os.replace(temporary, path)

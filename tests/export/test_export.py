@@ -112,6 +112,14 @@ def test_a_graph_of_one_size_takes_that_size_alone(checkpoint: Path, tmp_path: P
         student(street(64, 256))
 
 
+def test_prediction_brings_images_to_the_size_of_the_graph(checkpoint: Path, tmp_path: Path) -> None:
+    path = export_student(checkpoint, tmp_path / "fixed.onnx", (64, 128)).path
+    Image.fromarray(street(96, 256)).save(tmp_path / "a.png")
+    done, failures = predict({"a": tmp_path / "a.png"}, path, tmp_path / "out")
+    assert (done, failures) == (["a"], {})
+    assert Image.open(tmp_path / "out" / "labels" / "a.png").size == (128, 64)
+
+
 def test_a_graph_that_is_not_the_model_is_refused(
     checkpoint: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

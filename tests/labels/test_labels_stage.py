@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from mmengine.config import Config
 from mmseg.registry import DATASETS
 from PIL import Image
@@ -18,6 +19,7 @@ from pipeline.labels import load_label_space
 from pipeline.mmseg_import import import_mmseg
 from pipeline.samples import CacheReader
 from stages.fuse.stage import fuse
+from stages.labels import stage
 from stages.labels.stage import label_file, write_labels
 from stages.precompute.stage import precompute
 from stages.train.configs import CONFIGS
@@ -127,3 +129,51 @@ def test_mmsegmentation_reads_other_endings_too(
     for sample, image_id in zip(dataset, sorted(done), strict=True):
         assert sample["data_samples"].img_path.endswith(f"{image_id}.jpg")
         np.testing.assert_array_equal(sample["data_samples"].gt_sem_seg.data[0], reader.label(image_id))
+
+
+def test_where_the_manifest_crops_the_images_that_fit_are_written_too(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = yaml.safe_load(project.manifest_path.read_text())
+    project.manifest_path.write_text(yaml.safe_dump({**settings, "preparation": {"crop_rows": [8, 56]}}))
+    manifest, config = project.manifest(), project.config("fusion.rule=ta")
+    precompute(manifest, config, only=["teacher"])
+    fuse(manifest, config)
+    write_labels(manifest, config, tmp_path / "out")
+    dataset = data_set(monkeypatch, "pseudo_labels_19", IMAGES=tmp_path / "out" / "images", LABELS=tmp_path / "out")
+    reader = CacheReader(manifest, config)
+    assert len(dataset) == len(reader.ids)
+    for sample, image_id in zip(dataset, sorted(reader.ids), strict=True):
+        image = sample["inputs"].numpy()[::-1].transpose(1, 2, 0)
+        assert image.shape == (48, 256, 3)
+        assert sample["data_samples"].gt_sem_seg.data.shape == (1, 48, 256)
+        with Image.open(tmp_path / "out" / "images" / f"{image_id}.png") as written:
+            np.testing.assert_array_equal(np.asarray(written), reader.image(image_id))
+
+
+def test_labels_that_were_not_finished_have_no_list(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, config = project.manifest(), project.config("fusion.rule=ta")
+    precompute(manifest, config, only=["teacher"])
+    fuse(manifest, config)
+    out = tmp_path / "out"
+    write_labels(manifest, config, out)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, "_save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_labels(manifest, config, out, confident=True)
+    assert not (out / "images.txt").exists()
+    assert not (out / "pseudo_labels.json").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told_first(project: Project, tmp_path: Path) -> None:
+    manifest, config = project.manifest(), project.config("fusion.rule=ta")
+    precompute(manifest, config, only=["teacher"])
+    fuse(manifest, config)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--out .*file: cannot be written \(File exists\)"):
+        write_labels(manifest, config, tmp_path / "file")

@@ -41,6 +41,14 @@ def test_files_folders_and_globs(folder: Path) -> None:
             find_images([pattern])
 
 
+def test_results_of_an_earlier_run_are_no_images(folder: Path) -> None:
+    before = find_images([str(folder)], folder)
+    for name in ("labels", "overlays"):
+        (folder / name).mkdir()
+        Image.new("L", (32, 32)).save(folder / name / "a.png")
+    assert find_images([str(folder)], folder) == before
+
+
 def test_two_images_of_one_folder_and_name_are_refused(folder: Path) -> None:
     Image.fromarray(street(64, 128)).save(folder / "walk" / "pano.jpg")
     for patterns in ([str(folder)], [f"{folder}/walk/*"], [f"{folder}/walk/pano.{end}" for end in ("jpg", "png")]):

@@ -1,6 +1,7 @@
 # Pseudo-labels as `make labels` writes them, 19 Cityscapes classes, as an ordinary mmsegmentation data set: for training
-# any model with any of mmsegmentation's own tools. IMAGES names the root of the data manifest, LABELS the folder of the
-# labels, whose images.txt lists the images that have one. IMG_SUFFIX is the ending of your images: '.png' if it is not
+# any model with any of mmsegmentation's own tools. LABELS names the folder of the labels, whose images.txt lists the
+# images that have one; IMAGES the root of the data manifest or, where that crops or resizes, the folder images in LABELS
+# (PNGs), on which the labels lie. IMG_SUFFIX is the ending of your images: '.png' if it is not
 # set, '.jpg', or '_leftImg8bit.png' for files named as Cityscapes', whose SEG_SUFFIX is '_gtFine_labelTrainIds.png'.
 metainfo = dict(
     classes=(
