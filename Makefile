@@ -19,11 +19,12 @@ SPLIT    ?=
 CACHE    ?=
 SET      ?=
 ARGS     ?=
-OPTIONS = $(if $(MANIFEST),--manifest $(MANIFEST)) $(if $(CONFIG),--config $(CONFIG)) \
-          $(if $(CACHE),--cache $(CACHE)) $(if $(SPLIT),--split $(SPLIT)) \
-          $(foreach s,$(SET),--set $(s)) $(ARGS)
+# SET holds settings without spaces, one after the other; others go through ARGS="--set '...'".
+RUN = $(if $(MANIFEST),--manifest '$(MANIFEST)') $(if $(CONFIG),--config '$(CONFIG)') $(if $(CACHE),--cache '$(CACHE)') \
+      $(foreach s,$(SET),--set '$(s)') $(ARGS)
+OPTIONS = $(RUN) $(if $(SPLIT),--split '$(SPLIT)')
 WITH_FUSION  = $(if $(FUSION),--fusion $(FUSION))
-WITH_STUDENT = $(if $(STUDENT),--student $(STUDENT))
+WITH_STUDENT = $(if $(STUDENT),--student '$(STUDENT)') $(if $(SPLIT),--set 'train.split=$(SPLIT)')
 WITH_CHECKPOINT = $(if $(CHECKPOINT),--student $(CHECKPOINT))
 
 # The demo world is rendered where it is what the stages read.
@@ -76,11 +77,11 @@ ablate: $(STAMP) ## a table over one cache, a row for every combination of setti
 	@$(PY) -m pipeline ablate $(foreach v,$(VARY),--vary '$(v)') $(WITH_FUSION) $(OPTIONS)
 
 train: $(STAMP) ## stage three: the student                                 [STUDENT=goodsam_m]
-	@$(PY) -m pipeline train $(WITH_STUDENT) $(WITH_FUSION) $(OPTIONS)
+	@$(PY) -m pipeline train $(WITH_STUDENT) $(WITH_FUSION) $(RUN)
 
 ROUNDS ?= 1
 adapt: $(STAMP) ## TA adaptation: fine-tune the TA on the ensemble, its logits and the fusion again   [ROUNDS=1]
-	@$(PY) -m pipeline adapt --rounds $(ROUNDS) $(WITH_FUSION) $(OPTIONS)
+	@$(PY) -m pipeline adapt --rounds $(ROUNDS) $(if $(SPLIT),--set 'train.split=$(SPLIT)') $(WITH_FUSION) $(RUN)
 
 evaluate: $(STAMP) ## mIoU, boundaries, calibration, weights of pseudo-labels and students  [CHECKPOINT=]
 	@$(PY) -m pipeline evaluate $(WITH_FUSION) $(WITH_CHECKPOINT) $(OPTIONS)
@@ -95,16 +96,16 @@ predict: $(STAMP) ## label PNGs and overlays of panoramas    [IMAGES="file folde
 	@$(PY) -m pipeline predict $(IMAGES) $(WITH_CHECKPOINT) $(ARGS)
 
 view: $(STAMP) ## one panorama: masks, TA, ensemble, weight, student in one picture   [IMAGE=id CHECKPOINT=]
-	@$(PY) -m pipeline view $(IMAGE) $(WITH_FUSION) $(WITH_CHECKPOINT) $(OPTIONS)
+	@$(PY) -m pipeline view $(if $(IMAGE),'$(IMAGE)') $(WITH_FUSION) $(WITH_CHECKPOINT) $(RUN)
 
 inspect: $(STAMP) ## what the cache holds: artefacts, images, bytes per array
-	@$(PY) -m pipeline inspect $(OPTIONS)
+	@$(PY) -m pipeline inspect $(RUN)
 
 verify: $(STAMP) ## re-hash images and cached arrays
 	@$(PY) -m pipeline verify $(OPTIONS)
 
 gc: $(STAMP) ## sweep what killed runs left in the cache
-	@$(PY) -m pipeline gc $(OPTIONS)
+	@$(PY) -m pipeline gc $(RUN)
 
 bench: $(STAMP) ## benchmarks; ends with one line of JSON                    [ONLY=rerun]
 	@$(PY) -m benchmarks $(if $(ONLY),--only $(ONLY)) $(ARGS)

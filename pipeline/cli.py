@@ -6,6 +6,7 @@ options, its docstring the help. Those modules import nothing heavy at the top, 
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.util
 import json
@@ -28,6 +29,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 #: Exit status when single images failed and the rest is done; 2 stands for a refused run.
 SOME_IMAGES_FAILED = 3
+
+#: What a system refuses without the program being wrong.
+NOT_OURS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 #: Exit status of typer after Ctrl-C (128 + SIGINT).
 INTERRUPTED = 130
@@ -86,7 +90,7 @@ def with_demo(manifest: Path | None, config: Path | None) -> tuple[Path, Path | 
     Raises :class:`UserError` if there are settings without a manifest, or the demo world is not rendered.
     """
     if manifest is not None:
-        return manifest, config
+        return manifest.expanduser(), config and config.expanduser()
     if config is not None:
         raise UserError(
             "--manifest is missing (MANIFEST=... for make): expected a data manifest such as "
@@ -170,13 +174,20 @@ def make_app() -> typer.Typer:
 def main() -> None:
     """Runs the command line; an error for the user becomes one sentence on stderr.
 
-    The exit status is 2, of an image that went bad within a stage that takes all of them or none (``train``) 3.
+    The exit status is 2, of an image that went bad within a stage that takes all of them or none (``train``) 3. A disk
+    that is full or may not be written is no bug either.
     """
     try:
         make_app()()
     except (UserError, ImageError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UserError) else SOME_IMAGES_FAILED)
+    except OSError as error:
+        if error.errno not in NOT_OURS:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}cannot be written ({error.strerror}); what was finished is kept", file=sys.stderr)
+        sys.exit(2)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer swallows the KeyboardInterrupt itself
             print("stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)

@@ -19,6 +19,7 @@ from pipeline.images import Preparation
 from pipeline.labels import LabelSpace, load_label_space
 from pipeline.settings import (
     NOT_IN_KEY,
+    NameOrFile,
     Settings,
     SettingsFile,
     apply_overrides,
@@ -91,7 +92,7 @@ class TeacherSettings(Settings):
     artefact: str | None = _ARTEFACT
     views: ViewSettings = Field(ViewSettings(), description="Where the TA looks.")
     model: TeacherModel | None = Field(None, description="The TA.")
-    label_space: str = Field(
+    label_space: NameOrFile = Field(
         "cityscapes19",
         json_schema_extra=NOT_IN_KEY,
         description="The TA's own classes: a label space's name, or a YAML file.",
@@ -117,7 +118,7 @@ class FusionSettings(Settings):
         ge=1,
         description="Pixels within which boundaries of SAM and the TA are one; null: the TA's output stride.",
     )
-    label_space: str | None = Field(
+    label_space: NameOrFile | None = Field(
         None,
         json_schema_extra=NOT_IN_KEY,  # enters by its classes and mapping, see Config.artefact_settings
         description="Classes of the ensemble: a label space's name or file; null keeps the TA's own.",
@@ -139,14 +140,14 @@ class AdaptSettings(Settings):
 class TrainSettings(Settings):
     """The student and its training."""
 
-    student: str = Field(
+    student: NameOrFile = Field(
         "goodsam_m", description="A config in mmseg_configs/students by name, or any mmsegmentation config by path."
     )
     split: str = Field("train", description="Split of the manifest to train on.")
     iterations: int | None = Field(None, ge=1, description="Optimiser steps; null takes the student config's.")
     batch_size: int = Field(2, ge=1, description="Images a step and process.")
     seed: int = Field(0, ge=0, description="Seed of weights, order and augmentation.")
-    schedule: str | None = Field(
+    schedule: NameOrFile | None = Field(
         None,
         description="schedule_gpu, schedule_gpus, schedule_demo or a config, instead of the student config's schedule.",
     )

@@ -86,6 +86,13 @@ def _locate(value: Path, info: ValidationInfo) -> Path:
     return path
 
 
+def _locate_named(value: str, info: ValidationInfo) -> str:
+    return str(_locate(Path(value), info)) if Path(value).suffix in (".yaml", ".yml", ".py") else value
+
+
+#: The name of something that comes with this project, or a file as :data:`SettingsFile` has it: ``.yaml``, ``.py``.
+NameOrFile = Annotated[str, AfterValidator(_locate_named)]
+
 #: A file that a setting names: ``${NAME}`` is expanded, a relative path is relative to the YAML file that names it or,
 #: where that does not exist, to the working directory. That it exists is checked when it is needed.
 SettingsFile = Annotated[Path, AfterValidator(_locate)]
@@ -93,6 +100,20 @@ SettingsFile = Annotated[Path, AfterValidator(_locate)]
 
 # --------------------------------------------------------------------------------------------------------------
 # Reading
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, but for numbers such as `1e-3`, which are numbers, as in YAML 1.2."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def load_yaml(text: str) -> Any:
+    """What ``text`` says in YAML, loaded safely (no tags that build objects). Raises ``yaml.YAMLError``."""
+    return yaml.load(text, _Loader)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -104,7 +125,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     try:
-        data = yaml.safe_load(text)
+        data = load_yaml(text)
     except yaml.YAMLError as error:
         raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
     if data is None:
@@ -161,7 +182,7 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
         if not separator or not place.strip():
             raise UserError(f"--set {override}: expected the form section.key=value")
         try:
-            value = yaml.safe_load(text)
+            value = load_yaml(text)
         except yaml.YAMLError:
             raise UserError(f"--set {override}: the value {text!r} is not valid YAML") from None
         *parents, last = place.strip().split(".")

@@ -168,6 +168,8 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
 
 def test_overrides() -> None:
     data = {"a": {"b": 1}}
+    numbers = ["a.b=1e-3", "a.c=[2E5, -1.5e+2, e3, 1e]"]
+    assert apply_overrides(data, numbers)["a"] == {"b": 0.001, "c": [2e5, -150.0, "e3", "1e"]}
     assert apply_overrides(data, ["a.b=2", "a.c=[1, x]", "d=null"]) == {"a": {"b": 2, "c": [1, "x"]}, "d": None}
     assert data == {"a": {"b": 1}}
     for wrong, message in [("a.b", "section.key=value"), ("a.b.c=1", "expected a section"), ("a=[", "not valid YAML")]:
@@ -225,3 +227,15 @@ def test_a_missing_checkpoint_is_told_when_a_key_needs_it(project: Project) -> N
     config = project.config("teacher.model.checkpoint=nowhere.pth")
     with pytest.raises(UserError, match=r"nowhere.pth: no such file"):
         config.artefacts(Preparation()).key("teacher")
+
+
+@pytest.mark.parametrize("place", ["teacher.label_space", "fusion.label_space", "train.student", "train.schedule"])
+def test_files_beside_the_settings_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    ending = "yaml" if "space" in place else "py"
+    for name in (f"mine.{ending}", f"goodsam_m.{ending}"):
+        (tmp_path / name).write_text("")
+    section, key = place.split(".")
+    for value, expected in ((f"mine.{ending}", str(tmp_path / f"mine.{ending}")), ("goodsam_m", "goodsam_m")):
+        (tmp_path / "run.yaml").write_text(yaml.safe_dump({section: {key: value}}))
+        monkeypatch.chdir("/")
+        assert getattr(getattr(load_config(tmp_path / "run.yaml"), section), key) == expected

@@ -16,6 +16,7 @@ from pipeline.config import Config, load_config
 from pipeline.devices import pick_device
 from pipeline.errors import UserError
 from pipeline.manifests import Manifest
+from pipeline.outputs import writable_folder
 from pipeline.progress import Progress, SilentProgress
 from pipeline.samples import CacheReader
 from pipeline.settings import short_hash
@@ -58,6 +59,7 @@ def adapt(
     killed round goes on with the fine-tuning's last saved step. Raises :class:`UserError` before any work if the TA
     cannot be adapted or nothing is fused.
     """
+    writable_folder(work_dir, "--work-dir")
     done: list[Round] = []
     for number in range(1, rounds + 1):
         done.append(_round(number, manifest, config, work_dir, run_stage, progress or SilentProgress()))

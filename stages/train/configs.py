@@ -36,6 +36,10 @@ def student_config(name: str | Path) -> Path:
     raise UserError(f"student {str(name)!r}: expected a config file or one of {known}")
 
 
+#: Parts of a config that every training sets by itself, or by the settings of `train`.
+SET_BY_TRAINING = {"custom_imports", "default_scope", "load_from", "log_level", "resume", "work_dir"}
+
+
 def read_config(path: Path) -> Config:
     """A config of this project as it stands; of any other, its model with our own schedule and transforms."""
     import_mmseg()  # in silence: the configs of this project import it
@@ -72,12 +76,47 @@ def replace_schedule(cfg: Config, schedule: str | Path) -> None:
 
 
 def override(cfg: Config, changes: Mapping[str, Any]) -> None:
-    """Merges `{'model.decode_head.channels': 64}` into a config. Raises :class:`UserError` where that cannot be."""
+    """Merges `{'model.decode_head.channels': 64}` into a config. Raises :class:`UserError` where that cannot be.
+
+    What the config has no section of would be read by nobody, so it is refused.
+    """
     for key, value in changes.items():
+        if (section := key.partition(".")[0]) not in cfg and section != "custom_hooks":
+            raise UserError(
+                f"train.overrides: {key}: the student's config has no {section}; expected one of "
+                f"{', '.join(sorted(set(cfg) - SET_BY_TRAINING))}"
+            )
+        if section in SET_BY_TRAINING:
+            raise UserError(f"train.overrides: {key}: is set by the training; see train.* in the settings")
         try:
             cfg.merge_from_dict({key: value})
         except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"train.overrides: {key}: cannot become {value!r} in the config ({error})") from None
+
+
+def check_kept(model: ConfigDict, changes: Mapping[str, Any]) -> None:
+    """Raises :class:`UserError` for a change of `override` that fitting the model to the data has undone."""
+    for key, value in changes.items():
+        first, *parts = key.split(".")
+        if first != "model":
+            continue
+        found: Any = model
+        for part in parts:
+            found = found[int(part) if isinstance(found, list | tuple) else part] if _has(found, part) else None
+        if not _holds(found, value):
+            raise UserError(f"train.overrides: {key}: found {value!r}, but the training itself makes it {found!r}")
+
+
+def _has(node: Any, part: str) -> bool:
+    if isinstance(node, list | tuple):
+        return part.isdigit() and int(part) < len(node)
+    return isinstance(node, Mapping) and part in node
+
+
+def _holds(found: Any, value: Any) -> bool:
+    if isinstance(value, Mapping) and isinstance(found, Mapping):
+        return all(_holds(found.get(key), item) for key, item in value.items() if key != "_delete_")
+    return bool(found == value) or (isinstance(value, list | tuple) and list(value) == list(found or ()))
 
 
 def fit_model(model: ConfigDict, classes: int, ignore_index: int, sync_bn: bool) -> None:
@@ -91,9 +130,19 @@ def fit_model(model: ConfigDict, classes: int, ignore_index: int, sync_bn: bool)
         head.num_classes = classes
         head.ignore_index = ignore_index
         head.pop("out_channels", None)
+    if not model.get("data_preprocessor"):
+        raise UserError("model.data_preprocessor: is missing; expected mmseg's SegDataPreProcessor with mean and std")
     model.test_cfg = dict(mode="whole")  # the student sees the panorama as a whole
-    # Configs made for images read as BGR convert them; ours are RGB already. Batches hold images of one size.
-    model.data_preprocessor.update(bgr_to_rgb=False, size=None, size_divisor=1, seg_pad_val=ignore_index, test_cfg=None)
+    # Configs are made for images read as BGR, which they convert or not; ours are RGB. Batches hold images of one size.
+    takes_bgr = not model.data_preprocessor.get("bgr_to_rgb", False)
+    model.data_preprocessor.update(
+        bgr_to_rgb=False,
+        rgb_to_bgr=takes_bgr,
+        size=None,
+        size_divisor=1,
+        seg_pad_val=ignore_index,
+        test_cfg=None,
+    )
     if not sync_bn:
         _plain_batch_norm(model)
 

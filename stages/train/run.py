@@ -31,7 +31,15 @@ from pipeline.errors import UserError
 from pipeline.torch_student import network_config
 from stages.train import register  # noqa: F401 (registers segmentor, dataset, sampler, transforms, hooks)
 from stages.train.balance import class_shares, class_weights
-from stages.train.configs import fit_model, fit_schedule, override, read_config, replace_schedule, student_config
+from stages.train.configs import (
+    check_kept,
+    fit_model,
+    fit_schedule,
+    override,
+    read_config,
+    replace_schedule,
+    student_config,
+)
 from stages.train.dataset import open_reader
 from stages.train.selection import CANDIDATES, choose, held_out_ids
 from stages.train.start import choose_start, drop_weights, labels_of
@@ -100,7 +108,8 @@ def train(
             with the same backbone.
         distributed: started by `torchrun`: one process a GPU (NCCL), or on the CPU (gloo).
         log_level: of mmengine's logger.
-        overrides: `{'model.decode_head.channels': 64, ...}`, merged into the config last.
+        overrides: `{'model.decode_head.channels': 64, ...}`, merged into the config; what the other arguments and
+            the fit to the data set is refused.
         class_balance: exponent of the inverse class share in the labels by which pixels are weighted; 0 is off.
         cyclic_padding: convolutions of the student wrap around the seam.
         ema: momentum of a moving average of the weights, which the checkpoints then hold; `None` is off.
@@ -126,6 +135,7 @@ def train(
     ids = tuple(image_id for image_id in opened.ids if image_id not in set(kept_out))
     synchronised = distributed and kind == "cuda"  # torch has no synchronised batch norm on the CPU
     fit_model(cfg.model, len(classes), ignore_index, synchronised)
+    check_kept(cfg.model, overrides or {})
     if cyclic_padding:
         cfg.model.cyclic = True
     if class_balance:

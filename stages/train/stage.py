@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Config
+from pipeline.config import Config, TrainSettings
 from pipeline.digests import content_digest
 from pipeline.errors import UserError
+from pipeline.images import prepared_size
 from pipeline.manifests import Manifest
 from pipeline.mmseg_import import import_mmseg
+from pipeline.outputs import writable_folder
 from pipeline.samples import CacheReader
 from pipeline.settings import short_hash
-from stages.train.configs import read_config, schedule_config, student_config
+from stages.train.configs import override, read_config, schedule_config, student_config
 
 
 def run_folder(root: Path, manifest: Manifest, config: Config, processes: int = 1) -> Path:
@@ -24,8 +26,8 @@ def run_folder(root: Path, manifest: Manifest, config: Config, processes: int = 
     :class:`UserError` if there is no such config.
     """
     reader = CacheReader(manifest, config, (config.train.split,))
-    wanted = {record.id for record in reader.wanted}
-    panoramas = sorted([i, marker.content] for i, marker in reader.artefact.done().items() if i in wanted)
+    used = set(reader.ids)
+    panoramas = sorted([i, marker.content] for i, marker in reader.artefact.done().items() if i in used)
     parts = {"train": training_key(config), "fused": reader.artefact.key, "panoramas": panoramas}
     key = short_hash(parts | ({"processes": processes} if processes > 1 else {}))
     return root / manifest.name / f"{Path(config.train.student).stem}-{key}"
@@ -61,6 +63,8 @@ def train_student(
     reader = CacheReader(manifest, config, (config.train.split,))
     reader.artefact.attributes()
     check_complete(reader, allow_partial)
+    check_sizes(reader, config.train)
+    writable_folder(work_dir, "--work-dir")
     import_mmseg()
     from stages.train.run import train
 
@@ -94,6 +98,26 @@ def train_student(
         tensorboard=settings.tensorboard,
         memory=settings.memory,
     )
+
+
+def check_sizes(reader: CacheReader, settings: TrainSettings) -> None:
+    """Raises :class:`UserError` if whole panoramas of different sizes would meet in a batch."""
+    config = read_config(student_config(settings.student))
+    override(config, settings.overrides)
+    crops = any("Crop" in str(transform["type"]) for transform in config.get("train_pipeline", ()))
+    if crops or settings.batch_size == 1 or reader.manifest.preparation.size is not None:
+        return
+    paths: dict[tuple[int, int], list[Path]] = {}
+    for record in reader.wanted:
+        if record.id in reader.ids:
+            paths.setdefault(prepared_size(record.path, reader.manifest.preparation), []).append(record.path)
+    if len(paths) > 1:
+        common, odd = max(paths, key=lambda size: len(paths[size])), min(paths, key=lambda size: len(paths[size]))
+        raise UserError(
+            f"{paths[odd][0]}: is {odd[0]} x {odd[1]} (H x W) after the crop, others are {common[0]} x {common[1]}, "
+            f"and a batch holds images of one size; expected preparation.size in {reader.manifest.path}, or "
+            "train.batch_size=1"
+        )
 
 
 def check_complete(reader: CacheReader, allow_partial: bool) -> Sequence[str]:

@@ -42,10 +42,15 @@ def choose_start(
 
 
 def labels_of(meta: Mapping[str, Any]) -> list[str] | None:
-    """The classes that a checkpoint of this project was trained for; `None` where none can be read."""
+    """The classes that a checkpoint of this project or of mmsegmentation is for; `None` where it does not say."""
     try:
         return list(json.loads(meta[STUDENT_META])["classes"])
     except (KeyError, TypeError, ValueError):
+        pass
+    try:
+        named = meta["dataset_meta"]["classes"] if "dataset_meta" in meta else meta["CLASSES"]
+        return [str(name) for name in named]
+    except (KeyError, TypeError):
         return None
 
 
@@ -55,7 +60,7 @@ def refuse_addresses(model: Mapping[str, Any]) -> None:
         if "://" in value:
             raise UserError(
                 f"{key}: found {value!r}; expected weights in a local file: train.pretrained_backbone or "
-                f"train.load_from (or --set train.overrides={{{key}: null}} for random ones)"
+                f"train.load_from (or --set 'train.overrides={{{key}: null}}' for random ones)"
             )
 
 

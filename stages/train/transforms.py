@@ -40,11 +40,18 @@ def grid_unit(full: int, coarse: int | None) -> tuple[int, int]:
     return full // common, coarse // common
 
 
+def row_unit(full: int, coarse: int | None) -> tuple[int, int]:
+    """`grid_unit` of rows, which end: `coarse` cells of one stride, of which the last may reach beyond the image."""
+    if coarse is not None and full % coarse and -(-full // (stride := -(-full // coarse))) == coarse:
+        return stride, 1
+    return grid_unit(full, coarse)
+
+
 def _units(results: dict[str, Any]) -> tuple[tuple[int, int], tuple[int, int]]:
     height, width = results["label"].shape
     stitched = results.get("stitched")
     coarse = (None, None) if stitched is None else stitched.shape[-2:]
-    return grid_unit(height, coarse[0]), grid_unit(width, coarse[1])
+    return row_unit(height, coarse[0]), grid_unit(width, coarse[1])
 
 
 @TRANSFORMS.register_module()
@@ -104,7 +111,8 @@ class RandomScaleCrop(BaseTransform):
     The region is `crop_size / scale`; only the image is resized. Labels, weights, boundary and `S̄` keep
     their own resolution (the loss brings the logits to the label's size), so no label is interpolated and a
     boundary stays one pixel thin. The region is rounded to whole cells of `S̄` and limited to the panorama:
-    with `crop_size` the full height, only scales >= 1 are possible.
+    with `crop_size` the full height, only scales >= 1 are possible. Where the TA's stride does not divide the
+    height, the rows below the last whole cell are left out.
 
     Args:
         crop_size: `(height, width)` of the image afterwards.
@@ -128,6 +136,11 @@ class RandomScaleCrop(BaseTransform):
             self.crop_size[1] / width,
         )
         unit_y, unit_x = _units(results)
+        if unit_x[0] > self.crop_size[1]:
+            raise UserError(
+                f"{results['image_id']}: {width} columns are no multiple of the TA's output stride, so no crop of "
+                f"{self.crop_size[1]} columns fits its cells; expected another width, see preparation.size"
+            )
         rows = _whole_units(self.crop_size[0] / scale, unit_y[0], height)
         columns = _whole_units(self.crop_size[1] / scale, unit_x[0], width)
         top = np.random.randint(height // unit_y[0] - rows + 1)  # noqa: NPY002

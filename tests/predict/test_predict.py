@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +113,19 @@ def test_an_image_that_cannot_be_predicted_does_not_stop_the_others(
         command([str(images)], student, tmp_path / "again", device="cpu")
     assert end.value.exit_code == 3
     assert "1 panoramas: labels in" in capsys.readouterr().out
+
+
+def test_a_system_that_refuses_is_told_in_one_sentence(folder: Path) -> None:
+    """A file-size limit, in place of a full disk, through the command line."""
+    student = untrained(folder.parent / "student.pth")
+    command = [sys.executable, "-m", "pipeline", "predict", str(folder), "--student", str(student), "--out"]
+    (folder.parent / "file").write_text("")
+    for out, limit, message in (
+        (folder.parent / "file", "unlimited", r"--out .*file: cannot be written \(File exists\)"),
+        (folder.parent / "out", "0", r"cannot be written \(File too large\)"),
+    ):
+        script = f'ulimit -f {limit}; exec "$@"'
+        ended = subprocess.run(["bash", "-c", script, "_", *command, str(out)], capture_output=True, text=True)
+        assert ended.returncode == 2, ended.stderr
+        assert re.search(message, ended.stderr), ended.stderr
+        assert "Traceback" not in ended.stderr

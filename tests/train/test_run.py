@@ -124,6 +124,17 @@ def test_a_plain_mmseg_config_becomes_a_student(tmp_path: Path) -> None:
     assert student.model.num_classes == len(CLASSES)
 
 
+def test_a_student_of_bgr_images_gets_them_in_training_and_use(tmp_path: Path) -> None:
+    base = CONFIGS / "_base_" / "segformer_mit_b0.py"
+    config = tmp_path / "bgr.py"
+    preprocessor = "dict(bgr_to_rgb=False, mean=[1.0, 2.0, 3.0], std=[1.0, 1.0, 1.0])"
+    config.write_text(f"_base_ = [{str(base)!r}]\nmodel = dict(data_preprocessor={preprocessor})\n")
+    model = load_student(run(tmp_path / "run", 1, student=config), "cpu").model
+    image = torch.tensor([10.0, 20.0, 30.0]).view(1, 3, 1, 1).expand(1, 3, 4, 4)
+    seen = model.data_preprocessor({"inputs": image})["inputs"][0, :, 0, 0]
+    assert seen.tolist() == [29.0, 18.0, 7.0]
+
+
 def test_a_config_of_mmsegmentation_with_auxiliary_heads(tmp_path: Path) -> None:
     config = Path(mmseg.__file__).parent / ".mim/configs/fastscnn/fast_scnn_8xb4-160k_cityscapes-512x1024.py"
     if not config.is_file():
@@ -165,6 +176,15 @@ def test_bad_settings_are_refused_before_training(trained: Path, tmp_path: Path)
         ({"overrides": {"model.backbone.type": "Nothing"}}, "the student goodsam_m: found type 'Nothing'"),
         ({"overrides": {"model.backbone.depth": 18}}, "goodsam_m: the training cannot be set up"),
         ({"overrides": {"model.type": "SegTTAModel"}}, "expected EncoderDecoder or MKASegmentor"),
+        (
+            {"overrides": {"optimizer.lr": 0.1}},
+            "the student's config has no optimizer; .*optim_wrapper",
+        ),
+        ({"overrides": {"train_dataloader.batch_size": 7}}, "the student's config has no train_dataloader"),
+        ({"overrides": {"default_scope": "mmcls"}}, "default_scope: is set by the training"),
+        ({"overrides": {"model.test_cfg.mode": "slide"}}, "found 'slide', but the training itself makes it 'whole'"),
+        ({"overrides": {"model": {"decode_head": {"num_classes": 3}}}}, "found .*3.* but the training itself makes it"),
+        ({"overrides": {"model.data_preprocessor": None}}, "model.data_preprocessor: is missing"),
     ):
         with pytest.raises(UserError, match=message):
             run(tmp_path / "refused", **settings)

@@ -10,7 +10,7 @@ from pipeline.errors import UserError
 from pipeline.samples import CacheReader
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
-from stages.train.stage import check_complete, run_folder
+from stages.train.stage import check_complete, check_sizes, run_folder
 from tests.conftest import Project
 from tests.models import street
 
@@ -80,6 +80,25 @@ def test_a_replaced_panorama_is_not_trained_on_with_the_old_ones_labels(project:
         check_complete(reader(), allow_partial=False)
     fuse(project.manifest(), project.config())
     assert reader().ids == ids
+
+
+def test_what_is_left_out_makes_another_run(project: Project) -> None:
+    precompute(project.manifest(), project.config())
+    fuse(project.manifest(), project.config())
+    whole = run_folder(Path("runs"), project.manifest(), project.config())
+    project.add_image("p000.png", street(seed=77))
+    assert run_folder(Path("runs"), project.manifest(), project.config()) != whole
+
+
+def test_panoramas_of_two_sizes_are_refused_before_a_batch_of_them(project: Project) -> None:
+    project.add_image("p009.png", street(64, 512))
+    precompute(project.manifest(), project.config())
+    fuse(project.manifest(), project.config())
+    reader = CacheReader(project.manifest(), project.config(), ("train",))
+    with pytest.raises(UserError, match=r"p009\.png: is 64 x 512 .*, others are 64 x 256, .*preparation\.size"):
+        check_sizes(reader, project.config().train)
+    check_sizes(reader, project.config("train.batch_size=1").train)
+    check_sizes(reader, project.config("train.student=goodsam_demo").train)  # which crops
 
 
 def test_another_number_of_processes_is_another_run(project: Project) -> None:

@@ -131,3 +131,10 @@ def test_changes_and_schedules_that_cannot_be(tmp_path: Path) -> None:
     cfg.param_scheduler = [dict(type="PolyLR", end=10)]
     with pytest.raises(UserError, match="PolyLR has no end or counts epochs"):
         fit_schedule(cfg, 10, amp=False)
+
+
+def test_checkpoints_of_mmsegmentation_say_their_classes_too() -> None:
+    for meta in ({"dataset_meta": {"classes": ("road", "car")}}, {"CLASSES": ["road", "car"]}):
+        assert labels_of(meta) == ["road", "car"]
+    for nothing in ({}, {"dataset_meta": None}, {"dataset_meta": {}}, {"CLASSES": None}):
+        assert labels_of(nothing) is None

@@ -22,6 +22,7 @@ from stages.train.transforms import (
     PackMKAInputs,
     RandomScaleCrop,
     grid_unit,
+    row_unit,
 )
 from tests.train.helpers import CLASSES, PALETTE, MemoryReader
 
@@ -136,6 +137,34 @@ def test_sizes_that_the_stride_does_not_divide() -> None:
         assert shifted["stitched"][0, 0, 0] == start * 18 / 60
         starts.add(start)
     assert starts == {0, 10, 20, 30, 40, 50}
+
+
+@pytest.mark.parametrize(("height", "coarse", "stride"), [(402, 101, 4), (450, 113, 4), (500, 63, 8), (400, 100, 4)])
+def test_crops_keep_their_shape_where_the_stride_does_not_divide_the_height(
+    height: int, coarse: int, stride: int
+) -> None:
+    assert row_unit(height, coarse) == (stride, 1)
+    rows = np.arange(height, dtype=np.uint8)[:, None].repeat(2048, axis=1)
+    cells = np.arange(coarse)[:, None].repeat(2048 // stride, axis=1)
+    arrays = {"img": rows[..., None].repeat(3, axis=2), "label": rows, "stitched": cells[None].astype(np.float16)}
+    np.random.seed(0)  # noqa: NPY002
+    for _ in range(20):
+        made = RandomScaleCrop((200, 256), (1.0, 1.5))({**arrays, "full_ring": True, "image_id": "a"})
+        region_height, region_width = made["label"].shape
+        assert region_height / region_width == pytest.approx(200 / 256, rel=0.05)
+        np.testing.assert_array_equal(made["label"][::stride, 0], (made["stitched"][0, :, 0] * stride) % 256)
+        assert made["stitched"].shape[1] * stride == region_height
+
+
+def test_a_width_that_the_stride_does_not_divide_is_refused() -> None:
+    plane = np.zeros((400, 2050), dtype=np.uint8)
+    arrays = {
+        "img": plane[..., None].repeat(3, axis=2),
+        "label": plane,
+        "stitched": np.zeros((2, 100, 513), np.float16),
+    }
+    with pytest.raises(UserError, match="2050 columns are no multiple of the TA's output stride"):
+        RandomScaleCrop((200, 256))({**arrays, "full_ring": True, "image_id": "a"})
 
 
 def test_crop_refuses_what_cannot_be() -> None:
