@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,8 +17,10 @@ from pipeline.labels import LabelSpace
 from pipeline.manifests import ImageRecord, Manifest, load_manifest
 from pipeline.store import Artefact, Cache, ImageGroup
 from pipeline.store.freshness import made_from_file
+from pipeline.store.groups import views_from_attributes
 from pipeline.store.upstream import failure_reason
 from pipeline.upsample import upsample
+from pipeline.windows import Window
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,12 @@ class FusedSample:
     """uint8 `(H, W)`: `M · 255`."""
     boundary: np.ndarray | None = None
     """uint8 `(H, W)`, 0 or 1: `B_ref`; `None` without one."""
+    windows: tuple[Window, ...] = ()
+    """Of a rule that works per window: where `E_i` and `M_i` lie."""
+    window_label: np.ndarray | None = None
+    """uint8 `(V, h, w)`: `E_i`, hard."""
+    window_weight: np.ndarray | None = None
+    """uint8 `(V, h, w)`: `M_i · 255`."""
 
 
 @runtime_checkable
@@ -112,7 +120,12 @@ class CacheReader:
 
     def fused(self, image_id: str) -> FusedSample:
         group = self.artefact.read(image_id)
+        per_window: dict[str, Any] = {}
+        if "window_label" in group:
+            names = ("window_label", "window_weight")
+            per_window = {"windows": views_from_attributes(group)[0], **{n: group.array(n, ndim=3) for n in names}}
         return FusedSample(
+            **per_window,
             label=group.array("label", ndim=2),
             stitched=group.array("stitched", ndim=3),
             gate=group.array("gate", ndim=2),

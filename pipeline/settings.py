@@ -44,7 +44,8 @@ class Settings(BaseModel):
             if isinstance(extra, dict) and extra.get("in_key") is False:
                 continue
             value = getattr(self, name)
-            if not field.is_required() and value == field.get_default(call_default_factory=True):
+            changed_code = getattr(value, "algorithm", 1) != 1  # of a component: enters even where it is the default
+            if not field.is_required() and value == field.get_default(call_default_factory=True) and not changed_code:
                 continue
             parts[name] = _plain(value)
         return parts

@@ -161,6 +161,20 @@ def cells(windows: Sequence[Window], height: int, width: int) -> tuple[Cell, ...
     return tuple(result)
 
 
+def layers(windows: Sequence[Window], planes: np.ndarray, size: tuple[int, int], fill: int) -> np.ndarray:
+    """What every window says of each pixel of a panorama of ``size`` (H, W).
+
+    ``planes`` ``(V, h, w)`` are those of ``windows``. The result is ``(n, H, W)``, ``n`` the most windows that hold one
+    pixel; where fewer do, the last ones are ``fill``.
+    """
+    pieces = cells(windows, *size)
+    found = np.full((max(len(cell.members) for cell in pieces), *size), fill, dtype=planes.dtype)
+    for cell in pieces:
+        for layer, (view, y, x) in enumerate(cell.members):
+            found[layer, cell.rows, cell.columns] = planes[view][cell.of(y, x)]
+    return found
+
+
 def cyclic_columns(x0: int, width: int, panorama_width: int) -> list[tuple[slice, slice]]:
     """``x0 .. x0+width-1`` modulo the panorama's width as one or two pairs (panorama slice, own slice)."""
     x0 %= panorama_width

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import UserError
 from pipeline.views import ViewSettings, make_views
-from pipeline.windows import Window, cells, cyclic_columns
+from pipeline.windows import Window, cells, cyclic_columns, layers
 
 ring = st.tuples(st.integers(2, 40), st.integers(1, 8), st.integers(1, 8)).map(
     lambda t: (t[0] * 8, min(t[0], t[1] + t[2]) * 8, min(t[0], t[1]) * 8)
@@ -45,6 +47,24 @@ def test_cells_tile_the_ring_and_name_the_covering_views(sizes: tuple[int, int, 
                 assert views[i].columns(width)[first + x - cell.x0] == x
         assert [first for _, _, first in cell.members] == sorted(first for _, _, first in cell.members)
     assert (seen == 1).all()
+
+
+@given(ring)
+def test_layers_hold_what_every_window_says_of_a_pixel(sizes: tuple[int, int, int]) -> None:
+    width, window, stride = sizes
+    try:
+        views = make_views(ViewSettings(width=window, stride=min(stride, window)), 2, width)
+    except UserError:
+        return
+    planes = np.random.default_rng(0).integers(1, 200, (len(views), 2, views[0].width), dtype=np.uint8)
+    found = layers(views, planes, (2, width), 0)
+    said: dict[tuple[int, int], list[int]] = {}
+    for view, plane in zip(views, planes, strict=True):
+        for y, (k, x) in itertools.product(range(2), enumerate(view.columns(width))):
+            said.setdefault((y, int(x)), []).append(int(plane[y, k]))
+    assert len(found) == max(map(len, said.values()))
+    for (y, x), values in said.items():
+        assert sorted(found[:, y, x]) == sorted(values + [0] * (len(found) - len(values)))
 
 
 def test_cells_of_windows_of_several_heights_tile_the_panorama() -> None:

@@ -85,7 +85,7 @@ def pair_losses(
 
     Args:
         logits: the TA's, `(2, C, h, w)` at its own stride.
-        fused: the panorama's ensemble.
+        fused: the panorama's ensemble; with `E_i` and `M_i`, `pair` is of its windows.
     """
     if fused.stitched is None or fused.gate is None or fused.weight is None:
         raise ValueError("expected a fused sample with stitched, gate and weight")
@@ -97,7 +97,14 @@ def pair_losses(
         return torch.from_numpy(np.stack([window.extract(plane) for window in pair])).to(device)
 
     full = F.interpolate(logits.float(), (pair[0].height, pair[0].width), mode="bilinear", align_corners=False)
-    label = cut(fused.label).long()
+
+    def own(plane: np.ndarray, per_window: np.ndarray | None) -> Tensor:
+        """A plane of the pair: of a rule that works per window, that of each window itself (paper)."""
+        if per_window is None:
+            return cut(plane)
+        return torch.from_numpy(np.stack([per_window[fused.windows.index(window)] for window in pair])).to(device)
+
+    label = own(fused.label, fused.window_label).long()
     known = (label != ignore_index).float()
     terms: dict[str, Tensor] = {}
     if settings.ensemble:
@@ -107,7 +114,7 @@ def pair_losses(
         ensemble = losses.ensemble_probs(target, label, cut(fused.gate).float() / 255, ignore_index)
         terms["ensemble"] = settings.ensemble * losses.soft_cross_entropy(full, ensemble, known)
     if settings.confident:
-        weight = cut(fused.weight).float() / 255
+        weight = own(fused.weight, fused.window_weight).float() / 255
         terms["confident"] = settings.confident * losses.hard_cross_entropy(full, label, weight, ignore_index)
     if settings.consistency:
         first, second = overlap(logits[:1], logits[1:], pair, size[1])

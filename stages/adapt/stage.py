@@ -59,7 +59,6 @@ def adapt(
     killed round goes on with the fine-tuning's last saved step. Raises :class:`UserError` before any work if the TA
     cannot be adapted or nothing is fused.
     """
-    writable_folder(work_dir, "--work-dir")
     done: list[Round] = []
     for number in range(1, rounds + 1):
         done.append(_round(number, manifest, config, work_dir, run_stage, progress or SilentProgress()))
@@ -84,6 +83,7 @@ def _round(
     folder = work_dir.absolute() / manifest.name / f"adapt-{key}"
     weights, report = folder / "ta.pth", folder / "losses.json"
     if not (weights.is_file() and report.is_file()):
+        writable_folder(folder, "--work-dir")
         _write_ta(config, reader, weights, report, progress)
     settings = folder / "config.yaml"
     settings.write_text(_with_checkpoint(config, weights), encoding="utf-8")

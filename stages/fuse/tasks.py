@@ -14,7 +14,7 @@ from pipeline.labels import LabelSpace
 from pipeline.manifests import ImageRecord
 from pipeline.masks import MaskSet
 from pipeline.store import ImageGroup
-from pipeline.store.groups import read_mask_sets, views_from_attributes
+from pipeline.store.groups import read_mask_sets, views_from_attributes, views_to_attributes
 from pipeline.store.upstream import open_artefacts, upstream_markers
 from pipeline.tasks import CacheTask
 from pipeline.upsample import most_likely, upsample
@@ -68,10 +68,12 @@ class FuseTask(CacheTask):
                 window_labels = [labels_of_view(p, stride, w) for p, w in zip(probabilities, windows, strict=True)]
                 inputs = replace(inputs, windows=windows, window_labels=window_labels, window_masks=window_masks)
             ensemble = rule(inputs)
+            placed_windows = views_to_attributes(inputs.windows, size) if ensemble.more else {}
             signals = _signals(pooled, ensemble.weight)
             contents = {kind: marker.content for kind, marker in markers.items()}
             with artefact.write(record.id, inputs=contents) as attempt:
                 attempt.attributes |= {"image_size": list(size), "output_stride": stride, "signals": signals}
+                attempt.attributes |= placed_windows
                 attempt.array("stitched", stitched)
                 for name, values in {
                     "label": ensemble.label,

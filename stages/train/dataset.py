@@ -19,6 +19,7 @@ from mmseg.registry import DATASETS
 
 from pipeline.errors import UserError
 from pipeline.samples import FusedSample, Reader
+from pipeline.windows import layers
 
 #: Image and pseudo-label of a panorama.
 Read = tuple[np.ndarray, FusedSample]
@@ -106,7 +107,7 @@ class PseudoLabelDataset(torch.utils.data.Dataset):
         if image_id in self._kept:
             return self._kept[image_id]
         read = self._read_now(image_id) if begun is None else begun.result()
-        size = read[0].nbytes + sum(value.nbytes for value in vars(read[1]).values() if value is not None)
+        size = read[0].nbytes + sum(getattr(value, "nbytes", 0) for value in vars(read[1]).values())
         if size <= self._room:
             self._room -= size
             self._kept[image_id] = read
@@ -146,9 +147,10 @@ class PseudoLabelDataset(torch.utils.data.Dataset):
 
         Returns:
             `img` uint8 `(H, W, 3)` RGB; `label`, and where present `stitched`, `gate`, `weight`,
-            `boundary`, as in `FusedSample`; `image_id`, `ori_shape`, `img_shape` `(H, W)`; and what the
-            arrays still are: `full_ring` (column 0 touches the last one), `last_row` (the last row is the
-            panorama's own), `flip`.
+            `boundary`, as in `FusedSample`; of a rule that works per window also `window_label` and `window_weight`
+            uint8 `(n, H, W)`: what each of the windows that hold a pixel says of it; `image_id`, `ori_shape`,
+            `img_shape` `(H, W)`; and what the arrays still are: `full_ring` (column 0 touches the last one),
+            `last_row` (the last row is the panorama's own), `flip`.
 
         Raises:
             UserError: sizes, dtypes or classes do not fit.
@@ -176,7 +178,7 @@ class PseudoLabelDataset(torch.utils.data.Dataset):
                 raise UserError(f"{image_id}: expected stitched ({self._classes}, h, w), found {shape}")
             if fused.gate is None or fused.weight is None:
                 raise UserError(f"{image_id}: a sample with stitched needs gate and weight too")
-        arrays = {**planes, "stitched": fused.stitched}
+        arrays = {**planes, "stitched": fused.stitched, **self._per_window(image_id, fused)}
         return {
             "img": image.copy(),  # transforms may write; what is kept stays
             **{name: array.copy() for name, array in arrays.items() if array is not None},
@@ -187,3 +189,16 @@ class PseudoLabelDataset(torch.utils.data.Dataset):
             "last_row": True,
             "flip": False,
         }
+
+    def _per_window(self, image_id: str, fused: FusedSample) -> dict[str, np.ndarray]:
+        """`E_i` and `M_i` of every window, each pixel's below each other; nothing for other rules."""
+        planes = {"window_label": fused.window_label, "window_weight": fused.window_weight}
+        found = {}
+        for (name, plane), fill in zip(planes.items(), (self.ignore_index, 0), strict=True):
+            if plane is None:
+                continue
+            if plane.dtype != np.uint8 or len(plane) != len(fused.windows):
+                expected = f"uint8, one plane for each of {len(fused.windows)} windows"
+                raise UserError(f"{image_id}: expected {name} {expected}, found {plane.dtype} {plane.shape}")
+            found[name] = layers(fused.windows, plane, fused.label.shape[:2], fill)
+        return found

@@ -92,9 +92,10 @@ class MKASegmentor(EncoderDecoder):
     Each data sample holds `gt_sem_seg` (the label) and, from the cache, `stitched`, `gate`, `weight` and
     possibly `boundary`, as `PackMKAInputs` packs them. Labels and `S̄` may be of another size than the
     network's input (random scaling resizes only the image): the logits are brought to the label's size, so
-    no label is ever interpolated. A sample with `gt_sem_seg` alone (ground truth, source domain) gets the
-    ordinary cross-entropy. The terms are means over the pixels of one sample, then over the samples of the
-    batch [O].
+    no label is ever interpolated. With `window_label` and `window_weight`, the `E_i` and `M_i` of a rule that
+    works per window, the patch terms are means over every window of each pixel: `CE(E_i, P_i) + CE(E_H,i, P_i)`
+    [P]. A sample with `gt_sem_seg` alone (ground truth, source domain) gets the ordinary cross-entropy. The
+    terms are means over the pixels of one sample, then over the samples of the batch [O].
 
     Auxiliary heads get the same terms times their `loss_decode.loss_weight`. `decode_head.loss_decode`
     itself is unused.
@@ -212,17 +213,19 @@ class MKASegmentor(EncoderDecoder):
         with torch.no_grad():  # the label's probability is the highest there is; argmax is slow on planes
             right = (known & (-on_label >= log_p.amax(dim=1))).float().sum()
             result = {"agreement": 100 * right / known.float().sum().clamp_min(1)}
-        counted = known.float()
-        balance = None
-        if self.class_weights is not None:
-            balance = losses.label_weights(label, self.class_weights, ignore)
-            counted = counted * balance
+        counted = self._counted(label)
         if "stitched" not in sample:
             result["loss_label"] = losses.weighted_mean(on_label, counted)
             return result
 
         terms, meta = self.terms, sample.metainfo
-        gate, weight = sample.gate.data.float() / 255, sample.weight.data.float() / 255
+        balance = None if self.class_weights is None else losses.label_weights(label, self.class_weights, ignore)
+        if "window_label" in sample:  # what each window says of a pixel, on a first axis instead of a batch of one
+            label = sample.window_label.data.long()
+            gate, weight = torch.ones_like(label, dtype=torch.float32), sample.window_weight.data.float() / 255
+            on_label, counted = losses.hard_pixel_loss(_each(log_p, label), label, ignore), self._counted(label)
+        else:
+            gate, weight = sample.gate.data.float() / 255, sample.weight.data.float() / 255
         if terms.whole.weight or terms.ensemble.weight:
             with torch.no_grad():
                 stitched = losses.upsample_log_probs(
@@ -237,10 +240,13 @@ class MKASegmentor(EncoderDecoder):
             if term.plain:  # E mixes the two targets, and the loss is linear in them
                 loss = (1 - gate) * on_stitched + gate * on_label
             else:
-                loss = _distill(logits, losses.ensemble_probs(stitched, label, gate, ignore), term)
+                targets = losses.ensemble_probs(_each(stitched, label), label, gate, ignore)
+                loss = _distill(_each(logits, label), targets, term)
             result["loss_ensemble"] = losses.weighted_mean(loss, counted) * term.factor
         if (term := terms.confident).weight:
-            loss = on_label if term.plain else losses.hard_pixel_loss(_at(logits, term), label, ignore)
+            loss = on_label
+            if not term.plain:
+                loss = losses.hard_pixel_loss(_each(_at(logits, term), label), label, ignore)
             result["loss_confident"] = losses.weighted_mean(loss, counted * weight) * term.factor
         if (term := terms.boundary).weight and "boundary" in sample:
             probs, boundary = (log_p if term.plain else _at(logits, term)).exp(), sample.boundary.data
@@ -253,6 +259,17 @@ class MKASegmentor(EncoderDecoder):
         if not any(name.startswith("loss") for name in result):
             result["loss_none"] = logits.sum() * 0
         return result
+
+    def _counted(self, label: Tensor) -> Tensor:
+        """What each pixel counts: 0 where it is ignored, else 1, or the weight of its class."""
+        ignore = self.decode_head.ignore_index
+        known = (label != ignore).float()
+        return known if self.class_weights is None else known * losses.label_weights(label, self.class_weights, ignore)
+
+
+def _each(planes: Tensor, label: Tensor) -> Tensor:
+    """`(1, C, H, W)` for each of the labels `(n, H, W)`, without a copy."""
+    return planes.expand(len(label), -1, -1, -1)
 
 
 def _at(logits: Tensor, term: Term) -> Tensor:

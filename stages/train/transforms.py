@@ -27,6 +27,9 @@ from pipeline.errors import UserError
 PLANES = ("label", "gate", "weight", "boundary")
 """Full-size `(H, W)` arrays that follow the image."""
 
+LAYERS = ("window_label", "window_weight")
+"""Those of each window, `(n, H, W)`."""
+
 
 def grid_unit(full: int, coarse: int | None) -> tuple[int, int]:
     """The smallest step that is whole on both grids: `(pixels, cells)`.
@@ -73,9 +76,9 @@ class CyclicShift(BaseTransform):
         _, (pixels, cells) = _units(results)
         steps = np.random.randint(results["label"].shape[1] // pixels)  # noqa: NPY002
         results["img"] = np.roll(results["img"], steps * pixels, axis=1)
-        for name in PLANES:
+        for name in (*PLANES, *LAYERS):
             if name in results:
-                results[name] = np.roll(results[name], steps * pixels, axis=1)
+                results[name] = np.roll(results[name], steps * pixels, axis=-1)
         if "stitched" in results:
             results["stitched"] = np.roll(results["stitched"], steps * cells, axis=2)
         return results
@@ -97,7 +100,7 @@ class MirrorPanorama(BaseTransform):
         if np.random.rand() >= self.prob:  # noqa: NPY002
             return results
         results["img"] = np.ascontiguousarray(results["img"][:, ::-1])
-        for name in (*PLANES, "stitched"):
+        for name in (*PLANES, *LAYERS, "stitched"):
             if name in results:
                 results[name] = results[name][..., ::-1]
         results["flip"] = not results["flip"]
@@ -166,6 +169,9 @@ class RandomScaleCrop(BaseTransform):
         for name in PLANES:
             if name in results:
                 results[name] = cut(results[name], 0, 0)
+        for name in LAYERS:
+            if name in results:
+                results[name] = cut(results[name], 1, 0)
         if "stitched" in results:
             results["stitched"] = cut(results["stitched"], 1, 1)
         results["img_shape"] = self.crop_size
@@ -183,7 +189,8 @@ class PackMKAInputs(BaseTransform):
     """Pack for the model: `inputs` uint8 `(3, h, w)` RGB and a `SegDataSample`.
 
     The sample has `gt_sem_seg` (int64 `(1, H, W)`) and, where present, `stitched` (float16 `(C, h', w')`),
-    `gate`, `weight`, `boundary` (uint8 `(1, H, W)`); its metainfo says what the arrays are.
+    `gate`, `weight`, `boundary` (uint8 `(1, H, W)`), `window_label` and `window_weight` (uint8 `(n, H, W)`); its
+    metainfo says what the arrays are.
     """
 
     META = ("image_id", "ori_shape", "img_shape", "full_ring", "last_row", "flip")
@@ -197,6 +204,9 @@ class PackMKAInputs(BaseTransform):
             if name in results:
                 plane = torch.from_numpy(np.ascontiguousarray(results[name]))
                 sample.set_data({name: PixelData(data=plane[None])})
+        for name in LAYERS:
+            if name in results:
+                sample.set_data({name: PixelData(data=torch.from_numpy(np.ascontiguousarray(results[name])))})
         if "stitched" in results:
             stitched = torch.from_numpy(np.ascontiguousarray(results["stitched"]))
             sample.set_data({"stitched": PixelData(data=stitched)})

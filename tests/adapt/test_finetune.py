@@ -113,6 +113,27 @@ def test_terms_are_those_of_the_whole_panorama_cut_out() -> None:
     assert set(pair_losses(logits, fused, pair, off, 255)) == {"consistency"}
 
 
+def test_a_rule_that_works_per_window_teaches_each_window_its_own_labels() -> None:
+    """`CE(E_i, S_i)` and `CE(E_H,i, S_i)` of each window (paper)."""
+    rng, pair = np.random.default_rng(0), PAIRS[-1]
+    label = rng.integers(4, size=(len(VIEWS), 32, 32)).astype(np.uint8)
+    weight = rng.integers(2, size=label.shape).astype(np.uint8) * 255
+    fused = MemoryReader().fused("pano/0.png")
+    hard = {
+        "windows": tuple(VIEWS),
+        "window_label": label,
+        "window_weight": weight,
+        "gate": np.full_like(fused.label, 255),
+    }
+    logits = torch.randn(2, 4, 8, 8)
+    terms = pair_losses(logits, dataclasses.replace(fused, **hard), pair, AdaptSettings(consistency=0), 255)
+    full = torch.nn.functional.interpolate(logits, (32, 32), mode="bilinear")
+    own = [list(VIEWS).index(window) for window in pair]
+    labels, weights = torch.from_numpy(label[own]).long(), torch.from_numpy(weight[own]) / 255
+    torch.testing.assert_close(terms["ensemble"], losses.hard_cross_entropy(full, labels))
+    torch.testing.assert_close(terms["confident"], losses.hard_cross_entropy(full, labels, weights))
+
+
 def test_all_ignored_costs_nothing() -> None:
     fused = MemoryReader().fused("pano/0.png")
     nothing = dataclasses.replace(fused, label=np.full_like(fused.label, 255))

@@ -15,6 +15,7 @@ from pipeline.executor import Execution
 from pipeline.samples import CacheReader
 from pipeline.store import Cache
 from pipeline.store.groups import read_mask_sets
+from stages.fuse.pooling import owners
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
 from tests.conftest import Project, write_yaml
@@ -47,6 +48,18 @@ def test_a_rolled_panorama_gives_the_rolled_pseudo_labels(project: Project, rule
         np.testing.assert_array_equal(rolled["stitched"], np.roll(base["stitched"], 64 * steps // 4, axis=-1))
         if rule == "paper":
             np.testing.assert_array_equal(rolled["window_label"], np.roll(base["window_label"], steps, axis=0))
+
+
+def test_what_each_window_says_is_read_with_its_place(project: Project) -> None:
+    precompute(project.manifest(), project.config())
+    fuse(project.manifest(), project.config("fusion.rule=paper"))
+    sample = CacheReader(project.manifest(), project.config("fusion.rule=paper")).fused("p000")
+    assert sample.window_label is not None
+    owner, column = owners(sample.windows, 256)
+    np.testing.assert_array_equal(sample.window_label[owner, :, column].T, sample.label)
+    fuse(project.manifest(), project.config("fusion.rule=ssa"))
+    other = CacheReader(project.manifest(), project.config("fusion.rule=ssa")).fused("p000")
+    assert (other.windows, other.window_label) == ((), None)
 
 
 def test_the_ensemble_is_stored_exactly_and_factorised(project: Project) -> None:

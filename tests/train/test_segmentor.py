@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from mmseg.registry import MODELS
 
 from pipeline import losses
 from pipeline.errors import UserError
+from pipeline.samples import FusedSample
+from pipeline.views import ViewSettings, make_views
 from stages.train.configs import student_config
 from stages.train.dataset import PseudoLabelDataset
 from stages.train.segmentor import MKASegmentor, MKATerms, Term, _distill
@@ -35,8 +38,10 @@ def build(mka: Mapping[str, Any] | None = None, **overrides: Any) -> MKASegmento
     return MODELS.build(cfg.model)
 
 
-def batch(count: int = 2, transforms: Any = (), **reader: Any) -> dict[str, Any]:
-    dataset = PseudoLabelDataset(MemoryReader(**reader), META)
+def batch(
+    count: int = 2, transforms: Any = (), reader: type[MemoryReader] = MemoryReader, **options: Any
+) -> dict[str, Any]:
+    dataset = PseudoLabelDataset(reader(**options), META)
     packed = []
     for image_id in dataset.ids[:count]:
         results = dataset.load(image_id)
@@ -260,3 +265,44 @@ def test_cyclic_padding_is_for_whole_rings_alone() -> None:
     ring, crop = batch(), batch(transforms=[RandomScaleCrop((32, 48))])
     assert not torch.allclose(*(loss_of(m, ring)["decode.loss_confident"] for m in (plain, cyclic)), rtol=1e-5)
     torch.testing.assert_close(*(loss_of(m, crop)["decode.loss_confident"] for m in (plain, cyclic)))
+
+
+WINDOWS = tuple(make_views(ViewSettings(width=32, stride=16), 32, 64))
+
+
+class WindowReader(MemoryReader):
+    """Each window has labels and weights of its own, some ignored."""
+
+    def fused(self, image_id: str) -> FusedSample:
+        rng = np.random.default_rng(len(image_id))
+        label = rng.integers(len(CLASSES) + 1, size=(len(WINDOWS), 32, 32)).astype(np.uint8)
+        label[label == len(CLASSES)] = 255
+        weight = rng.integers(2, size=label.shape).astype(np.uint8) * 255
+        return replace(super().fused(image_id), windows=WINDOWS, window_label=label, window_weight=weight)
+
+
+@pytest.mark.parametrize("mka", [1.0, {"weight": 1.0, "temperature": 2.0}])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_patch_terms_of_a_rule_that_works_per_window_are_those_of_its_windows(mka: Any, mirrored: bool) -> None:
+    """`P_i` is `P_S` cropped to window `i`, and the terms are over all windows."""
+    model = build({"ensemble": mka, "confident": mka}).eval()
+    if mirrored:  # a constant network commutes with mirroring
+        torch.nn.init.zeros_(model.decode_head.conv_seg.weight)
+    data = batch(1, [MirrorPanorama(1.0)] if mirrored else [], reader=WindowReader)
+    found = loss_of(model, data)
+    sample, temperature = WindowReader().fused("pano/0.png"), model.terms.ensemble.temperature
+    logits = logits_of(model, data) / temperature
+    patches = torch.cat([logits[..., window.columns(64)] for window in WINDOWS])
+    label, weight = torch.from_numpy(sample.window_label).long(), torch.from_numpy(sample.window_weight) / 255
+    ensemble = losses.hard_cross_entropy(patches, label)
+    confident = losses.hard_cross_entropy(patches, label, weight)
+    torch.testing.assert_close(found["decode.loss_ensemble"], ensemble * temperature**2)
+    torch.testing.assert_close(found["decode.loss_confident"], confident * temperature**2)
+
+
+def test_windows_that_are_not_told_apart_are_refused() -> None:
+    reader = WindowReader()
+    dataset = PseudoLabelDataset(reader, META)
+    reader.fused = lambda image_id: replace(WindowReader().fused(image_id), windows=WINDOWS[1:])  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="one plane for each of 3 windows, found uint8"):
+        dataset.load("pano/0.png")

@@ -38,6 +38,8 @@ def coded(height: int = 32, width: int = 64, stride: int | None = STRIDE) -> dic
         "gate": y.copy(),
         "weight": (x + y).astype(np.uint8),
         "boundary": (x ^ y).astype(np.uint8),
+        "window_label": np.stack([x, y]),
+        "window_weight": np.stack([y, x]),
         "image_id": "coded",
         "ori_shape": (height, width),
         "img_shape": (height, width),
@@ -61,6 +63,8 @@ def assert_planes_aligned(results: dict[str, Any], stride: int = STRIDE) -> None
     y, x = results["gate"], results["label"]
     np.testing.assert_array_equal(results["weight"], x + y)
     np.testing.assert_array_equal(results["boundary"], x ^ y)
+    np.testing.assert_array_equal(results["window_label"], np.stack([x, y]))
+    np.testing.assert_array_equal(results["window_weight"], np.stack([y, x]))
     cells = results["stitched"].repeat(stride, axis=1).repeat(stride, axis=2)
     np.testing.assert_array_equal(cells, np.stack([y // stride, x // stride]))
 

@@ -21,6 +21,7 @@ class Paper(FusionRule):
     weight 1. The panorama's ``label`` and ``weight`` take each column from the window in whose middle it lies (ours).
     """
 
+    algorithm: ClassVar[int] = 2
     kind: str = "paper"
     needs: ClassVar[tuple[str, ...]] = ("teacher", "masks", "sam")
     theta: float = Field(0.7, ge=0, le=1, description="Share of the majority label from which a mask is trusted.")
