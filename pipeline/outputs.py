@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import uuid
 from collections.abc import Iterator
@@ -23,6 +25,23 @@ def writable_folder(folder: Path, option: str) -> Path:
             f"{option} {folder}: cannot be written ({error.strerror}); expected a folder that can"
         ) from None
     return folder
+
+
+@contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Holds ``folder`` for this process alone; a lock of a process that ended, or was killed, is none.
+
+    Raises :class:`UserError` if another process holds it. File systems without locks are not guarded.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: {what}; wait for it, or stop it") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+                raise
+        yield
 
 
 @contextmanager

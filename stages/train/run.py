@@ -28,6 +28,7 @@ from mmengine.runner import Runner
 from pipeline.checkpoints import load_into, register_safe_mmengine_loader
 from pipeline.devices import pick_device
 from pipeline.errors import UserError
+from pipeline.outputs import locked
 from pipeline.torch_student import network_config
 from stages.train import register  # noqa: F401 (registers segmentor, dataset, sampler, transforms, hooks)
 from stages.train.balance import class_shares, class_weights
@@ -180,7 +181,7 @@ def train(
     cfg.load_from = None if last is None else str(last)
     cfg.resume = last is not None
 
-    with _use_device(kind), _processes(kind, distributed):
+    with _use_device(kind), _processes(kind, distributed), _alone(work_dir):
         runner = _build_runner(cfg, student)
         runner.logger.addFilter(_worth_logging)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -301,6 +302,17 @@ def _processes(kind: str, distributed: bool) -> Iterator[None]:
         torch.distributed.barrier()  # the first process has written what the others look for next
     finally:
         torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def _alone(work_dir: Path) -> Iterator[None]:
+    """One training in a folder at a time; of several processes the first one says so."""
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    work_dir.mkdir(parents=True, exist_ok=True)
+    with locked(work_dir, "another process trains into this folder"):
+        yield
 
 
 class _QuietRunner(Runner):

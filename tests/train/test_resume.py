@@ -89,3 +89,18 @@ def test_a_killed_training_goes_on_and_scores_the_same(tmp_path: Path) -> None:
 def test_select_needs_panoramas_to_hold_out(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="leaves none to train on"):
         run(tmp_path, 2, reader={"count": 1}, select="agreement")
+
+
+def test_one_training_in_a_folder_at_a_time(tmp_path: Path) -> None:
+    code = "import sys, time; from pathlib import Path; from pipeline.outputs import locked\n"
+    code += "with locked(Path(sys.argv[1]), 'held'):\n    print('held', flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="another process trains into this folder"):
+            run(tmp_path, 1)
+    finally:
+        other.kill()
+        other.wait()
+    assert run(tmp_path, 1).is_file(), "a lock of a killed process is none"
