@@ -71,7 +71,7 @@ class Artefact:
         others = []
         for key in self.storage.folders(self.kind):
             settings = (Artefact(self.storage, self.kind, key)._attributes() or {}).get("settings") or {}
-            rule = settings.get("fusion", {}).get("rule", {}).get("kind")
+            rule = settings["fusion"].get("rule", {}).get("kind", "by default") if "fusion" in settings else None
             others.append(f"{key} (rule {rule})" if rule else key)
         stage = "fuse" if self.kind == "fused" else "precompute"
         text = f"expected one made by {stage} with the same settings"

@@ -52,7 +52,7 @@ def command(
     )
     say(f"in {report.artefact}")
     given = {"MANIFEST": True, "CONFIG": True, f"FUSION={fusion}": fusion, "SET": set_, "CACHE": cache}
-    same = ", ".join(name for name, value in given.items() if value)
+    same = " and ".join(name for name, value in given.items() if value)
     say(f"next: make train, or make evaluate where there are labels, with the same {same}")
     say_json(
         {
