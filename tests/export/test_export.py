@@ -113,11 +113,11 @@ def test_a_graph_of_one_size_takes_that_size_alone(checkpoint: Path, tmp_path: P
 
 
 def test_prediction_brings_images_to_the_size_of_the_graph(checkpoint: Path, tmp_path: Path) -> None:
-    path = export_student(checkpoint, tmp_path / "fixed.onnx", (64, 128)).path
-    Image.fromarray(street(96, 256)).save(tmp_path / "a.png")
+    path = export_student(checkpoint, tmp_path / "fixed.onnx", (32, 64)).path
+    Image.fromarray(street(96, 128)).save(tmp_path / "a.png")  # of which the checkpoint keeps 64 rows
     done, failures = predict({"a": tmp_path / "a.png"}, path, tmp_path / "out")
     assert (done, failures) == (["a"], {})
-    assert Image.open(tmp_path / "out" / "labels" / "a.png").size == (128, 64)
+    assert Image.open(tmp_path / "out" / "labels" / "a.png").size == (64, 32)
 
 
 def test_a_graph_that_is_not_the_model_is_refused(
