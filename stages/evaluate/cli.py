@@ -71,7 +71,7 @@ def command(
         if score.unreachable:
             say(f"{score.name}: not scored on {', '.join(score.unreachable)}: its classes do not map to them")
     if pseudo_labels:
-        ensemble = scores[1]
+        ensemble = scores[len(runs)]  # the last rule that was named
         say_table(
             f"mIoU, {ensemble.name}: largest gains and losses",
             ["panorama", "before", "after", "gain"],
