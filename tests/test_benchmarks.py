@@ -124,7 +124,7 @@ def test_figures_of_what_is_named_are_returned(
 
 
 def test_fuse_measures_the_vote_and_the_whole_of_dar() -> None:
-    figures = fuse.run(cases=((64, 256, 12),), small=4, repeats=7)
+    figures = fuse.run(cases=((200, 1024, 40),), small=4, repeats=5)
     assert 0 < figures["vote_speedup"] == min(figures["vote_speedup_ssa"], figures["vote_speedup_sepl"])
     assert figures["dar_over_floor"] == max(figures["dar_over_floor_paper"], figures["dar_over_floor_best"]) > 1
     assert figures["seconds_2000_small_extrapolated"] > 0
