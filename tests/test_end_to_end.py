@@ -105,7 +105,7 @@ def test_gaps_are_refused_unless_allowed(small: Project, tmp_path: Path) -> None
     run("precompute", *here, expect=3)
     run("fuse", *here, expect=3)
     refused = run("train", *here, "--work-dir", tmp_path, expect=2)
-    assert "1 of 3 panoramas are not fused, the first is 'images/p001' (teacher: " in refused.stderr
+    assert "of 3 panoramas 1 cannot be trained on, the first is 'images/p001' (" in refused.stderr
     trained = last_line(run("train", *here, "--work-dir", tmp_path, "--allow-partial"))
     ids = json.loads((Path(trained["checkpoint"]).parent / "train_images.json").read_text())
     assert ids == ["images/p000", "images/p002"]
