@@ -254,21 +254,29 @@ def _bounded(
     pool: Executor, in_flight: int, task_bytes: bytes, records: Sequence[ImageRecord], at_a_time: int | None
 ) -> Iterator[Outcome]:
     waiting = iter(records)
-    running: dict[Future[Outcome], str] = {}
+    running: dict[Future[Outcome], ImageRecord] = {}
+    suspects: list[ImageRecord] = []  # a worker that dies takes every image with it that it had in flight
     while True:
         for record in waiting:
-            running[pool.submit(_process, task_bytes, record, at_a_time)] = record.id
+            running[pool.submit(_process, task_bytes, record, at_a_time)] = record
             if len(running) >= in_flight:
                 break
         if not running:
-            return
+            break
         finished, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in finished:
-            image_id = running.pop(future)
-            yield _result(future, task_bytes, image_id)
+            record = running.pop(future)
+            outcome = _result(future)
+            if outcome is None:
+                suspects.append(record)
+            else:
+                yield outcome
+    for record in suspects:  # alone: whose worker dies now is the cause
+        yield _result(pool.submit(_process, task_bytes, record, at_a_time)) or _deadly(task_bytes, record.id)
 
 
-def _result(future: Future[Outcome], task_bytes: bytes, image_id: str) -> Outcome:
+def _result(future: Future[Outcome]) -> Outcome | None:
+    """What became of an image; None if its worker died."""
     try:
         return future.result()
     except UserError:
@@ -276,9 +284,13 @@ def _result(future: Future[Outcome], task_bytes: bytes, image_id: str) -> Outcom
     except Exception as error:
         if type(error).__name__ != "KilledWorker":
             raise
-        reason = "the worker process died on this image more than once (out of memory?)"
-        pickle.loads(task_bytes).record_failure(image_id, reason)
-        return Outcome(image_id, 0.0, failure=reason)
+        return None
+
+
+def _deadly(task_bytes: bytes, image_id: str) -> Outcome:
+    reason = "the worker process died on this image more than once (out of memory?)"
+    pickle.loads(task_bytes).record_failure(image_id, reason)
+    return Outcome(image_id, 0.0, failure=reason)
 
 
 class _Inline(Executor):
