@@ -186,7 +186,7 @@ def main() -> None:
         if error.errno not in NOT_OURS:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}cannot be written ({error.strerror}); what was finished is kept", file=sys.stderr)
+        print(f"error: {place}{error.strerror}; what was finished is kept", file=sys.stderr)
         sys.exit(2)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer swallows the KeyboardInterrupt itself

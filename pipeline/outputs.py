@@ -22,7 +22,7 @@ def writable_folder(folder: Path, option: str) -> Path:
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f"{option} {folder}: cannot be written ({error.strerror}); expected a folder that can"
+            f"{option} {folder}: cannot be written ({error.strerror}); expected a writable folder"
         ) from None
     return folder
 

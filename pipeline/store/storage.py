@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.outputs import writable_folder
 
 #: What file systems without hard links (FAT, SMB, many FUSE ones) answer.
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
@@ -241,15 +242,7 @@ class LocalStorage(Storage):
         return UnsharedLocalStore(self.root / path)
 
     def check_writable(self) -> None:
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f".{uuid.uuid4().hex}.tmp"
-            probe.write_bytes(b"")
-            probe.unlink()
-        except OSError as error:
-            raise UserError(
-                f"cache {self.root}: cannot be written ({error.strerror}); expected a writable folder"
-            ) from None
+        writable_folder(self.root, "cache")
 
 
 def _modified(path: str | Path) -> float:

@@ -45,8 +45,8 @@ def command(
     with console_progress() as progress:
         done, failures = write_labels(data, settings, out, splits=split or (), confident=confident, progress=progress)
     say(f"{len(done)} label maps in {out}, listed in images.txt; classes in {out / 'pseudo_labels.json'}")
-    if (images := out / IMAGES).is_dir() and data.preparation != Preparation():
-        say(f"the manifest crops or resizes: train on the images in {images}, on which the labels lie")
+    if data.preparation != Preparation():
+        say(f"the manifest crops or resizes: train on the images in {out / IMAGES}, on which the labels lie")
     say_json({"stage": "labels", "images": len(done), "failed": len(failures), "out": str(out)})
     if failures:
         raise typer.Exit(SOME_IMAGES_FAILED)

@@ -213,17 +213,18 @@ class MKASegmentor(EncoderDecoder):
         with torch.no_grad():  # the label's probability is the highest there is; argmax is slow on planes
             right = (known & (-on_label >= log_p.amax(dim=1))).float().sum()
             result = {"agreement": 100 * right / known.float().sum().clamp_min(1)}
-        counted = self._counted(label)
+        balance = self._balance(label)
+        counted = known.float() if balance is None else known * balance
         if "stitched" not in sample:
             result["loss_label"] = losses.weighted_mean(on_label, counted)
             return result
 
         terms, meta = self.terms, sample.metainfo
-        balance = None if self.class_weights is None else losses.label_weights(label, self.class_weights, ignore)
         if "window_label" in sample:  # what each window says of a pixel, on a first axis instead of a batch of one
             label = sample.window_label.data.long()
             gate, weight = torch.ones_like(label, dtype=torch.float32), sample.window_weight.data.float() / 255
-            on_label, counted = losses.hard_pixel_loss(_each(log_p, label), label, ignore), self._counted(label)
+            on_label, each = losses.hard_pixel_loss(_each(log_p, label), label, ignore), self._balance(label)
+            counted = (label != ignore).float() * (1 if each is None else each)
         else:
             gate, weight = sample.gate.data.float() / 255, sample.weight.data.float() / 255
         if terms.whole.weight or terms.ensemble.weight:
@@ -260,11 +261,11 @@ class MKASegmentor(EncoderDecoder):
             result["loss_none"] = logits.sum() * 0
         return result
 
-    def _counted(self, label: Tensor) -> Tensor:
-        """What each pixel counts: 0 where it is ignored, else 1, or the weight of its class."""
-        ignore = self.decode_head.ignore_index
-        known = (label != ignore).float()
-        return known if self.class_weights is None else known * losses.label_weights(label, self.class_weights, ignore)
+    def _balance(self, label: Tensor) -> Tensor | None:
+        """The weight of each pixel's class, 1 where it is ignored; `None` without class weights."""
+        if self.class_weights is None:
+            return None
+        return losses.label_weights(label, self.class_weights, self.decode_head.ignore_index)
 
 
 def _each(planes: Tensor, label: Tensor) -> Tensor:

@@ -108,8 +108,9 @@ def check_sizes(reader: CacheReader, settings: TrainSettings) -> None:
     if crops or settings.batch_size == 1 or reader.manifest.preparation.size is not None:
         return
     paths: dict[tuple[int, int], list[Path]] = {}
+    used = set(reader.ids)
     for record in reader.wanted:
-        if record.id in reader.ids:
+        if record.id in used:
             paths.setdefault(prepared_size(record.path, reader.manifest.preparation), []).append(record.path)
     if len(paths) > 1:
         common, odd = max(paths, key=lambda size: len(paths[size])), min(paths, key=lambda size: len(paths[size]))
