@@ -1,19 +1,20 @@
 """How long ``precompute`` takes where there is nothing to do: the price of asking a finished cache what it holds.
 
-The cache is synthetic but whole: real image files, and for each a finished image in every artefact of stage one, with
-a marker that lists its source and its files as the stage itself writes them. Images differ in name and time only, so
-the arrays of all are those of the first, by symbolic link.
+The cache is synthetic but whole: real image files, and for each a finished image in every artefact, with a marker that
+holds its source, inputs and digests as the stage itself writes them. Images differ in name and time only, so the arrays
+of all are those of a few, by hard link.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,22 @@ from PIL import Image
 
 from pipeline.cli import say_table
 from pipeline.config import Config, load_config
-from pipeline.manifests import ImageRecord, Manifest, load_manifest
-from pipeline.store import Artefact, Cache, Marker
+from pipeline.manifests import Manifest, load_manifest
+from pipeline.store import Artefact, Attempt, Cache, Marker, Source
+from pipeline.store.artefact import bytes_by_array
 from pipeline.store.freshness import read_source
+from pipeline.store.image_group import IDENTITY
 from pipeline.store.marker import encode_id
+from pipeline.store.zip_file import pack
 
 IMAGES = 2000
 REPEATS = 3
 
 #: A panorama of 400 x 2048 with windows of 512 / 256, in small: eight views with a few planes each.
 VIEWS, PLANES_PER_VIEW, PANORAMA_PLANES = 8, 3, 6
+
+#: Names that one file may have: file systems allow 65,000 (ext4) or fewer.
+LINKS = 1000
 
 TEACHER = Path(__file__).parent.parent / "mmseg_configs" / "teachers" / "cgnet_cityscapes.py"
 
@@ -70,6 +77,7 @@ def build(folder: Path, images: int) -> list[str]:
 
 def _fill(manifest: Manifest, config: Config) -> None:
     planes = VIEWS * PLANES_PER_VIEW
+    whole = np.zeros((4, 4), np.uint8)
     contents: dict[str, dict[str, tuple[np.ndarray, tuple[int, ...]]]] = {
         "sam": {
             "planes": (np.ones((planes, 4, 4), np.uint16), (1, 4, 4)),
@@ -80,46 +88,75 @@ def _fill(manifest: Manifest, config: Config) -> None:
             "planes": (np.ones((PANORAMA_PLANES, 4, 4), np.uint16), (1, 4, 4)),
             "plane_view": (np.zeros(PANORAMA_PLANES, np.uint16), (PANORAMA_PLANES,)),
             "table": (np.ones((9, 11)), (9, 11)),
-            "boundary": (np.zeros((4, 4), np.uint8), (4, 4)),
+            "boundary": (whole, (4, 4)),
         },
         "teacher": {"logits": (np.ones((VIEWS, 19, 4, 4), np.float16), (1, 19, 4, 4))},
+        "fused": {
+            "stitched": (np.ones((19, 1, 1), np.float16), (19, 1, 1)),
+            **{name: (whole, (4, 4)) for name in ("label", "gate", "weight", "boundary")},
+        },
     }
     cache, artefacts = Cache(config.cache, manifest.name), config.artefacts(manifest.preparation)
+    digest = read_source(manifest.images[0].path).sha256  # the image files differ in name and time only
     above: dict[str, str] = {}
     for kind, arrays in contents.items():
         artefact = cache.artefact(kind, artefacts.key(kind))
         artefact.create(artefacts.settings(kind), artefacts.upstream(kind))
-        first = manifest.images[0]
-        source = None if kind == "masks" else read_source(first.path)
+        attempt = Attempt("")
+        for name, (values, chunks) in arrays.items():
+            attempt.array(name, values, chunks=chunks)
         inputs = {upstream: above[upstream] for upstream in artefacts.upstream(kind)}
-        with artefact.write(first.id, source=source, inputs=inputs) as attempt:
-            for name, (values, chunks) in arrays.items():
-                attempt.array(name, values, chunks=chunks)
-        marker = artefact.marker(first.id)
-        assert marker is not None
-        above[kind] = marker.content
-        for record in manifest.images[1:]:
-            _copy(artefact, marker, record)
+        above[kind] = attempt.content()
+        _finish_all(artefact, attempt, inputs, digest, manifest)
 
 
-def _copy(artefact: Artefact, first: Marker, record: ImageRecord) -> None:
-    """The finished image ``first`` once more, as made from ``record``."""
-    marker = replace(first, id=record.id, source=first.source and read_source(record.path))
-    root = Path(artefact.storage.url)
-    attempt = root / artefact.attempt_path(marker)
-    attempt.parent.mkdir()
-    attempt.symlink_to(root / artefact.attempt_path(first), target_is_directory=True)
-    (root / artefact.path / "done" / f"{encode_id(record.id)}.json").write_bytes(marker.to_json())
+def _finish_all(artefact: Artefact, attempt: Attempt, inputs: dict[str, str], digest: str, manifest: Manifest) -> None:
+    """Every image as the stage leaves it, but not flushed one by one; the arrays of all are hard links to a few files.
+
+    So the groups do not say which image they are of, as those of a foreign program need not.
+    """
+    members = attempt.members()
+    group = json.loads(members["zarr.json"])
+    del group["attributes"][IDENTITY]
+    data = pack({**members, "zarr.json": json.dumps(group).encode()})
+    sha256, content = hashlib.sha256(data).hexdigest(), attempt.content()
+    folder = Path(artefact.storage.url) / artefact.path
+    (folder / "images").mkdir()
+    (folder / "done").mkdir()
+    for number, record in enumerate(manifest.images):
+        name = encode_id(record.id)
+        path = folder / "images" / f"{name}.{sha256[:16]}.zip"
+        if number % LINKS == 0:
+            path.write_bytes(data)
+            first = path
+        else:
+            os.link(first, path)
+        stat = os.stat(record.path)
+        source = None if artefact.kind == "fused" else Source(stat.st_size, stat.st_mtime_ns, digest)
+        arrays = bytes_by_array(members)
+        marker = Marker(record.id, path.name, source, inputs, content, len(data), sha256, arrays)
+        (folder / "done" / f"{name}.json").write_bytes(marker.to_json())
 
 
 def seconds_of_rerun(arguments: list[str], images: int) -> float:
     """Seconds of the real command; raises ``RuntimeError`` unless it found everything finished."""
-    command = [sys.executable, "-m", "pipeline", "precompute", *arguments]
-    began = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=False)
-    seconds = time.perf_counter() - began
-    last = done.stdout.strip().rpartition("\n")[2]
-    figures = json.loads(last) if done.returncode == 0 else {}
-    if any(figures.get(kind, {}).get("reused") != images for kind in ("sam", "masks", "teacher")):
-        raise RuntimeError(f"precompute found no {images} finished images, exit {done.returncode}: {last}{done.stderr}")
-    return seconds
+    return rerun(arguments, images)[0]
+
+
+def rerun(arguments: list[str], images: int, stage: str = "precompute") -> tuple[float, float]:
+    """Seconds and peak MiB of the real command; raises ``RuntimeError`` unless it found everything finished."""
+    command = [sys.executable, "-m", "pipeline", stage, *arguments]
+    with tempfile.TemporaryFile("w+") as output:
+        began = time.perf_counter()
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=Path(__file__).parent.parent)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        text = output.read().strip()
+    last = text.rpartition("\n")[2]
+    figures = json.loads(last) if process.returncode == 0 else {}
+    reports = [figures] if stage == "fuse" else [figures.get(kind, {}) for kind in ("sam", "masks", "teacher")]
+    if any(report.get("reused") != images for report in reports):
+        raise RuntimeError(f"{stage} found no {images} finished images, exit {process.returncode}: {text[-2000:]}")
+    return seconds, usage.ru_maxrss / 1024

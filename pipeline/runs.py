@@ -35,24 +35,27 @@ class Report:
         return self.wanted - self.computed - len(self.failures)
 
 
-def stale_by_file(artefact: Artefact, records: Sequence[ImageRecord]) -> list[ImageRecord]:
-    """The images that are not done, or were made from another file content."""
-    done = artefact.done()
-    return [record for record in records if not made_from_file(done.get(record.id), record.path)]
+def stale_by_file(artefact: Artefact, records: Sequence[ImageRecord], *, by_content: bool = False) -> list[ImageRecord]:
+    """The images that are not done, or were made from another file content.
+
+    Files are compared by size and time first, with ``by_content`` by their digest in any case.
+    """
+    markers = artefact.markers_of(record.id for record in records)
+    pairs = zip(records, markers, strict=True)
+    return [record for record, marker in pairs if not made_from_file(marker, record.path, by_content=by_content)]
 
 
 def stale_by_inputs(
     artefact: Artefact, upstream: dict[str, Artefact], records: Sequence[ImageRecord]
 ) -> list[ImageRecord]:
     """The images that are not done, or were made from other upstream images (or from some that are gone)."""
-    done = artefact.done()
-    above: dict[str, dict[str, Marker]] = {kind: other.done() for kind, other in upstream.items()}
+    read = [source.markers_of(record.id for record in records) for source in (artefact, *upstream.values())]
 
-    def fresh(record: ImageRecord) -> bool:
-        inputs = {kind: markers[record.id] for kind, markers in above.items() if record.id in markers}
-        return len(inputs) == len(above) and made_from_inputs(done.get(record.id), inputs)
+    def fresh(marker: Marker | None, above: Sequence[Marker | None]) -> bool:
+        inputs = {kind: found for kind, found in zip(upstream, above, strict=True) if found is not None}
+        return len(inputs) == len(upstream) and made_from_inputs(marker, inputs)
 
-    return [record for record in records if not fresh(record)]
+    return [record for record, marker, *above in zip(records, *read, strict=True) if not fresh(marker, above)]
 
 
 def bring_up_to_date(
@@ -70,7 +73,10 @@ def bring_up_to_date(
     artefact.create(artefacts.settings(task.kind), artefacts.upstream(task.kind), **described)
     report = Report(artefact, len(records))
     began, steps = time.perf_counter(), []
-    for outcome in run_images(task, stale(artefact), execution, progress, description):
+    pending = stale(artefact)
+    if pending:
+        artefact.upgrade()
+    for outcome in run_images(task, pending, execution, progress, description):
         if outcome.failure is not None:
             report.failures[outcome.id] = outcome.failure
         elif outcome.summary != DONE_BY_ANOTHER:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,6 @@ from pipeline.manifests import ImageRecord, Manifest, load_manifest
 from pipeline.store import Artefact, Cache, ImageGroup
 from pipeline.store.freshness import made_from_file
 from pipeline.store.groups import views_from_attributes
-from pipeline.store.upstream import failure_reason
 from pipeline.upsample import upsample
 from pipeline.windows import Window
 
@@ -81,42 +80,57 @@ class CacheReader:
         """Every image of the splits, fused or not."""
         return self.manifest.select(self.splits)
 
-    @cached_property
-    def gaps(self) -> dict[str, str]:
-        """Why each wanted image that is not among ``ids`` is not: by id, as far as the cache can tell."""
-        done = self.artefact.done()
+    def _status(self) -> Iterator[tuple[ImageRecord, str | None]]:
+        """Every wanted image, and why it cannot be used as far as the cache can tell (None: it can)."""
         artefacts = self.config.artefacts(self.manifest.preparation)
         cache = Cache(self.config.cache, self.manifest.name)
         keys = artefacts.upstream("fused") if self.config.fusion.artefact is None else {}
-        upstream = {kind: cache.artefact(kind, key).done() for kind, key in keys.items()}
-        reasons = {}
-        for record in self.wanted:
-            inputs = {kind: markers[record.id] for kind, markers in upstream.items() if record.id in markers}
-            if record.id not in done:
-                reasons[record.id] = f"not fused: {failure_reason(self.artefact, record.id) or 'not computed'}"
+        upstream = [cache.artefact(kind, key) for kind, key in keys.items()]
+        read = [source.markers_of(record.id for record in self.wanted) for source in (self.artefact, *upstream)]
+        for record, fused, *above in zip(self.wanted, *read, strict=True):
+            inputs = {kind: marker for kind, marker in zip(keys, above, strict=True) if marker is not None}
+            if fused is None:
+                yield record, f"not fused: {self.artefact.failure_reason(record.id) or 'not computed'}"
             elif any(not made_from_file(marker, record.path) for marker in inputs.values() if marker.source):
-                reasons[record.id] = f"{record.path} is not the image that was fused; run precompute and fuse again"
-            elif any(done[record.id].inputs.get(kind, m.content) != m.content for kind, m in inputs.items()):
-                reasons[record.id] = "was fused from an earlier run of precompute; run fuse again"
-        return reasons
+                yield record, f"{record.path} is not the image that was fused; run precompute and fuse again"
+            elif any(fused.inputs.get(kind, marker.content) != marker.content for kind, marker in inputs.items()):
+                yield record, "was fused from an earlier run of precompute; run fuse again"
+            else:
+                yield record, None
 
     @cached_property
-    def _records(self) -> dict[str, ImageRecord]:
-        return {record.id: record for record in self.wanted if record.id not in self.gaps}
+    def gaps(self) -> dict[str, str]:
+        """Why each wanted image that is not among ``ids`` is not, by id."""
+        return {record.id: reason for record, reason in self._status() if reason is not None}
 
-    @property
+    @cached_property
     def ids(self) -> tuple[str, ...]:
         """The wanted images whose ensemble is there, and is that of the image file as it is now."""
-        return tuple(self._records)
+        gaps = self.gaps
+        return tuple(record.id for record in self.wanted if record.id not in gaps)
+
+    def contents(self) -> Iterator[tuple[str, str]]:
+        """Every image of ``ids`` with the content of its ensemble."""
+        for image_id, marker in zip(self.ids, self.artefact.markers_of(self.ids), strict=True):
+            if marker is not None:
+                yield image_id, marker.content
 
     def check_any(self) -> None:
         """Raises :class:`UserError`, with the first reason, if there is no image at all."""
-        if not self.ids:
-            first, reason = next(iter(self.gaps.items()), ("?", "the splits are empty"))
-            raise UserError(f"{self.artefact}: none of {len(self.wanted)} panoramas is fused; {first!r}: {reason}")
+        first: tuple[str, str] | None = None
+        for record, reason in self._status():
+            if reason is None:
+                return
+            first = first or (record.id, reason)
+        image_id, reason = first or ("?", "the splits are empty")
+        raise UserError(f"{self.artefact}: none of {len(self.wanted)} panoramas is fused; {image_id!r}: {reason}")
+
+    @cached_property
+    def _by_id(self) -> dict[str, ImageRecord]:
+        return {record.id: record for record in self.wanted}
 
     def image(self, image_id: str) -> np.ndarray:
-        return read_image(self._records[image_id].path, self.manifest.preparation)
+        return read_image(self._by_id[image_id].path, self.manifest.preparation)
 
     def fused(self, image_id: str) -> FusedSample:
         group = self.artefact.read(image_id)

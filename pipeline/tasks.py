@@ -21,6 +21,8 @@ class CacheTask(ImageTask):
     preparation: Preparation
     dataset: str
     kind: str = ""
+    by_content: bool = False
+    """Compare image files by digest, not by size and time."""
 
     @property
     def artefacts(self) -> Artefacts:

@@ -31,13 +31,13 @@ def test_the_synthetic_cache_is_a_whole_one(tmp_path: Path) -> None:
     rerun.build(tmp_path, 3)
     manifest, config = load_manifest(tmp_path / "manifest.yaml"), load_config(tmp_path / "config.yaml")
     artefacts = Cache(config.cache, manifest.name).artefacts()
-    assert [a.kind for a in artefacts] == ["sam", "masks", "teacher"]
+    assert [a.kind for a in artefacts] == ["sam", "masks", "teacher", "fused"]
     for artefact in artefacts:
         done = artefact.done()
         assert set(done) == {"00000", "00001", "00002"}
         for marker in done.values():
-            assert marker.files
-            assert (marker.source is None) == (artefact.kind == "masks")
+            assert marker.sha256
+            assert (marker.source is None) == (artefact.kind == "fused")
             artefact.verify(marker)
 
 

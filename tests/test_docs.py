@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +108,10 @@ def test_the_name_of_an_image_is_as_the_page_says(page: tuple[Path, dict[str, An
 
 def test_the_marker_on_the_page_is_one() -> None:
     (text,) = [text for language, text in BLOCKS if language == "json"]
-    marker = Marker.from_json(text.encode())
-    assert json.loads(marker.to_json()) == json.loads(text)
+    data = text.strip().encode()
+    body = data.rpartition(b", ")[0]
+    data = data.replace(b"0123456789abcdef", sha256(body).hexdigest()[:16].encode())
+    assert Marker.from_json(data).to_json() == data
 
 
 def test_every_array_and_attribute_that_is_written_is_on_the_page(make_project: Callable[..., Project]) -> None:
@@ -146,4 +148,4 @@ def test_every_module_of_the_house_is_in_the_table() -> None:
     for path in REPOSITORY.glob("pipeline/*.py"):
         assert path.stem.startswith("__") or f"`{path.stem}`" in page, path
     for path in REPOSITORY.glob("pipeline/store/*.py"):
-        assert path.stem in ("__init__", "zarr_local") or f"`store/{path.stem}`" in page, path
+        assert path.stem == "__init__" or f"`store/{path.stem}`" in page, path

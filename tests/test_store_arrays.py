@@ -17,6 +17,7 @@ from zarr.codecs import BloscCodec, GzipCodec, TransposeCodec, ZstdCodec
 from pipeline.errors import ImageError
 from pipeline.store import Artefact, Cache, ImageGroup, Marker
 from pipeline.store.arrays import PlainArray
+from pipeline.store.zip_file import pack
 
 TYPES = ("bool", "uint8", "uint16", "int32", "int64", "float16", "float32", "float64")
 BLOSC = BloscCodec(cname="zstd", clevel=5, shuffle="shuffle")
@@ -68,17 +69,30 @@ def test_what_zarr_writes_is_read(data: st.DataObject) -> None:
     ids=str,
 )
 def test_other_layouts_are_left_to_zarr(options: dict[str, Any], tmp_path: Path) -> None:
-    """A foreign program's array is read whatever its layout; only ours is decoded here."""
+    """A foreign program's array is read whatever its layout, from a zip file or a folder; only ours is decoded here."""
     values = np.arange(24, dtype=np.float32).reshape(4, 6)
     artefact = Cache(str(tmp_path), "toy").artefact("teacher", "k")
-    folder = tmp_path / "toy" / artefact.path / "images" / "a" / "t"
-    group = zarr.open_group(folder, mode="a", zarr_format=3)
+    images = tmp_path / "toy" / artefact.path / "images"
     layout: dict[str, Any] = {"shape": values.shape, "dtype": "float32", "chunks": (2, 3), "compressors": BLOSC}
-    array = group.create_array("x", **{**layout, **options})
-    array[...] = values
-    document = json.loads((folder / "x" / "zarr.json").read_text())
-    assert PlainArray.from_metadata(document) is None
-    np.testing.assert_array_equal(ImageGroup(artefact, Marker("a", "t")).array("x"), values)
+    images.mkdir(parents=True)
+    for marker in (Marker("a", "a.t.zip"), Marker("a", "a/t")):
+        path = images / marker.file
+        store = zarr.storage.ZipStore(path, mode="w") if marker.is_zip else zarr.storage.LocalStore(path)
+        array = zarr.create_group(store).create_array("x", **{**layout, **options})
+        array[...] = values
+        store.close()
+        group = ImageGroup(artefact, marker)
+        assert PlainArray.from_metadata(json.loads(group.members()["x/zarr.json"])) is None
+        np.testing.assert_array_equal(group.array("x"), values)
+
+
+def test_a_chunk_of_another_layout_that_is_not_there_is_told(tmp_path: Path) -> None:
+    artefact = Cache(str(tmp_path), "toy").artefact("teacher", "k")
+    folder = tmp_path / "toy" / artefact.path / "images" / "a" / "t"
+    create(folder, np.ones((4, 6), np.float32), (2, 3), compressors=ZstdCodec())
+    (folder / "x" / "c" / "1" / "0").unlink()
+    with pytest.raises(ImageError, match="3 of 4 chunks are there"):
+        ImageGroup(artefact, Marker("a", "a/t")).array("x")
 
 
 @pytest.mark.parametrize(
@@ -115,39 +129,35 @@ def artefact(request: pytest.FixtureRequest, tmp_path: Path) -> Artefact:
     return artefact
 
 
-def test_a_chunk_that_goes_after_opening_is_told(artefact: Artefact) -> None:
-    """It must not be read as zeros, that is as the first class."""
-    group = artefact.read("a")
-    artefact.storage.delete(f"{group.path}/x/c/2/0/0")
-    with pytest.raises(ImageError, match="a: teacher/k1: file x/c/2/0/0 is missing"):
-        group.array("x")
-
-
 @pytest.mark.parametrize("damage", ["cut", "header", "body", "empty"])
-def test_a_chunk_of_the_right_size_that_cannot_be_decoded_is_told(artefact: Artefact, damage: str) -> None:
-    group = artefact.read("a")
-    name = f"{group.path}/x/c/1/0/0"
-    data = artefact.storage.read(name)
+def test_a_chunk_that_cannot_be_decoded_is_told(artefact: Artefact, damage: str) -> None:
+    """Of a foreign program, whose marker has no digests."""
+    members = artefact.read("a").members()
+    data = members["x/c/1/0/0"]
     bad = {
         "cut": data[: len(data) // 2],
         "header": bytes(len(data)),
         "body": data[:16] + b"\xff" * (len(data) - 16),
         "empty": b"",
     }
-    artefact.storage.replace(name, bad[damage])
-    with pytest.raises(ImageError, match=r"a: teacher/k1: a chunk of 'x' cannot be decoded .*verify --repair"):
+    group = by_hand(artefact, {**members, "x/c/1/0/0": bad[damage]})
+    with pytest.raises(ImageError, match=r"a: teacher/k1: array 'x' cannot be decoded .*verify --repair"):
         group.array("x")
+
+
+def by_hand(artefact: Artefact, members: dict[str, bytes]) -> ImageGroup:
+    artefact.storage.replace(f"{artefact.path}/images/a.by-hand.zip", pack(members))
+    return artefact.group(Marker("a", "a.by-hand.zip"))
 
 
 def test_several_files_are_read_in_order(artefact: Artefact) -> None:
     storage = artefact.storage
     for name in "abc":
         storage.replace(f"more/{name}", name.encode())
-    assert storage.read_all(["more/c", "more/a", "more/b"]) == [b"c", b"a", b"b"]
-    assert storage.read_all([]) == []
-    with pytest.raises(FileNotFoundError):
-        storage.read_all(["more/a", "more/x"])
-    assert storage.sizes_of("more", ["a", "x", "a/b"]) == {"a": 1}
+    assert list(storage.read_many(["more/c", "more/x", "more/a", "more/b"])) == [b"c", None, b"a", b"b"]
+    assert list(storage.read_many([])) == []
+    many = [f"more/{'abcx'[k % 4]}" for k in range(1000)]
+    assert list(storage.read_many(many)) == [b"a", b"b", b"c", None] * 250
 
 
 def test_what_is_no_array_is_told(artefact: Artefact) -> None:
@@ -157,9 +167,9 @@ def test_what_is_no_array_is_told(artefact: Artefact) -> None:
     assert group.names() == ["x"]
     with pytest.raises(ImageError, match=r"a: teacher/k1 has no array 'y'; found \['x'\]"):
         group.array("y")
-    artefact.storage.replace(f"{group.path}/x/zarr.json", b"{")
-    with pytest.raises(ImageError, match=r"x/zarr.json is not valid JSON"):
-        group.array("x")
-    artefact.storage.replace(f"{group.path}/zarr.json", b"[]")
-    with pytest.raises(ImageError, match="has no zarr group"):
-        _ = artefact.group(Marker("a", group.marker.attempt)).attributes
+    members = group.members()
+    with pytest.raises(ImageError, match=r"Expecting property name .*verify --repair"):
+        by_hand(artefact, {**members, "x/zarr.json": b"{"}).array("x")
+    for text in (b"{}", b'{"node_type": "array"}'):
+        with pytest.raises(ImageError, match="has no zarr group"):
+            by_hand(artefact, {**members, "zarr.json": text})

@@ -16,6 +16,11 @@ from typing import Any
 
 import numpy as np
 
+Buffer = bytes | memoryview
+
+#: Largest array that is decoded: damaged or malicious metadata must not take all memory.
+MAX_ARRAY_BYTES = 2**33
+
 #: Data types that zarr and numpy call the same.
 _TYPES = frozenset(
     [
@@ -81,15 +86,26 @@ class PlainArray:
     def _grid(self) -> Iterator[tuple[int, ...]]:
         return itertools.product(*(range(-(-n // c)) for n, c in zip(self.shape, self.chunks, strict=True)))
 
-    def files(self) -> list[str]:
-        """Every chunk's file, relative to the array's folder."""
-        return ["/".join(["c", *map(str, index)]) for index in self._grid()]
+    @property
+    def count(self) -> int:
+        """Number of chunks."""
+        return prod(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True))
 
-    def decode(self, buffers: Sequence[bytes]) -> np.ndarray:
+    def files(self) -> Iterator[str]:
+        """Every chunk's file, relative to the array's folder."""
+        return ("/".join(["c", *map(str, index)]) for index in self._grid())
+
+    def decode(self, buffers: Sequence[Buffer]) -> np.ndarray:
         """The array, of its chunks' bytes in the order of :meth:`files`.
 
-        Raises ``ValueError`` for a buffer that is cut, or is none of this chunk size.
+        Raises ``ValueError`` for a buffer that is cut, or is none of this chunk size; no memory is taken before all
+        buffers say that they hold what the metadata says.
         """
+        for buffer in buffers:
+            self._check_header(buffer)
+        size = prod(self.shape) * self.dtype.itemsize
+        if size > MAX_ARRAY_BYTES:
+            raise ValueError(f"{self.shape} {self.dtype} takes {size:,} bytes, expected at most {MAX_ARRAY_BYTES:,}")
         values = np.empty(self.shape, self.dtype)
         for index, buffer in zip(self._grid(), buffers, strict=True):
             target = values[tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, self.chunks, strict=True))]
@@ -101,15 +117,17 @@ class PlainArray:
                 target[...] = whole[tuple(slice(n) for n in target.shape)]
         return values
 
-    def _decompress(self, buffer: bytes, target: np.ndarray) -> None:
-        from numcodecs import blosc
-
-        blosc.use_threads = False  # as zarr has it: Blosc's own threads do not survive a fork
+    def _check_header(self, buffer: Buffer) -> None:
         expected = prod(self.chunks) * self.dtype.itemsize
         # the header, of 16 bytes: version, flags, size of the values in bytes, of a block, of the whole buffer
         size, _, length = struct.unpack_from("<III", buffer, 4) if len(buffer) >= 16 else (0, 0, 0)
-        if (size, length) != (expected, len(buffer)):
+        if (size, length) != (expected, len(buffer)) or expected > MAX_ARRAY_BYTES:
             raise ValueError(f"expected a Blosc buffer of {expected} bytes of values")
+
+    def _decompress(self, buffer: Buffer, target: np.ndarray) -> None:
+        from numcodecs import blosc
+
+        blosc.use_threads = False  # as zarr has it: Blosc's own threads do not survive a fork
         try:
             blosc.decompress(buffer, target)
         except RuntimeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,22 +20,25 @@ def read_source(path: Path) -> Source:
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def made_from_file(marker: Marker | None, path: Path) -> bool:
+def made_from_file(marker: Marker | None, path: Path | str, *, by_content: bool = False) -> bool:
     """Is ``marker`` about the file as it is now? Size and time decide; only if the time differs, the digest.
 
-    A marker without a source (written by a foreign program) is trusted.
+    ``by_content`` compares the digest in any case: it notices a file that was replaced by another of its size and
+    time. A marker without a source (written by a foreign program) is trusted.
     """
     if marker is None:
         return False
     if marker.source is None:
         return True
     try:
-        stat = path.stat()
+        stat = os.stat(path)
+        if stat.st_size != marker.source.size:
+            return False
+        if stat.st_mtime_ns == marker.source.mtime_ns and not by_content:
+            return True
+        return file_digest(Path(path)) == marker.source.sha256
     except OSError:
         return False
-    if stat.st_size != marker.source.size:
-        return False
-    return stat.st_mtime_ns == marker.source.mtime_ns or file_digest(path) == marker.source.sha256
 
 
 def made_from_inputs(marker: Marker | None, inputs: Mapping[str, Marker]) -> bool:

@@ -1,6 +1,8 @@
-"""Files of the cache, on the local disk or any fsspec file system; the only module that knows which.
+"""Files of the cache, on the local disk or on any fsspec file system; the only modules that know which.
 
-It offers what a commit needs: a file appears whole or not at all, and what was flushed is on the disk.
+It offers what a commit needs: a file appears whole or not at all, and what was written is on the disk. Listings and
+removals never follow a symbolic link, so nothing outside the cache is listed or removed. Everything that grows with
+the data set is an iterator.
 """
 
 from __future__ import annotations
@@ -8,19 +10,33 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.outputs import writable_folder
 
 #: What file systems without hard links (FAT, SMB, many FUSE ones) answer.
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
+
+#: How often a write is tried whose temporary file another process swept.
+_WRITE_TRIES = 3
+
+_READ_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file or a folder directly in a folder; links are neither, and are passed over."""
+
+    name: str
+    is_folder: bool
 
 
 class Storage(ABC):
@@ -33,12 +49,8 @@ class Storage(ABC):
         """The file's bytes. Raises ``FileNotFoundError``."""
 
     @abstractmethod
-    def read_all(self, paths: Sequence[str]) -> list[bytes]:
-        """The bytes of several files, in order. Raises ``FileNotFoundError``."""
-
-    @abstractmethod
-    def read_folder(self, path: str) -> dict[str, bytes]:
-        """Name and bytes of every file directly in a folder; empty if there is no folder."""
+    def read_many(self, paths: Iterable[str]) -> Iterator[bytes | None]:
+        """The bytes of each file, in order; None for what is not there."""
 
     @abstractmethod
     def create(self, path: str, data: bytes) -> bool:
@@ -49,41 +61,44 @@ class Storage(ABC):
         """Writes a whole file in place of any other."""
 
     @abstractmethod
+    def exists(self, path: str) -> bool:
+        """Whether there is a file."""
+
+    @abstractmethod
+    def entries(self, path: str) -> Iterator[Entry]:
+        """What lies directly in a folder, in no order; nothing if there is no folder."""
+
+    @abstractmethod
     def sizes(self, path: str) -> dict[str, int]:
         """Every file below a folder, at any depth: path relative to the folder, size in bytes."""
 
-    def sizes_of(self, path: str, names: Iterable[str]) -> dict[str, int]:
-        """As :meth:`sizes`, of these files alone; what is not there is left out."""
-        sizes = self.sizes(path)
-        return {name: sizes[name] for name in names if name in sizes}
-
-    @abstractmethod
-    def folders(self, path: str) -> list[str]:
-        """Names of the folders directly in a folder, sorted."""
-
-    @abstractmethod
-    def temporaries(self, path: str) -> list[str]:
-        """Paths of the files directly in a folder that writers which were killed left behind."""
-
     @abstractmethod
     def age(self, path: str) -> float:
-        """Seconds since the newest file below ``path`` changed."""
+        """Seconds since the newest file at or below ``path`` changed."""
 
     @abstractmethod
     def delete(self, path: str) -> None:
-        """Removes a file or a folder with all below it; what is not there is no error."""
+        """Removes a file, or a folder with all below it; what is not there is no error.
 
-    @abstractmethod
-    def flush(self, path: str) -> None:
-        """Returns when every file below the folder is on the disk."""
-
-    @abstractmethod
-    def zarr_store(self, path: str) -> Any:
-        """The folder as a zarr store."""
+        A link is removed itself, never what it leads to. Raises :class:`UserError` for a path that a link leads out
+        of the cache.
+        """
 
     @abstractmethod
     def check_writable(self) -> None:
         """Raises :class:`UserError` if nothing can be written here."""
+
+    def folders(self, path: str) -> list[str]:
+        """Names of the folders directly in a folder, sorted."""
+        return sorted(entry.name for entry in self.entries(path) if entry.is_folder)
+
+    def files(self, path: str) -> Iterator[str]:
+        """Names of the files directly in a folder, in no order."""
+        return (entry.name for entry in self.entries(path) if not entry.is_folder)
+
+    def size(self, path: str) -> int:
+        """Bytes of a file, or of all files below a folder."""
+        return sum(self.sizes(path).values())
 
 
 class LocalStorage(Storage):
@@ -94,29 +109,17 @@ class LocalStorage(Storage):
         self.url = str(root)
 
     def read(self, path: str) -> bytes:
-        return (self.root / path).read_bytes()
+        data = _read_file(f"{self.url}/{path}")
+        if data is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.url}/{path}")
+        return data
 
-    def read_all(self, paths: Sequence[str]) -> list[bytes]:
-        return [self.read(path) for path in paths]
-
-    def read_folder(self, path: str) -> dict[str, bytes]:
-        result: dict[str, bytes] = {}
-        try:
-            entries = list(os.scandir(self.root / path))
-        except FileNotFoundError:
-            return result
-        for entry in entries:
-            if entry.name.endswith(".json"):
-                try:
-                    with open(entry.path, "rb") as stream:
-                        result[entry.name] = stream.read()
-                except FileNotFoundError:  # replaced or removed by another process in this moment
-                    continue
-        return result
+    def read_many(self, paths: Iterable[str]) -> Iterator[bytes | None]:
+        root = self.url
+        return (_read_file(f"{root}/{path}") for path in paths)
 
     def create(self, path: str, data: bytes) -> bool:
-        with self._writing():
-            temporary = self._write_temporary(path, data)
+        with self._temporary(path, data) as temporary:
             try:
                 os.link(temporary, self.root / path)
             except FileExistsError:
@@ -129,106 +132,46 @@ class LocalStorage(Storage):
                 if (self.root / path).exists():
                     return False
                 os.replace(temporary, self.root / path)
-            finally:
-                temporary.unlink(missing_ok=True)
             _sync(self.root / path, folder=True)
         return True
 
     def replace(self, path: str, data: bytes) -> None:
-        with self._writing():
-            os.replace(self._write_temporary(path, data), self.root / path)
-            _sync(self.root / path, folder=True)
+        for last in (*(False,) * (_WRITE_TRIES - 1), True):
+            try:
+                with self._temporary(path, data) as temporary:
+                    os.replace(temporary, self.root / path)
+                    _sync(self.root / path, folder=True)
+                return
+            except FileNotFoundError:  # the temporary file was swept: a clock that jumped, or gc --older-than 0
+                if last:
+                    raise
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """A full or broken disk is no matter of one image: it ends the run, in one sentence."""
+    def _temporary(self, path: str, data: bytes) -> Iterator[Path]:
+        """A file beside ``path`` with ``data``, on the disk; it is removed at the end.
+
+        A full or broken disk is no matter of one image: it ends the run, in one sentence.
+        """
+        target = self.root / path
+        temporary = target.parent / f".{uuid.uuid4().hex}.tmp"
         try:
-            yield
+            if not target.parent.is_dir():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._sync_parents(target)
+            with temporary.open("xb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            yield temporary
         except FileNotFoundError:
             raise
         except OSError as error:
             raise UserError(
                 f"cache {self.root}: cannot be written ({error.strerror}); nothing finished is lost"
             ) from None
-
-    def _write_temporary(self, path: str, data: bytes) -> Path:
-        target = self.root / path
-        if not target.parent.is_dir():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._sync_parents(target)
-        temporary = target.parent / f".{uuid.uuid4().hex}.tmp"
-        try:
-            with temporary.open("wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        return temporary
-
-    def sizes(self, path: str) -> dict[str, int]:
-        root = str(self.root / path)
-        result: dict[str, int] = {}
-        pending = [root]
-        while pending:
-            try:
-                entries = list(os.scandir(pending.pop()))
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
-                else:
-                    result[os.path.relpath(entry.path, root).replace(os.sep, "/")] = entry.stat().st_size
-        return result
-
-    def sizes_of(self, path: str, names: Iterable[str]) -> dict[str, int]:
-        folder = str(self.root / path)
-        result: dict[str, int] = {}
-        for name in names:
-            try:
-                result[name] = os.stat(f"{folder}/{name}").st_size
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-        return result
-
-    def folders(self, path: str) -> list[str]:
-        try:
-            return sorted(entry.name for entry in os.scandir(self.root / path) if entry.is_dir())
-        except FileNotFoundError:
-            return []
-
-    def temporaries(self, path: str) -> list[str]:
-        try:
-            names = [entry.name for entry in os.scandir(self.root / path)]
-        except FileNotFoundError:
-            return []
-        prefix = f"{path}/" if path else ""
-        return sorted(f"{prefix}{name}" for name in names if name.startswith(".") and name.endswith(".tmp"))
-
-    def age(self, path: str) -> float:
-        newest = float("-inf")
-        for current, _, files in os.walk(self.root / path):
-            for place in (current, *(os.path.join(current, name) for name in files)):
-                newest = max(newest, _modified(place))
-        return time.time() - max(newest, _modified(self.root / path))
-
-    def delete(self, path: str) -> None:
-        target = self.root / path
-        if target.is_dir():
-            shutil.rmtree(target, ignore_errors=True)
-        else:
-            target.unlink(missing_ok=True)
-
-    def flush(self, path: str) -> None:
-        folder = self.root / path
-        with self._writing():
-            for current, _, files in os.walk(folder):
-                for name in files:
-                    _sync(Path(current) / name)
-                _sync(Path(current) / ".", folder=True)
-            self._sync_parents(folder)
+        finally:
+            with _passing_over_errors():
+                temporary.unlink(missing_ok=True)
 
     def _sync_parents(self, path: Path) -> None:
         """fsync of every folder from the one that holds ``path`` up to the cache's own: their entries may be new."""
@@ -236,20 +179,104 @@ class LocalStorage(Storage):
             _sync(path, folder=True)
             path = path.parent
 
-    def zarr_store(self, path: str) -> Any:
-        from pipeline.store.zarr_local import UnsharedLocalStore
+    def exists(self, path: str) -> bool:
+        return os.path.isfile(f"{self.url}/{path}")
 
-        return UnsharedLocalStore(self.root / path)
+    def entries(self, path: str) -> Iterator[Entry]:
+        folder = self.root / path
+        try:
+            if path and folder.is_symlink():
+                return
+            with os.scandir(folder) as found:
+                for entry in found:
+                    if entry.is_dir(follow_symlinks=False):
+                        yield Entry(entry.name, True)
+                    elif entry.is_file(follow_symlinks=False):
+                        yield Entry(entry.name, False)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+
+    def sizes(self, path: str) -> dict[str, int]:
+        result: dict[str, int] = {}
+        pending = [""]
+        while pending:
+            folder = pending.pop()
+            for entry in self.entries(f"{path}/{folder}".rstrip("/")):
+                name = f"{folder}/{entry.name}".lstrip("/")
+                if entry.is_folder:
+                    pending.append(name)
+                else:
+                    with _passing_over_errors():  # it may be gone by now
+                        result[name] = os.lstat(f"{self.url}/{path}/{name}").st_size
+        return result
+
+    def size(self, path: str) -> int:
+        try:
+            found = os.lstat(self.root / path)
+        except OSError:
+            return 0
+        return found.st_size if stat.S_ISREG(found.st_mode) else sum(self.sizes(path).values())
+
+    def age(self, path: str) -> float:
+        newest = _modified(self.root / path)
+        for current, _, files in os.walk(self.root / path):  # follows no links
+            for place in (current, *(os.path.join(current, name) for name in files)):
+                newest = max(newest, _modified(place))
+        return time.time() - newest
+
+    def delete(self, path: str) -> None:
+        target = self.root / path
+        root = os.path.realpath(self.root)
+        if os.path.commonpath([root, os.path.realpath(target.parent)]) != root:
+            raise UserError(f"{target}: a link leads out of the cache {self.root}; nothing is removed there")
+        try:
+            if target.is_symlink() or not target.is_dir():
+                target.unlink(missing_ok=True)
+            else:
+                shutil.rmtree(target, ignore_errors=True)
+        except NotADirectoryError:
+            return
+        except OSError as error:
+            raise UserError(f"{target}: cannot be removed ({error.strerror})") from None
 
     def check_writable(self) -> None:
         writable_folder(self.root, "cache")
+
+
+def _read_file(path: str) -> bytes | None:
+    """The bytes of a regular file; None if there is none."""
+    try:
+        descriptor = os.open(path, _READ_FLAGS)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        data = os.read(descriptor, found.st_size + 1)
+        if len(data) == found.st_size:
+            return data
+        parts = [data]  # a very large file, or one that grows
+        while part := os.read(descriptor, 1 << 24):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _passing_over_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        return
 
 
 def _modified(path: str | Path) -> float:
     """Modification time in seconds; minus infinity for what is gone."""
     try:
         return os.lstat(path).st_mtime
-    except FileNotFoundError:
+    except OSError:
         return float("-inf")
 
 
@@ -265,110 +292,12 @@ def _sync(path: Path, folder: bool = False) -> None:
         os.close(descriptor)
 
 
-class RemoteStorage(Storage):
-    """Any fsspec file system. An object appears whole when its upload ends; there is nothing to flush."""
-
-    def __init__(self, url: str) -> None:
-        import fsspec
-
-        self.url = url
-        try:
-            self.fs, self.root = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise UserError(f"cache {url}: {error}; expected a folder or a URL that fsspec can open") from None
-
-    def _path(self, path: str) -> str:
-        return f"{self.root.rstrip('/')}/{path}".rstrip("/")
-
-    def read(self, path: str) -> bytes:
-        return self.fs.cat_file(self._path(path))
-
-    def read_all(self, paths: Sequence[str]) -> list[bytes]:
-        if not paths:
-            return []
-        # at once, where the file system can
-        found = {name.lstrip("/"): data for name, data in self.fs.cat([self._path(path) for path in paths]).items()}
-        return [found[self._path(path).lstrip("/")] for path in paths]
-
-    def read_folder(self, path: str) -> dict[str, bytes]:
-        paths = [name for name in self._listing(path) if name.endswith(".json")]
-        if not paths:
-            return {}
-        # what another process removed since the listing is left out
-        return {name.rsplit("/", 1)[1]: data for name, data in self.fs.cat(paths, on_error="omit").items()}
-
-    def _listing(self, path: str) -> Iterable[str]:
-        self.fs.invalidate_cache()
-        try:
-            return self.fs.ls(self._path(path), detail=False)
-        except FileNotFoundError:
-            return []
-
-    def create(self, path: str, data: bytes) -> bool:
-        if self.fs.exists(self._path(path)):
-            return False
-        self.replace(path, data)
-        return True
-
-    def replace(self, path: str, data: bytes) -> None:
-        self.fs.makedirs(self._path(path).rsplit("/", 1)[0], exist_ok=True)
-        self.fs.pipe_file(self._path(path), data)
-
-    def sizes(self, path: str) -> dict[str, int]:
-        self.fs.invalidate_cache()
-        root = self._path(path)
-        found = self.fs.find(root, detail=True)
-        return {self._relative(name, root): int(info["size"]) for name, info in found.items()}
-
-    def _relative(self, name: str, root: str) -> str:
-        return name.lstrip("/")[len(root.lstrip("/")) + 1 :]
-
-    def folders(self, path: str) -> list[str]:
-        self.fs.invalidate_cache()
-        try:
-            entries = self.fs.ls(self._path(path), detail=True)
-        except FileNotFoundError:
-            return []
-        return sorted(e["name"].rstrip("/").rsplit("/", 1)[1] for e in entries if e["type"] == "directory")
-
-    def temporaries(self, path: str) -> list[str]:
-        return []
-
-    def age(self, path: str) -> float:
-        import datetime
-
-        now = datetime.datetime.now(datetime.UTC)
-        times = [self.fs.modified(name) for name in self.fs.find(self._path(path))]
-        times = [t if t.tzinfo else t.replace(tzinfo=datetime.UTC) for t in times]
-        return (now - max(times)).total_seconds() if times else float("inf")
-
-    def delete(self, path: str) -> None:
-        try:
-            self.fs.rm(self._path(path), recursive=True)
-        except FileNotFoundError:
-            return
-
-    def flush(self, path: str) -> None:
-        return
-
-    def zarr_store(self, path: str) -> Any:
-        from zarr.storage import FsspecStore
-
-        return FsspecStore.from_url(f"{self.url.rstrip('/')}/{path}")
-
-    def check_writable(self) -> None:
-        probe = f".{uuid.uuid4().hex}.tmp"
-        try:
-            self.replace(probe, b"")
-            self.delete(probe)
-        except Exception as error:  # every file system raises its own kinds
-            raise UserError(f"cache {self.url}: cannot be written ({error})") from None
-
-
 def open_storage(url: str) -> Storage:
     """The storage at ``url``: a path, ``file://...``, or any URL that fsspec knows."""
     if "://" not in url:
         return LocalStorage(Path(url).expanduser())
     if url.startswith("file://"):
         return LocalStorage(Path(url.removeprefix("file://")))
+    from pipeline.store.remote import RemoteStorage
+
     return RemoteStorage(url)

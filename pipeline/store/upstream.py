@@ -8,7 +8,7 @@ from pipeline.config import Artefacts
 from pipeline.errors import ImageError
 from pipeline.store.artefact import Artefact
 from pipeline.store.cache import Cache
-from pipeline.store.marker import Failure, Marker, encode_id
+from pipeline.store.marker import Marker
 
 
 def open_artefacts(cache: Cache, artefacts: Artefacts, kinds: Iterable[str]) -> dict[str, Artefact]:
@@ -29,7 +29,7 @@ def upstream_markers(image_id: str, upstream: Mapping[str, Artefact]) -> dict[st
     for kind, artefact in upstream.items():
         marker = artefact.marker(image_id)
         if marker is None:
-            raise ImageError(f"{kind}: {failure_reason(artefact, image_id) or f'not computed ({artefact.path})'}")
+            raise ImageError(f"{kind}: {artefact.failure_reason(image_id) or f'not computed ({artefact.path})'}")
         markers[kind] = marker
     _check_one_version(markers)
     return markers
@@ -47,11 +47,3 @@ def _check_one_version(markers: Mapping[str, Marker]) -> None:
                 raise ImageError(
                     f"{kind}: was made from another version of {other} than the cache holds; run precompute again"
                 )
-
-
-def failure_reason(artefact: Artefact, image_id: str) -> str | None:
-    """Why an image failed in ``artefact``; None if it did not."""
-    try:
-        return Failure.from_json(artefact.storage.read(f"{artefact.path}/failed/{encode_id(image_id)}.json")).reason
-    except FileNotFoundError:
-        return None

@@ -160,9 +160,9 @@ def stitched_labels(group: ImageGroup) -> np.ndarray:
 
 def _content(fused: Artefact, records: Sequence[ImageRecord], label_space: str | None) -> str:
     """What a row is measured on, as a short hash: the content of every ensemble and of its labels."""
-    done = fused.done()
+    markers = fused.markers_of(record.id for record in records)
     labels = {r.id: file_digest(r.label_path) for r in records if r.label_path is not None}
-    ensembles = {record.id: done[record.id].content for record in records}
+    ensembles = {r.id: marker.content for r, marker in zip(records, markers, strict=True) if marker is not None}
     return short_hash(
         {"fused": fused.key, "ensembles": ensembles, "labels": labels, "space": label_space, "figures": _FIGURES}
     )

@@ -77,8 +77,7 @@ def _round(
     if reader.gaps:
         first, reason = next(iter(reader.gaps.items()))
         progress.note(f"{len(reader.gaps)} of {len(reader.wanted)} panoramas are left out; {first!r}: {reason}")
-    used = set(reader.ids)
-    marks = {i: marker.content for i, marker in reader.artefact.done().items() if i in used}
+    marks = dict(reader.contents())
     key = short_hash({"fused": parents.key("fused"), "adapt": config.adapt.key_parts(), "panoramas": marks})
     folder = work_dir.absolute() / manifest.name / f"adapt-{key}"
     weights, report = folder / "ta.pth", folder / "losses.json"

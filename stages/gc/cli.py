@@ -22,20 +22,30 @@ def command(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
-    """Sweeps what killed runs left and, if asked, whole artefacts."""
+    """Sweeps what killed runs left and, if asked, whole artefacts.
+
+    Follows no link and leaves artefacts of another format alone.
+    """
+    from itertools import chain
+
     from pipeline.errors import UserError
     from pipeline.store import Cache
 
     data, settings = read_run(manifest, config, set_, cache)
     opened = Cache(settings.cache, data.name)
-    known = {artefact.path for artefact in opened.artefacts()}
+    readable, refused = opened.readable_artefacts()
+    known = {artefact.path for artefact in readable}
     if unknown := set(drop or ()) - known:
         raise UserError(f"--drop {sorted(unknown)[0]}: no such artefact; found {', '.join(sorted(known)) or 'none'}")
-    found = opened.orphans(hours * 3600) + sorted(drop or ())
-    size = sum(sum(opened.storage.sizes(path).values()) for path in found)
-    for path in found:
+    for sentence in refused:
+        say(f"passed over: {sentence}")
+    found = size = 0
+    for path in chain(opened.orphans(readable, hours * 3600), sorted(drop or ())):
+        found += 1
+        size += opened.storage.size(path)
         say(path)
-    if not dry_run:
-        opened.sweep(found)
-    say(f"{'would remove' if dry_run else 'removed'} {len(found)} folders, {size / 2**20:.2f} MiB")
-    say_json({"stage": "gc", "removed": 0 if dry_run else len(found), "found": len(found), "bytes": size})
+        if not dry_run:
+            opened.sweep(path)
+    say(f"{'would remove' if dry_run else 'removed'} {found} files and folders, {size / 2**20:.2f} MiB")
+    removed = 0 if dry_run else found
+    say_json({"stage": "gc", "removed": removed, "found": found, "bytes": size, "passed_over": len(refused)})

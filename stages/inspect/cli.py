@@ -39,7 +39,10 @@ def command(
     for name in names:
         opened = Cache(url, name)
         rows, failures = [], []
-        for artefact in opened.artefacts():
+        readable, refused = opened.readable_artefacts()
+        for sentence in refused:
+            say(f"passed over: {sentence}")
+        for artefact in readable:
             attributes = artefact.attributes()
             summary = opened.summarise(artefact)
             per_image = max(1, summary.images)
@@ -50,10 +53,14 @@ def command(
             figures[f"{name}/{what}"] = {
                 "images": summary.images,
                 "failed": summary.failed,
+                "damaged_records": summary.damaged,
                 "bytes_per_image": round(summary.bytes_per_image),
                 "arrays": arrays,
             }
-            failures += [[what, f.id, f.reason] for f in artefact.failed().values()]
+            if summary.damaged:
+                say(f"{what}: {summary.damaged} markers or records are damaged; run `verify --repair`")
+            if failed:
+                failures += [[what, failure.id, failure.reason] for failure in artefact.failures()]
             if settings:
                 say(f"{what}: {json.dumps(attributes.get('settings'), ensure_ascii=False)}")
         say_table(f"{url}/{name}", ["artefact", "panoramas", "failed", "a panorama", "array"], rows)

@@ -41,6 +41,10 @@ def command(
     cache: CacheOption = None,
     split: SplitOption = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="Only sam, masks or teacher. Repeatable.")] = None,
+    check_content: Annotated[
+        bool,
+        typer.Option("--check-content", help="Compare image files by digest: finds one replaced with its time kept."),
+    ] = False,
     workers: WorkersOption = 1,
     threads: ThreadsOption = 1,
     scheduler: SchedulerOption = None,
@@ -68,7 +72,15 @@ def command(
     if free is not None and free < budget:
         say("this may not fit: choose another place with --cache (CACHE=... for make), or make room")
     with console_progress() as progress:
-        reports = precompute(data, settings, splits=split or (), only=only or (), execution=how, progress=progress)
+        reports = precompute(
+            data,
+            settings,
+            splits=split or (),
+            only=only or (),
+            by_content=check_content,
+            execution=how,
+            progress=progress,
+        )
     say_table(
         "precompute",
         ["artefact", "panoramas", "computed", "reused", "failed"],

@@ -24,12 +24,14 @@ def precompute(
     *,
     splits: Sequence[str] = (),
     only: Sequence[str] = (),
+    by_content: bool = False,
     execution: Execution = Execution(),
     progress: Progress | None = None,
 ) -> list[Report]:
     """Brings the artefacts ``sam``, ``masks`` and ``teacher`` (or ``only`` some) up to date.
 
-    Images that are done are left alone. Raises :class:`UserError` before any work if settings, checkpoints or the cache
+    Images that are done are left alone; ``by_content`` compares every image file with its digest, not with its size and
+    time. Raises :class:`UserError` before any work if settings, checkpoints or the cache
     cannot work; an image that cannot be processed is recorded and reported.
     """
     progress = progress or SilentProgress()
@@ -42,7 +44,7 @@ def precompute(
     for kind in [k for k in kinds if getattr(config, k).artefact is not None]:
         cache.artefact(kind, artefacts.key(kind)).attributes()
     tasks = [
-        TASKS[kind](config, manifest.preparation, manifest.name)
+        TASKS[kind](config, manifest.preparation, manifest.name, by_content=by_content)
         for kind in kinds
         if getattr(config, kind).artefact is None
     ]
@@ -52,7 +54,7 @@ def precompute(
     cache.storage.check_writable()
     finished = set()
     for task in [task for task in tasks if task.kind != "masks"]:
-        if stale_by_file(task.artefact(), records):
+        if stale_by_file(task.artefact(), records, by_content=by_content):
             task.open()
         elif task.artefact().exists():
             finished.add(task.kind)
@@ -81,7 +83,7 @@ def _run(task: CacheTask, records: Sequence[ImageRecord], execution: Execution, 
     def stale(artefact: Artefact) -> list[ImageRecord]:
         if task.kind == "masks":
             return stale_by_inputs(artefact, {"sam": task.artefact("sam")}, records)
-        return stale_by_file(artefact, records)
+        return stale_by_file(artefact, records, by_content=task.by_content)
 
     described = {}
     if task.kind == "teacher":

@@ -45,7 +45,7 @@ class SamTask(CacheTask):
         settings = self.config.sam.views
 
         def work(record: ImageRecord) -> Generator[None, None, Summary]:
-            if made_from_file(artefact.marker(record.id), record.path):
+            if made_from_file(artefact.marker(record.id), record.path, by_content=self.by_content):
                 return DONE_BY_ANOTHER
             source = read_source(record.path)
             image = read_image(record.path, self.preparation)
@@ -94,7 +94,7 @@ class TeacherTask(CacheTask):
         strides: dict[tuple[int, int], int] = {}
 
         def work(record: ImageRecord) -> Generator[None, None, Summary]:
-            if made_from_file(artefact.marker(record.id), record.path):
+            if made_from_file(artefact.marker(record.id), record.path, by_content=self.by_content):
                 return DONE_BY_ANOTHER
             source = read_source(record.path)
             image = read_image(record.path, self.preparation)

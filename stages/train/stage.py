@@ -26,8 +26,7 @@ def run_folder(root: Path, manifest: Manifest, config: Config, processes: int = 
     :class:`UserError` if there is no such config.
     """
     reader = CacheReader(manifest, config, (config.train.split,))
-    used = set(reader.ids)
-    panoramas = sorted([i, marker.content] for i, marker in reader.artefact.done().items() if i in used)
+    panoramas = sorted([image_id, content] for image_id, content in reader.contents())
     parts = {"train": training_key(config), "fused": reader.artefact.key, "panoramas": panoramas}
     key = short_hash(parts | ({"processes": processes} if processes > 1 else {}))
     return root / manifest.name / f"{Path(config.train.student).stem}-{key}"

@@ -1,47 +1,154 @@
-"""Compares cached files and source images with what the markers say."""
+"""Compares what the cache holds with what its markers say, and forgets what differs and what was made from it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeline.digests import file_digest
-from pipeline.errors import ImageError
+from pipeline.errors import ImageError, UserError
 from pipeline.manifests import ImageRecord
 from pipeline.progress import Progress
-from pipeline.store import Artefact, Cache
+from pipeline.store import Artefact, Cache, Marker
+from pipeline.store.cache import KINDS
+from pipeline.store.marker import encode_id
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One damaged or outdated cached image."""
+    """One damaged or outdated thing in the cache: an image, a root group, or a file where records are."""
 
     artefact: Artefact
-    image_id: str
     reason: str
+    marker: Marker | None = None
+    """Of an image whose marker is whole."""
+    path: str | None = None
+    """Of a file that is no valid marker or record, relative to the storage."""
 
 
-def check_cache(cache: Cache, records: Sequence[ImageRecord], progress: Progress) -> tuple[list[Problem], int]:
-    """Every problem of the images in ``records``, and how many cached images were looked at."""
+@dataclass
+class Checked:
+    """How much was looked at."""
+
+    images: int = 0
+
+
+def check_cache(
+    cache: Cache, records: Sequence[ImageRecord], progress: Progress, checked: Checked, *, all_images: bool = True
+) -> Iterator[Problem]:
+    """Every problem of the cache, one at a time; ``checked`` counts the images that were looked at.
+
+    Without ``all_images`` only the images in ``records`` are read. Artefacts of another format are passed over.
+    """
     wanted = {record.id: record for record in records}
-    work = [
-        (artefact, marker)
-        for artefact in cache.artefacts()
-        for marker in artefact.done().values()
-        if marker.id in wanted
-    ]
-    problems = []
-    progress.start("verify", len(work))
-    for artefact, marker in work:
-        path = wanted[marker.id].path
-        reason = None
+    for artefact in cache.artefacts():
+        problem = _check_root(artefact)
+        if problem is not None:
+            yield problem
+        elif not _readable(artefact):
+            continue
+        stray: list[tuple[str, str]] = []
+        count = sum(1 for name in artefact.storage.files(f"{artefact.path}/done") if not name.startswith("."))
+        progress.start(f"verify {artefact.path}", count)
+        for marker in artefact.markers(lambda path, reason, found=stray: found.append((path, reason))):
+            if all_images or marker.id in wanted:
+                checked.images += 1
+                reason = _check_image(artefact, marker, wanted.get(marker.id))
+                if reason is not None:
+                    yield Problem(artefact, reason, marker)
+                progress.advance(failed=reason is not None)
+        for _ in artefact.failures(lambda path, reason, found=stray: found.append((path, reason))):
+            pass
+        for path, reason in stray:
+            yield Problem(artefact, f"{path}: is no valid record: {reason}", path=path)
+
+
+def _check_root(artefact: Artefact) -> Problem | None:
+    try:
+        artefact.root_attributes()
+    except FileNotFoundError:
+        if {"done", "images"} & set(artefact.storage.folders(artefact.path)):
+            return Problem(artefact, f"{artefact.path}/zarr.json: is missing")
+    except ValueError as error:
+        return Problem(artefact, f"{artefact.path}/zarr.json: {error}")
+    return None
+
+
+def _readable(artefact: Artefact) -> bool:
+    try:
+        artefact.attributes()
+    except UserError:
+        return False
+    return True
+
+
+def _check_image(artefact: Artefact, marker: Marker, record: ImageRecord | None) -> str | None:
+    try:
+        artefact.verify(marker)
+    except ImageError as error:
+        return str(error)
+    if record is None or marker.source is None:
+        return None
+    try:
+        changed = file_digest(record.path) != marker.source.sha256
+    except OSError as error:
+        return f"{marker.id}: {record.path} cannot be read ({error.strerror})"
+    return f"{marker.id}: {record.path} has changed since it was cached" if changed else None
+
+
+def repair(cache: Cache, problem: Problem) -> list[str]:
+    """Forgets what is damaged, and all that was made from it; the stages compute it again.
+
+    Returns the artefacts of which an image was forgotten. Nothing outside the cache, and no artefact of another format,
+    is touched.
+    """
+    artefact = problem.artefact
+    if problem.marker is not None:
+        name = f"{encode_id(problem.marker.id)}.json"
+        artefact.storage.delete(f"{artefact.path}/done/{name}")
+    elif problem.path is not None:
+        name = problem.path.rpartition("/")[2]
+        artefact.storage.delete(problem.path)
+        if f"/{problem.path}".endswith(f"/failed/{name}"):
+            return []
+    else:
+        artefact.repair_root()
+        return []
+    return [artefact.path, *_forget_made_from(cache, artefact, name)]
+
+
+def _forget_made_from(cache: Cache, artefact: Artefact, name: str) -> list[str]:
+    """Takes away the marker ``name`` of every artefact that was made from ``artefact``, directly or not."""
+    forgotten = []
+    for other in cache.artefacts():
+        if KINDS.index(other.kind) <= KINDS.index(artefact.kind) or not _made_from(other, artefact):
+            continue
+        if other.storage.exists(f"{other.path}/done/{name}"):
+            other.storage.delete(f"{other.path}/done/{name}")
+            forgotten.append(other.path)
+        forgotten += _forget_made_from(cache, other, name)
+    return forgotten
+
+
+def _made_from(other: Artefact, artefact: Artefact) -> bool:
+    """By its root group; one whose root is lost may have been made from any."""
+    try:
+        upstream = other.root_attributes().get("upstream")
+    except (FileNotFoundError, ValueError):
+        return True
+    if not _readable(other):
+        return False
+    return upstream.get(artefact.kind) == artefact.key if isinstance(upstream, dict) else True
+
+
+def learned_from(cache: Cache, fused: Artefact) -> list[str]:
+    """The logits of TAs that were fine-tuned on the ensembles of ``fused``."""
+    found = []
+    for artefact in cache.artefacts():
         try:
-            artefact.verify(marker)
-        except ImageError as error:
-            reason = str(error)
-        if marker.source is not None and file_digest(path) != marker.source.sha256:
-            reason = f"{marker.id}: {path} has changed since it was cached"
-        if reason:
-            problems.append(Problem(artefact, marker.id, reason))
-        progress.advance(failed=reason is not None)
-    return problems, len(work)
+            parent = artefact.root_attributes().get("adapted_from")
+        except (FileNotFoundError, ValueError):
+            continue
+        if isinstance(parent, dict) and parent.get("fused") == fused.key:
+            found.append(artefact.path)
+    return found

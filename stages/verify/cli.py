@@ -26,23 +26,38 @@ def command(
     cache: CacheOption = None,
     split: SplitOption = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Forget what is damaged, so that the stages compute it again.")
+        bool,
+        typer.Option("--repair", help="Forget what is damaged and what was made from it; the stages compute it again."),
     ] = False,
 ) -> None:
-    """Re-hashes images and cached arrays, names what differs."""
+    """Re-hashes images and reads every cached array, names what is damaged."""
     from pipeline.progress import console_progress
     from pipeline.store import Cache
-    from stages.verify.check import check_cache
+    from stages.verify.check import Checked, Problem, check_cache, learned_from
+    from stages.verify.check import repair as repair_problem
 
     data, settings = read_run(manifest, config, set_, cache)
+    opened = Cache(settings.cache, data.name)
+    _, refused = opened.readable_artefacts()
+    checked, damaged, forgotten = Checked(), 0, 0
+    outdated: list[Problem] = []
     with console_progress() as progress:
-        problems, checked = check_cache(Cache(settings.cache, data.name), data.select(split or ()), progress)
-    for problem in problems:
-        say(f"{problem.artefact.path}: {problem.reason}")
-        if repair:
-            problem.artefact.forget(problem.image_id)
-    if problems:
-        say("they will be computed again" if repair else "run it again with --repair to have them computed again")
-    say_json({"stage": "verify", "checked": checked, "damaged": len(problems)})
-    if problems and not repair:
+        for problem in check_cache(opened, data.select(split or ()), progress, checked, all_images=not split):
+            damaged += 1
+            progress.note(f"{problem.artefact.path}: {problem.reason}")
+            if repair:
+                forgotten += len(repair_problem(opened, problem))
+            if problem.marker is not None and not problem.marker.is_zip and problem.artefact.kind == "fused":
+                outdated.append(problem)
+    for sentence in refused:
+        say(f"passed over: {sentence}")
+    for problem in outdated[:1]:  # images of format 1 were read without a check
+        learned = ", ".join(["students", *learned_from(opened, problem.artefact)])
+        say(f"{learned}: may have learned from damaged labels of {problem.artefact.path}; train again with --fresh")
+    if damaged:
+        again = f"{forgotten} images are forgotten; precompute and fuse compute them again"
+        say(again if repair else "run it again with --repair to have them computed again")
+    figures = {"stage": "verify", "checked": checked.images, "damaged": damaged, "forgotten": forgotten}
+    say_json({**figures, "passed_over": len(refused)})
+    if damaged and not repair:
         raise typer.Exit(SOME_IMAGES_FAILED)

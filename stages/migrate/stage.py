@@ -1,0 +1,71 @@
+"""Images of format 1 (a folder of files each) become images of format 2 (one zip file each), one at a time.
+
+Every image is read and checked, written, read again, and only then its folder is removed. Killed at any instant, the
+next run goes on; both formats are read meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from pipeline.errors import ImageError
+from pipeline.progress import Progress, SilentProgress
+from pipeline.store import Artefact, Cache, Marker
+from pipeline.store.image_group import IDENTITY, identity
+
+
+@dataclass
+class Migrated:
+    """What was done; ``failures`` gives the reason by artefact and image id."""
+
+    converted: int = 0
+    skipped: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def migrate(cache: Cache, progress: Progress | None = None) -> Migrated:
+    """Converts every image of format 1 in the cache. A damaged one stays as it is and is reported."""
+    progress = progress or SilentProgress()
+    result = Migrated()
+    readable, _ = cache.readable_artefacts()
+    for artefact in readable:
+        folders = sum(1 for entry in artefact.storage.entries(f"{artefact.path}/images") if entry.is_folder)
+        artefact.upgrade()
+        progress.start(f"migrate {artefact.path}", folders)
+        for marker in artefact.markers():
+            if marker.is_zip:
+                result.skipped += 1
+                continue
+            try:
+                convert(artefact, marker)
+                result.converted += 1
+            except ImageError as error:
+                result.failures[f"{artefact.path} {marker.id}"] = str(error)
+            progress.advance(failed=f"{artefact.path} {marker.id}" in result.failures)
+        _remove_empty_folders(artefact)
+    return result
+
+
+def convert(artefact: Artefact, marker: Marker) -> None:
+    """One image of format 1 as a zip file. Its content keeps its name, so nothing that was made from it is outdated.
+
+    Raises :class:`ImageError`, and changes nothing, if it is damaged.
+    """
+    artefact.verify(marker)
+    group = artefact.group(marker)
+    members = group.members()
+    document = json.loads(members["zarr.json"])
+    source = marker.source.to_json() if marker.source is not None else None
+    document["attributes"] = {**group.attributes, IDENTITY: identity(marker.id, source)}
+    members["zarr.json"] = json.dumps(document, ensure_ascii=False).encode()
+    written = artefact.commit(members, marker.id, marker.source, marker.inputs, marker.content)
+    artefact.verify(written)
+    artefact.storage.delete(artefact.file_path(marker))
+
+
+def _remove_empty_folders(artefact: Artefact) -> None:
+    images = f"{artefact.path}/images"
+    for entry in artefact.storage.entries(images):
+        if entry.is_folder and next(artefact.storage.entries(f"{images}/{entry.name}"), None) is None:
+            artefact.storage.delete(f"{images}/{entry.name}")

@@ -1,0 +1,321 @@
+"""Damage of every file of the cache: never read, named by ``verify``, healed by ``verify --repair``."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.errors import ImageError, UserError
+from pipeline.progress import SilentProgress
+from pipeline.store import Artefact, Cache
+from stages.fuse.stage import fuse
+from stages.precompute.stage import precompute
+from stages.verify.check import Checked, Problem, check_cache, repair
+from tests.conftest import Project
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RULE = "fusion.rule=best"
+
+
+def compute(project: Project) -> None:
+    precompute(project.manifest(), project.config())
+    fuse(project.manifest(), project.config(RULE))
+
+
+def opened(project: Project) -> Cache:
+    return Cache(project.config().cache, project.manifest().name)
+
+
+def everything(project: Project) -> dict[str, Any]:
+    """What a reader gets: every array and attribute of every finished image that can be read, and every failure."""
+    result: dict[str, Any] = {}
+    for artefact in opened(project).artefacts():
+        try:
+            attributes = artefact.attributes()
+            result[artefact.path] = {
+                name: attributes[name] for name in attributes if name not in ("versions", "checksum")
+            }
+        except UserError:
+            continue
+        for image_id in (record.id for record in project.manifest().images):
+            try:
+                group = artefact.read(image_id)
+                result[f"{artefact.path} {image_id}"] = group.attributes
+                for name in group.names():
+                    result[f"{artefact.path} {image_id} {name}"] = group.array(name).tobytes()
+            except ImageError:
+                pass
+        result |= {f"{artefact.path} {failure.id} failed": failure.reason for failure in artefact.failures()}
+    return result
+
+
+def problems(project: Project) -> list[Problem]:
+    records = project.manifest().images
+    return list(check_cache(opened(project), records, SilentProgress(), Checked()))
+
+
+def repaired(project: Project) -> int:
+    """Repairs, and returns how many problems there were."""
+    found = 0
+    for problem in check_cache(opened(project), project.manifest().images, SilentProgress(), Checked()):
+        repair(opened(project), problem)
+        found += 1
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of two panoramas with a whole cache, one of which failed before."""
+    from tests.conftest import write_yaml
+    from tests.models import street
+
+    folder = tmp_path_factory.mktemp("made")
+    project = Project(folder)
+    for k in range(2):
+        project.add_image(f"p{k:03d}.png", street(seed=k))
+    write_yaml(project.manifest_path, {"name": "toy", "root": "images", "splits": {"train": {"images": ["**/*"]}}})
+    views = {"width": 128, "stride": 64}
+    model = {"kind": "module", "builder": "tests.models:tiny_teacher"}
+    generator = {"kind": "felzenszwalb", "min_size": 30}
+    config = {"cache": "cache", "sam": {"views": views, "generator": generator}}
+    write_yaml(project.config_path, {**config, "teacher": {"views": views, "model": model}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        compute(project)
+    return folder
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A copy of it, times kept, with a record of a failure."""
+    folder = tmp_path / "project"
+    shutil.copytree(made, folder)
+    monkeypatch.chdir(folder)
+    project = Project(folder)
+    (folder / "images" / "broken.png").write_bytes(b"no image")
+    compute(project)
+    return project
+
+
+def root(project: Project) -> Path:
+    return project.folder / "cache" / "toy"
+
+
+def files(project: Project) -> dict[str, list[Path]]:
+    """Every file of the cache by what it is."""
+    found: dict[str, list[Path]] = {"root": [], "marker": [], "failure": [], "image": []}
+    for path in sorted(root(project).rglob("*")):
+        if path.is_file():
+            kind = {"done": "marker", "failed": "failure", "images": "image"}.get(path.parent.name, "root")
+            found[kind].append(path)
+    return found
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def swap(path: Path) -> None:
+    """With another file of its folder; a file that is alone is filled with something else."""
+    others = [other for other in sorted(path.parent.iterdir()) if other != path and other.is_file()]
+    path.write_bytes(others[0].read_bytes() if others else b'{"a": 1}')
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "cut": cut,
+    "flipped": flip,
+    "emptied": empty,
+    "deleted": Path.unlink,
+    "swapped": swap,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("kind", ["root", "marker", "failure", "image"])
+def test_any_damage_is_never_read_and_heals(project: Project, kind: str, damage: str) -> None:
+    whole = everything(project)
+    for path in files(project)[kind]:
+        before = path.read_bytes()
+        DAMAGES[damage](path)
+        now = everything(project)
+        wrong = [name for name, value in now.items() if whole.get(name) != value and "failed" not in name]
+        assert wrong == [], path
+        found = problems(project)
+        lost_record = damage == "deleted" and kind in ("marker", "failure")  # what is not there is not finished
+        assert len(found) == (0 if lost_record else 1), (path, found)
+        assert repaired(project) == len(found)
+        compute(project)
+        assert problems(project) == [], path
+        assert everything(project) == whole, path
+        if kind == "image":
+            assert path.read_bytes() == before
+
+
+def test_a_repair_forgets_what_was_made_from_it(project: Project) -> None:
+    """The same masks and logits are made again, so that nothing else tells that the ensemble was made from others."""
+    for kind, made_from_it in (("sam", {"sam", "masks", "fused"}), ("teacher", {"teacher", "fused"})):
+        (path,) = [path for path in files(project)["image"] if kind in path.parts and path.name.startswith("p001.")]
+        flip(path)
+        assert repaired(project) == 1
+        gone = {a.kind for a in opened(project).artefacts() if "p001" not in a.done()}
+        assert gone == made_from_it
+        assert all("p000" in artefact.done() for artefact in opened(project).artefacts())
+        compute(project)
+    assert problems(project) == []
+
+
+@pytest.mark.parametrize("name", ["._p000.json", "p000 (copy).json", "notes.txt", "p000.json.bak"])
+@pytest.mark.parametrize("folder", ["done", "failed"])
+def test_a_stray_file_blocks_nothing_and_goes_with_a_repair(project: Project, folder: str, name: str) -> None:
+    (artefact,) = [a for a in opened(project).artefacts() if a.kind == "sam"]
+    path = root(project) / artefact.path / folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes((root(project) / artefact.path / "done" / "p000.json").read_bytes())
+    whole = everything(project)
+    compute(project)
+    hidden = name.startswith(".")  # what macOS leaves beside copies; no listing sees it
+    assert repaired(project) == (0 if hidden else 1)
+    assert path.exists() == hidden
+    assert everything(project) == whole
+
+
+def test_flipped_bits_are_never_read(project: Project) -> None:
+    """Random bits of random files, whatever they are; a reader gets what was written, or is told."""
+    whole, rng = everything(project), random.Random(0)
+    every = [path for paths in files(project).values() for path in paths]
+    for _ in range(60):
+        path = rng.choice(every)
+        before = path.read_bytes()
+        data = bytearray(before)
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+        now = everything(project)
+        assert [n for n, v in now.items() if whole.get(n) != v and "failed" not in n] == [], path
+        path.write_bytes(before)
+
+
+# -- what sweeping and repairing leave alone
+
+
+def command(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", *arguments, *project.arguments()],
+        cwd=project.folder,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_gc_and_verify_never_follow_a_link(project: Project, tmp_path: Path) -> None:
+    """A cache that somebody else handed over: links to a home folder where folders of images are."""
+    home = tmp_path / "home"
+    for name in ("documents/letters", "documents/done"):
+        (home / name).mkdir(parents=True)
+        (home / name / "a.txt").write_text("precious")
+        (home / name / ".0123.tmp").write_text("precious")
+    before = snapshot(home)
+    (sam, *_) = opened(project).artefacts()
+    folder = root(project) / sam.path
+    (folder / "images" / "x").symlink_to(home)
+    (folder / "images" / "y.0123.zip").symlink_to(home / "documents/letters/a.txt")
+    (folder / "images" / "back").symlink_to(project.folder)
+    (root(project) / "sam" / "0123456789ab").symlink_to(home)
+    (root(project) / "masks" / "linked").symlink_to(home / "documents")
+    (folder / "done" / "z.json").symlink_to(home / "documents/letters/a.txt")
+    shutil.rmtree(root(project) / "fused")
+    (root(project) / "fused").symlink_to(home)
+    whole = everything(project)
+    for arguments in (["gc", "--older-than", "0"], ["verify", "--repair"], ["verify", "--repair"]):
+        done = command(project, *arguments)
+        assert done.returncode == 0, done.stderr
+        assert snapshot(home) == before
+    assert everything(project) == whole
+
+
+def test_nothing_is_removed_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "home" / "x").mkdir(parents=True)
+    cache = Cache(str(tmp_path / "cache"), "toy")
+    cache.storage.replace("a/b", b"")
+    (tmp_path / "cache" / "toy" / "a" / "link").symlink_to(tmp_path / "home")
+    with pytest.raises(UserError, match="a link leads out of the cache .* nothing is removed there"):
+        cache.storage.delete("a/link/x")
+    cache.storage.delete("a/link")
+    assert (tmp_path / "home" / "x").is_dir()
+    assert not (tmp_path / "cache" / "toy" / "a" / "link").exists()
+
+
+def test_another_format_is_left_alone(project: Project) -> None:
+    (fused,) = [artefact for artefact in opened(project).artefacts() if artefact.kind == "fused"]
+    path = root(project) / fused.path / "zarr.json"
+    document = json.loads(path.read_text())
+    document["attributes"] = {"format": 3}
+    path.write_text(json.dumps(document))
+    (root(project) / fused.path / "images" / "orphan.0.zip").write_bytes(b"")
+    flip(files(project)["image"][-1])
+    before = snapshot(root(project) / fused.path)
+    sentence = f"{fused.path}/zarr.json: attribute 'format' is 3, expected 2"
+    for arguments in (["gc", "--older-than", "0"], ["verify", "--repair"], ["migrate"], ["inspect"]):
+        done = command(project, *arguments)
+        assert sentence in done.stdout, (arguments, done.stdout, done.stderr)
+        assert done.returncode == 0
+        assert snapshot(root(project) / fused.path) == before
+    done = command(project, "fuse", "--set", RULE)
+    assert (done.returncode, sentence in done.stderr) == (2, True)
+
+
+def test_the_command_names_damage_and_heals_it(project: Project) -> None:
+    path = next(path for path in files(project)["image"] if "teacher" in path.parts)
+    flip(path)
+    done = command(project, "verify")
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, figures["damaged"], figures["forgotten"]) == (3, 1, 0)
+    assert path.name in done.stdout
+    done = command(project, "verify", "--repair")
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, figures["damaged"], figures["forgotten"]) == (0, 1, 2)
+    compute(project)
+    assert command(project, "verify").returncode == 0
+
+
+def test_verify_counts_an_image_file_that_changed(project: Project) -> None:
+    path = project.folder / "images" / "p000.png"
+    stat, data = path.stat(), bytearray(path.read_bytes())
+    data[-20] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert [p.marker.id for p in problems(project) if p.marker] == ["p000"] * 3  # sam, masks, teacher
+    assert np.all([report.computed == 0 for report in precompute(project.manifest(), project.config())])
+
+
+def test_an_adapted_ta_that_learned_from_repaired_labels_is_named(project: Project) -> None:
+    from stages.verify.check import learned_from
+
+    (fused,) = [artefact for artefact in opened(project).artefacts() if artefact.kind == "fused"]
+    Artefact(fused.storage, "teacher", "adapted").create({}, {}, adapted_from={"teacher": "x", "fused": fused.key})
+    assert learned_from(opened(project), fused) == ["teacher/adapted"]
