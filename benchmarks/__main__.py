@@ -24,6 +24,7 @@ BENCHMARKS = {
     "student": "what the student learns from: labels of the TA and of every rule, MKA's terms, ground truth",
     "workers": "two workers with one on the passes that take a model; host cores that a GPU's worker needs",
     "rerun": "a finished cache of 2,000 (synthetic) images, run again",
+    "scale": "100,000 panoramas run again, files and bytes of one, flipped bits, memory and rate over many",
     "sphere": "the TA on full spheres, by latitude: whole panorama, windows, perspective views",
     "seam": "lifted masks of rolled panoramas; objects on the seam, on window edges and in the middle",
     "roll": "pseudo-labels of rolled panoramas, by every rule: by the distance of windows and by other amounts",

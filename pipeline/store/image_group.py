@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -147,7 +147,7 @@ class ImageGroup:
     def check_members(self) -> None:
         """Reads every member. Raises :class:`ImageError` for the first that is missing or damaged."""
         for name in sorted(self._members.names()):
-            self._checked(lambda name=name: self._members.read(name))
+            self._checked(partial(self._members.read, name))
 
     def names(self) -> list[str]:
         folders = {name.rpartition("/")[0] for name in self._members.names() if name.endswith("/zarr.json")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 from pipeline.errors import UserError
@@ -12,9 +13,16 @@ from pipeline.store.storage import Entry, Storage
 #: Files that are asked for at once.
 _BATCH = 256
 
+#: File systems of fsspec that have no folders. To make one would make the bucket.
+_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci"}
+
 
 class RemoteStorage(Storage):
-    """Any fsspec file system. An object appears whole when its upload ends."""
+    """Any fsspec file system. An object appears whole when its upload ends.
+
+    Every file system raises its own errors. A missing file is a ``FileNotFoundError``; every other error is no matter
+    of one image, and becomes a :class:`UserError` that ends the run. A file system repeats by itself what is worth it.
+    """
 
     def __init__(self, url: str) -> None:
         import fsspec
@@ -24,22 +32,38 @@ class RemoteStorage(Storage):
             self.fs, self.root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
             raise UserError(f"cache {url}: {error}; expected a folder or a URL that fsspec can open") from None
+        protocols = {self.fs.protocol} if isinstance(self.fs.protocol, str) else set(self.fs.protocol)
+        self._has_folders = not protocols & _OBJECT_STORES
 
     def _path(self, path: str) -> str:
         return f"{self.root.rstrip('/')}/{path}".rstrip("/")
 
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Lets a missing file pass; raises :class:`UserError` for every other error of the file system."""
+        try:
+            yield
+        except (FileNotFoundError, UserError):
+            raise
+        except Exception as error:
+            raise UserError(f"cache {self.url}: {_reason(error)}; nothing finished is lost") from None
+
     def read(self, path: str) -> bytes:
-        return self.fs.cat_file(self._path(path))
+        with self._errors():
+            data: bytes = self.fs.cat_file(self._path(path))
+            return data
 
     def read_many(self, paths: Iterable[str]) -> Iterator[bytes | None]:
         waiting = iter(paths)
         while batch := list(islice(waiting, _BATCH)):
             full = [self._path(path) for path in batch]
-            found = {name.lstrip("/"): data for name, data in self.fs.cat(full, on_error="return").items()}
+            with self._errors():
+                found = {name.lstrip("/"): data for name, data in self.fs.cat(full, on_error="return").items()}
             for name in full:
                 data = found.get(name.lstrip("/"))
                 if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
-                    raise data
+                    with self._errors():
+                        raise data
                 yield data if isinstance(data, bytes) else None
 
     def create(self, path: str, data: bytes) -> bool:
@@ -49,18 +73,28 @@ class RemoteStorage(Storage):
         return True
 
     def replace(self, path: str, data: bytes) -> None:
-        self.fs.makedirs(self._path(path).rsplit("/", 1)[0], exist_ok=True)
-        self.fs.pipe_file(self._path(path), data)
+        try:
+            with self._errors():
+                if self._has_folders:
+                    self.fs.makedirs(self._path(path).rsplit("/", 1)[0], exist_ok=True)
+                self.fs.pipe_file(self._path(path), data)
+        except FileNotFoundError as error:  # no bucket
+            raise UserError(f"cache {self.url}: cannot be written ({_reason(error)})") from None
 
     def exists(self, path: str) -> bool:
         self.fs.invalidate_cache()
-        return bool(self.fs.isfile(self._path(path)))
+        try:
+            with self._errors():
+                return bool(self.fs.info(self._path(path))["type"] == "file")  # `isfile` takes every error for a no
+        except FileNotFoundError:
+            return False
 
     def entries(self, path: str) -> Iterator[Entry]:
         self.fs.invalidate_cache()
         try:
-            found = self.fs.ls(self._path(path), detail=True)
-        except (FileNotFoundError, NotADirectoryError):
+            with self._errors():
+                found = self.fs.ls(self._path(path), detail=True)
+        except FileNotFoundError:
             return
         folder = self._path(path).lstrip("/")
         for info in found:
@@ -71,27 +105,43 @@ class RemoteStorage(Storage):
     def sizes(self, path: str) -> dict[str, int]:
         self.fs.invalidate_cache()
         root = self._path(path)
-        found = self.fs.find(root, detail=True)
+        try:
+            with self._errors():
+                found = self.fs.find(root, detail=True)
+        except FileNotFoundError:
+            return {}
         return {name.lstrip("/")[len(root.lstrip("/")) + 1 :]: int(info["size"]) for name, info in found.items()}
 
     def age(self, path: str) -> float:
         import datetime
 
         now = datetime.datetime.now(datetime.UTC)
-        times = [self.fs.modified(name) for name in self.fs.find(self._path(path))]
+        try:
+            with self._errors():
+                times = [self.fs.modified(name) for name in self.fs.find(self._path(path))]
+        except FileNotFoundError:  # another process removed it
+            return 0.0
         times = [t if t.tzinfo else t.replace(tzinfo=datetime.UTC) for t in times]
         return (now - max(times)).total_seconds() if times else float("inf")
 
     def delete(self, path: str) -> None:
         try:
-            self.fs.rm(self._path(path), recursive=True)
+            with self._errors():
+                self.fs.rm(self._path(path), recursive=True)
         except FileNotFoundError:
             return
 
     def check_writable(self) -> None:
+        if self.url.startswith("memory:"):
+            raise UserError(
+                f"cache {self.url}: memory ends with the process, and the results with it; expected a folder or a URL "
+                "that other processes can open"
+            )
         probe = f".{uuid.uuid4().hex}.tmp"
-        try:
-            self.replace(probe, b"")
-            self.delete(probe)
-        except Exception as error:  # every file system raises its own kinds
-            raise UserError(f"cache {self.url}: cannot be written ({error})") from None
+        self.replace(probe, b"")
+        self.delete(probe)
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from pipeline.digests import file_digest
 from pipeline.errors import ImageError, UserError
@@ -47,20 +48,24 @@ def check_cache(
             yield problem
         elif not _readable(artefact):
             continue
-        stray: list[tuple[str, str]] = []
+        strays: list[Problem] = []
+        stray = partial(_add_stray, strays, artefact)
         count = sum(1 for name in artefact.storage.files(f"{artefact.path}/done") if not name.startswith("."))
         progress.start(f"verify {artefact.path}", count)
-        for marker in artefact.markers(lambda path, reason, found=stray: found.append((path, reason))):
+        for marker in artefact.markers(stray):
             if all_images or marker.id in wanted:
                 checked.images += 1
                 reason = _check_image(artefact, marker, wanted.get(marker.id))
                 if reason is not None:
                     yield Problem(artefact, reason, marker)
                 progress.advance(failed=reason is not None)
-        for _ in artefact.failures(lambda path, reason, found=stray: found.append((path, reason))):
+        for _ in artefact.failures(stray):
             pass
-        for path, reason in stray:
-            yield Problem(artefact, f"{path}: is no valid record: {reason}", path=path)
+        yield from strays
+
+
+def _add_stray(found: list[Problem], artefact: Artefact, path: str, reason: str) -> None:
+    found.append(Problem(artefact, f"{path}: is no valid record: {reason}", path=path))
 
 
 def _check_root(artefact: Artefact) -> Problem | None:
