@@ -128,8 +128,8 @@ def contents(project: Project) -> dict[str, str]:
 
 
 def attempts(project: Project) -> int:
-    """Folders of attempts, those of finished images and those that a kill left."""
-    return sum(1 for a in artefacts(project) for _ in (project.folder / "cache" / "toy" / a.path).glob("images/*/*"))
+    """Files of images, those of finished ones and those that a kill left."""
+    return sum(1 for a in artefacts(project) for _ in (project.folder / "cache" / "toy" / a.path).glob("images/*.zip"))
 
 
 def assert_whole(project: Project) -> None:
@@ -273,13 +273,96 @@ def test_two_shards_on_one_cache(tmp_path: Path, start: Callable[..., Run], undi
     assert all(figures[kind]["reused"] == IMAGES for figures in [start(project).figures()] for kind in KINDS)
 
 
+@pytest.mark.slow
+def test_sweeping_beside_a_run_loses_nothing(
+    tmp_path: Path, start: Callable[..., Run], undisturbed: dict[str, str]
+) -> None:
+    """``gc --older-than 0`` again and again: it takes temporary files, and files whose marker is still to come."""
+    project = lay_out(tmp_path / "project")
+    run, sweeps = start(project), 0
+    while run.process.poll() is None:
+        start(project, "--older-than", "0", stage="gc").figures()
+        sweeps += 1
+    figures = run.figures()
+    assert sweeps > 1
+    assert figures["failed"] == 0
+    assert_whole(project)
+    assert contents(project) == undisturbed
+
+
+@pytest.mark.slow
+def test_a_clock_that_goes_back_changes_nothing(tmp_path: Path, start: Callable[..., Run]) -> None:
+    """Image files, and what the cache holds of them, are from the future; a replaced image is older than the first."""
+    project = lay_out(tmp_path / "project")
+    later = time.time() + 10 * 86400
+    for path in (project.folder / "images").iterdir():
+        os.utime(path, (later, later))
+    start(project).figures()
+    for path in (project.folder / "cache").rglob("*"):
+        os.utime(path, (later, later))
+    figures = start(project).figures()
+    assert all(figures[kind]["reused"] == IMAGES for kind in KINDS)
+    before = markers(project)
+    assert start(project, "--older-than", "0", stage="gc").figures()["removed"] == 0
+    path = project.add_image("p03.png", street(seed=99))
+    os.utime(path, (1e9, 1e9))
+    figures = start(project).figures()
+    assert all(figures[kind]["computed"] == 1 for kind in KINDS)
+    changed = {name for name, marker in markers(project).items() if before[name] != marker}
+    assert changed == {f"{kind}/p03" for kind in KINDS}
+
+
+#: Mounts a finished cache once more, so that nothing can be written to it, and runs each command.
+READ_ONLY = """
+set -e
+mount --bind "$CACHE" "$CACHE"
+mount -o remount,bind,ro "$CACHE"
+for stage in $STAGES; do
+    status=0
+    "$PYTHON" -m pipeline $stage "$@" >"$RESULTS/${stage%% *}.out" 2>"$RESULTS/${stage%% *}.err" || status=$?
+    echo $status >"$RESULTS/${stage%% *}.status"
+done
+"""
+
+
+@pytest.mark.slow
+def test_a_cache_that_may_only_be_read_serves_its_readers(tmp_path: Path, start: Callable[..., Run]) -> None:
+    project = lay_out(tmp_path / "project", 3)
+    start(project).figures()
+    start(project, stage="fuse").figures()
+    results = tmp_path / "results"
+    results.mkdir()
+    share = ["unshare", "--map-root-user", "--mount"]
+    if shutil.which("unshare") is None or subprocess.run([*share, "true"], capture_output=True).returncode:
+        pytest.skip("this machine lets us mount no file system of our own")
+    stages = ("precompute", "fuse", "gc", "migrate", "inspect", "verify")
+    environment = {"CACHE": project.folder / "cache", "RESULTS": results, "PYTHON": sys.executable}
+    before = contents(project)
+    subprocess.run(
+        [*share, "sh", "-c", READ_ONLY, "sh", *project.arguments()],
+        cwd=REPOSITORY,
+        env={**ENVIRONMENT, **{k: str(v) for k, v in environment.items()}, "STAGES": " ".join(stages)},
+        check=True,
+        capture_output=True,
+        timeout=5 * PATIENCE,
+    )
+    for stage in stages[:2]:
+        assert (results / f"{stage}.status").read_text() == "2\n"
+        error = (results / f"{stage}.err").read_text()
+        assert len(error.splitlines()) == 1
+        assert "Read-only file system" in error
+    for stage in stages[2:]:
+        assert (results / f"{stage}.status").read_text() == "0\n", (results / f"{stage}.err").read_text()
+    assert contents(project) == before
+
+
 # -- a full disk
 
 #: Mounts a disk of its own (in a private namespace) as the cache, and runs the command with room for ever more files.
 FULL_DISK = """
 set -e
 mount -t tmpfs -o size=4m tmpfs "$CACHE"
-for kib in 16 {sizes} 65536; do
+for kib in 8 {sizes} 65536; do
     mount -o remount,size=${{kib}}k "$CACHE"
     status=0
     "$@" >"$RESULTS/$kib.out" 2>"$RESULTS/$kib.err" || status=$?
@@ -299,7 +382,7 @@ def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(tmp_path: Path, un
     probe = ["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", str(cache)]
     if shutil.which("unshare") is None or subprocess.run(probe, capture_output=True, check=False).returncode:
         pytest.skip("this machine lets us mount no file system of our own")
-    script = FULL_DISK.format(sizes="300 900 1700")
+    script = FULL_DISK.format(sizes="200 500 800")
     subprocess.run(
         [*probe[:3], "sh", "-c", script, "sh", sys.executable, "-m", "pipeline", "precompute", *project.arguments()],
         cwd=REPOSITORY,
@@ -310,7 +393,7 @@ def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(tmp_path: Path, un
     )
     finished: dict[str, Marker] = {}
     counts = []
-    for size in (16, 300, 900, 1700, 65536):
+    for size in (8, 200, 500, 800, 65536):
         shutil.rmtree(cache, ignore_errors=True)
         shutil.copytree(results / f"{size}.cache", cache)
         error = (results / f"{size}.err").read_text()

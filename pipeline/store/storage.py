@@ -14,7 +14,7 @@ import stat
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,32 +119,47 @@ class LocalStorage(Storage):
         return (_read_file(f"{root}/{path}") for path in paths)
 
     def create(self, path: str, data: bytes) -> bool:
-        with self._temporary(path, data) as temporary:
+        return self._write(path, data, self._link)
+
+    def replace(self, path: str, data: bytes) -> None:
+        self._write(path, data, self._rename)
+
+    def _write(self, path: str, data: bytes, put: Callable[[Path, Path], bool]) -> bool:
+        """Writes ``data`` to a temporary file, and has it ``put`` in its place."""
+        for _ in range(_WRITE_TRIES - 1):
             try:
-                os.link(temporary, self.root / path)
-            except FileExistsError:
-                # over NFS the answer to a link may get lost; asked again, the server finds the link that it made
-                if temporary.stat().st_nlink < 2:
-                    return False
-            except OSError as error:  # file systems without hard links: the last writer wins, both wrote the same
-                if error.errno not in _NO_HARD_LINKS:
-                    raise
-                if (self.root / path).exists():
-                    return False
-                os.replace(temporary, self.root / path)
+                return self._write_once(path, data, put)
+            except FileNotFoundError:  # the temporary file was swept: a clock that jumped, or gc --older-than 0
+                continue
+        return self._write_once(path, data, put)
+
+    def _write_once(self, path: str, data: bytes, put: Callable[[Path, Path], bool]) -> bool:
+        with self._temporary(path, data) as temporary:
+            if not put(temporary, self.root / path):
+                return False
             _sync(self.root / path, folder=True)
         return True
 
-    def replace(self, path: str, data: bytes) -> None:
-        for last in (*(False,) * (_WRITE_TRIES - 1), True):
-            try:
-                with self._temporary(path, data) as temporary:
-                    os.replace(temporary, self.root / path)
-                    _sync(self.root / path, folder=True)
-                return
-            except FileNotFoundError:  # the temporary file was swept: a clock that jumped, or gc --older-than 0
-                if last:
-                    raise
+    @staticmethod
+    def _rename(temporary: Path, target: Path) -> bool:
+        os.replace(temporary, target)
+        return True
+
+    @staticmethod
+    def _link(temporary: Path, target: Path) -> bool:
+        """False if there is a file at ``target``."""
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            # over NFS the answer to a link may get lost; asked again, the server finds the link that it made
+            return temporary.stat().st_nlink > 1
+        except OSError as error:  # file systems without hard links: the last writer wins, both wrote the same
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            if target.exists():
+                return False
+            os.replace(temporary, target)
+        return True
 
     @contextmanager
     def _temporary(self, path: str, data: bytes) -> Iterator[Path]:
