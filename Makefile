@@ -31,7 +31,7 @@ WITH_CHECKPOINT = $(if $(CHECKPOINT),--student $(CHECKPOINT))
 DEMO_MANIFEST := data_manifests/demo.yaml
 WORLD = $(if $(filter $(DEMO_MANIFEST),$(or $(MANIFEST),$(if $(CONFIG),,$(DEMO_MANIFEST)))),$(PY) -m demo --world-only)
 
-.PHONY: help demo demo-models setup test test-all lint bench precompute fuse ablate train adapt evaluate export labels predict view inspect verify gc clean
+.PHONY: help demo demo-models setup test test-all lint bench precompute fuse ablate train adapt evaluate export labels predict view inspect verify gc migrate clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -101,14 +101,17 @@ view: $(STAMP) ## one panorama: masks, TA, ensemble, weight, student in one pict
 inspect: $(STAMP) ## what the cache holds: artefacts, images, bytes per array
 	@$(PY) -m pipeline inspect $(RUN)
 
-verify: $(STAMP) ## re-hash images and cached arrays
+verify: $(STAMP) ## re-hash images, read every cached array; with --repair forget what is damaged   [ARGS=--repair]
 	@$(PY) -m pipeline verify $(OPTIONS)
+
+migrate: $(STAMP) ## convert a cache of format 1 in place: one file a panorama and artefact
+	@$(PY) -m pipeline migrate $(RUN)
 
 gc: $(STAMP) ## sweep what killed runs left in the cache
 	@$(PY) -m pipeline gc $(RUN)
 
-bench: $(STAMP) ## benchmarks; ends with one line of JSON                    [ONLY=rerun]
-	@$(PY) -m benchmarks $(if $(ONLY),--only $(ONLY)) $(ARGS)
+bench: $(STAMP) ## benchmarks; ends with one line of JSON; CHECK=1: fails where one became worse   [ONLY=rerun CHECK=1]
+	@$(PY) -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(CHECK),--check) $(ARGS)
 
 test: $(STAMP) ## the fast tests
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -m "not slow" -n 2 $(ARGS)

@@ -12,7 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli import say, say_json
+from benchmarks.check import checked_benchmarks, compare
+from benchmarks.check import record as add_to_book
+from pipeline.cli import say, say_json, say_table
 from pipeline.errors import UserError
 
 #: Name and what it compares.
@@ -49,9 +51,34 @@ def command(
     only: Annotated[
         list[str] | None, typer.Option("--only", help=f"One of {', '.join(BENCHMARKS)}. Repeatable. Default: all.")
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare with the book; exit status 1 where a figure became worse.")
+    ] = False,
+    record: Annotated[bool, typer.Option("--record", help="Add what is measured to the book.")] = False,
 ) -> None:
-    """Measures, prints a table, and ends with one line of JSON."""
-    say_json(run_benchmarks(only or []))
+    """Measures, prints a table, and ends with one line of JSON.
+
+    Without --only all benchmarks are run; with --check or --record those that the book has (docs/performance.md).
+    """
+    if not check and not record:
+        say_json(run_benchmarks(only or []))
+        return
+    names = only or checked_benchmarks()
+    rows: list[list[Any]] = []
+    regressions: list[str] = []
+    for name in names:
+        figures = run_benchmarks([name])
+        found, worse = compare(name, figures)
+        rows += found
+        regressions += worse
+        if record:
+            add_to_book(name, figures)
+    say_table("compared with the book", ["figure", "now", "first in the book", "limit"], rows)
+    for sentence in regressions:
+        say(f"worse: {sentence}")
+    say_json({"checked": len(rows), "worse": len(regressions), **{str(row[0]): float(row[1]) for row in rows}})
+    if check and regressions:
+        raise typer.Exit(1)
 
 
 def main() -> None:

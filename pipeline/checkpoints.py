@@ -12,7 +12,6 @@ imported by the functions that need them.
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from collections.abc import Mapping
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
+from pipeline.outputs import whole_file
+from pipeline.reading import is_file, shortened, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -138,10 +139,10 @@ def _restore(value: Any) -> Any:
 
 def _read(path: Path, map_location: Any = "cpu") -> Any:
     """The whole content of a checkpoint file as plain data; `UserError` for everything that is not that."""
-    if "://" in str(path) or re.match(r"\w+:/[^/]", str(path)):
+    if "://" in str(path) or re.match(r"[\w-]+:/[^/]", str(path)):
         raise UserError(f"{path}: remote checkpoints are not loaded; download the file and pass its local path")
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint file; {_EXPECTED}")
+    if not is_file(path):
+        raise UserError(f"{shortened(path)}: no such checkpoint file; {_EXPECTED}")
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path, map_location)
     import torch
@@ -160,21 +161,23 @@ def _read(path: Path, map_location: Any = "cpu") -> Any:
 
 
 def _read_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         with safe_open(path, framework="pt", device=str(map_location or "cpu")) as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
             return {"state_dict": tensors, "meta": dict(file.metadata() or {})}
-    except SafetensorError as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error}); {_EXPECTED}") from error
+    except Exception as error:  # its own class, and others for what its header holds
+        reason = shortened(error, 160) or type(error).__name__
+        raise UserError(f"{path}: not a readable safetensors file ({reason}); {_EXPECTED}") from error
 
 
 def _why_refused(path: Path, error: Exception) -> str:
     text = str(error)
     named = re.search(r"GLOBAL (\S+)", text) or re.search(r"unrecognized function (\S+)", text)
     if named:
-        return f"{path}: the checkpoint asks to run code ({named.group(1)}), which is refused; {_EXPECTED}"
+        asked = shortened(named.group(1), 160)
+        return f"{path}: the checkpoint asks to run code ({asked}), which is refused; {_EXPECTED}"
     if "TorchScript" in text:
         return f"{path}: found a TorchScript archive, which carries code and is refused; {_EXPECTED}"
     reason = text.strip().splitlines()[0][:160] if text.strip() else type(error).__name__
@@ -212,7 +215,7 @@ def load_state_dict(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
         raise UserError(f"{path}: found no tensors; {_EXPECTED}")
     for key, value in weights.items():
         if not isinstance(value, torch.Tensor):
-            raise UserError(f"{path}: found {key!r} of type {type(value).__name__}; {_EXPECTED}")
+            raise UserError(f"{path}: found {shown(key)} of type {type(value).__name__}; {_EXPECTED}")
     state = {str(k): v for k, v in weights.items()}
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
@@ -227,10 +230,8 @@ def save_checkpoint(content: Mapping[str, Any], path: Path) -> None:
     """
     import torch
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        torch.save(content, temporary)
 
 
 def load_into(model: torch.nn.Module, path: str | Path, what: str) -> dict[str, Any]:
@@ -251,7 +252,7 @@ def load_into(model: torch.nn.Module, path: str | Path, what: str) -> dict[str, 
     state, meta = load_state_dict(path)
     unexpected = [k for k in state if k not in model.state_dict()]
     _refuse_unfit(model, state, unexpected, path, what)
-    model.load_state_dict(state, strict=False)
+    _assign(model, state, path, what)
     return meta
 
 
@@ -276,7 +277,7 @@ def load_start(model: torch.nn.Module, path: str | Path, what: str, *, classifie
     if not kept:
         state = {**state, **{k: own[k] for k in namers}}
     _refuse_unfit(model, state, [k for k in state if k not in own], path, what)
-    model.load_state_dict(state, strict=False)
+    _assign(model, state, path, what)
     return kept
 
 
@@ -296,7 +297,15 @@ def load_backbone(backbone: torch.nn.Module, path: str | Path, what: str) -> Non
     prefix = "backbone." if any(key.startswith("backbone.") for key in state) else ""
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     _refuse_unfit(backbone, state, [], path, what)
-    backbone.load_state_dict(state, strict=False)
+    _assign(backbone, state, path, what)
+
+
+def _assign(model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: str | Path, what: str) -> None:
+    try:
+        model.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # tensors that are no plain numbers: sparse, quantised, without data
+        reason = shortened(" ".join(str(error).split()))
+        raise UserError(f"{path}: its weights cannot be those of {what} ({reason})") from None
 
 
 def _refuse_unfit(
@@ -311,7 +320,7 @@ def _refuse_unfit(
         if k in state and state[k].shape != own[k].shape
     ]
     problems = [
-        f"{len(keys)} {name} ({', '.join(keys[:_KEYS_NAMED])}{', ...' if len(keys) > _KEYS_NAMED else ''})"
+        f"{len(keys)} {name} ({shortened(', '.join(keys[:_KEYS_NAMED]))}{', ...' if len(keys) > _KEYS_NAMED else ''})"
         for name, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
         if keys
     ]

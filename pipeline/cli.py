@@ -68,7 +68,9 @@ FusionOption = Annotated[
 WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Processes; more than 1 starts a dask cluster.")]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Images at a time in each process.")]
 SchedulerOption = Annotated[str | None, typer.Option("--scheduler", help="Address of a running dask scheduler.")]
-ShardOption = Annotated[str | None, typer.Option("--shard", help="i/n: only every n-th image, for array jobs.")]
+ShardOption = Annotated[
+    str | None, typer.Option("--shard", help="i/n: only every n-th image. Counts from 0: 0/3, 1/3, 2/3.")
+]
 
 
 def read_run(

@@ -8,13 +8,14 @@ keys), its methods the behaviour. ``kind: name`` finds the built-in class in the
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field, ValidationInfo
 
 from pipeline.errors import UserError
+from pipeline.reading import shortened, shown
 from pipeline.settings import Settings
 
 #: Where the built-in components of each group live; a module holds one class, named in its ``COMPONENT``.
@@ -23,6 +24,9 @@ GROUPS = {
     "teacher": "stages.precompute.teachers",
     "rule": "stages.fuse.rules",
 }
+
+#: In the module ``base`` of each group: what its components are subclasses of.
+BASES = {"generator": "MaskGenerator", "teacher": "Teacher", "rule": "FusionRule"}
 
 
 class Component(Settings):
@@ -39,21 +43,23 @@ class Component(Settings):
 
 def component_class(group: str, kind: str) -> type[Component]:
     """The class of component ``kind``. Raises :class:`UserError` if there is none."""
-    package = GROUPS[group]
+    package, named = GROUPS[group], f"{group} kind {shown(kind)}"
     if ":" in kind:
         module_name, _, attribute = kind.partition(":")
         try:
             found = getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError) as error:
-            raise UserError(f"{group} kind {kind!r} cannot be imported: {error}") from None
+        except (Exception, SystemExit) as error:  # a module of the user's may raise anything
+            raise UserError(f"{named} cannot be imported: {shortened(error) or type(error).__name__}") from None
     else:
-        if not kind.isidentifier() or importlib.util.find_spec(f"{package}.{kind}") is None:
-            raise UserError(
-                f"{group} kind {kind!r} is not known; expected one of {', '.join(known_kinds(group))}, or module:Class"
-            )
+        if kind not in known_kinds(group):
+            raise UserError(f"{named} is not known; expected one of {', '.join(known_kinds(group))}, or module:Class")
         found = importlib.import_module(f"{package}.{kind}").COMPONENT
-    if not (isinstance(found, type) and issubclass(found, Component)):
-        raise UserError(f"{group} kind {kind!r} is {found!r}, expected a subclass of pipeline.components.Component")
+    base = getattr(importlib.import_module(f"{package}.base"), BASES[group])
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise UserError(f"{named} is {shown(found)}, expected a subclass of {package}.base.{BASES[group]}")
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+        raise UserError(f"{named} is abstract; expected a class that has {missing}")
     return found
 
 
@@ -86,4 +92,12 @@ def component_validator(group: str) -> Any:
             raise ValueError(str(error)) from None
         return cls.model_validate(value, context=info.context)
 
+    def class_of(value: Any) -> type[Component] | None:
+        kind = value.get("kind") if isinstance(value, Mapping) else value
+        try:
+            return component_class(group, kind) if isinstance(kind, str) else None
+        except UserError:
+            return None
+
+    validate.class_of = class_of  # type: ignore[attr-defined]  # whose keys the settings tell about an unknown one
     return validate

@@ -17,6 +17,7 @@ from pipeline.components import Component, component_validator, default_componen
 from pipeline.errors import UserError
 from pipeline.images import Preparation
 from pipeline.labels import LabelSpace, load_label_space
+from pipeline.reading import read_yaml, user_path
 from pipeline.settings import (
     NOT_IN_KEY,
     NameOrFile,
@@ -24,7 +25,6 @@ from pipeline.settings import (
     SettingsFile,
     apply_overrides,
     parse_settings,
-    read_yaml,
     short_hash,
 )
 from pipeline.views import ViewSettings
@@ -39,7 +39,7 @@ Rule = Annotated[SerializeAsAny[Component], BeforeValidator(component_validator(
 _ARTEFACT = Field(
     None,
     json_schema_extra=NOT_IN_KEY,
-    pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$",
+    pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$",
     description="Use the artefact of this name in the cache, made elsewhere, instead of computing one.",
 )
 
@@ -188,7 +188,9 @@ class TrainSettings(Settings):
 
 def _absolute(cache: str) -> str:
     """A local folder with its full path: workers may run in other folders."""
-    return cache if "://" in cache else str(Path(cache).expanduser().absolute())
+    if not cache.strip():
+        raise ValueError("expected a folder or a URL")
+    return cache if "://" in cache else str(user_path(cache).absolute())
 
 
 class Config(Settings):

@@ -14,22 +14,23 @@ from __future__ import annotations
 import errno
 import hashlib
 import inspect
-import os
 import pickle
-import signal
 import threading
 import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 from typing import Any
 
+from pipeline.dask_cluster import existing_cluster, local_cluster
 from pipeline.errors import ImageError, UserError
 from pipeline.manifests import ImageRecord
+from pipeline.pools import InlinePool, Pool, ThreadPool, WorkerDied
 from pipeline.progress import Progress, SilentProgress
 
 #: What a task says about an image that it finished.
@@ -44,9 +45,6 @@ STEPS = ("reading", "computing", "writing")
 
 #: Images in flight for each worker: one that runs and one that waits.
 IN_FLIGHT_PER_WORKER = 2
-
-#: How long an existing scheduler may take to answer.
-CONNECT_SECONDS = 20
 
 
 class ImageTask(ABC):
@@ -90,7 +88,10 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
         return None
     index, separator, count = text.partition("/")
     if not (separator and index.isdigit() and count.isdigit() and int(index) < int(count)):
-        raise UserError(f"--shard {text}: expected i/n with 0 <= i < n, e.g. 0/4")
+        example = "0/3, 1/3, 2/3"
+        if count.isdigit() and 0 < int(count) <= 8:
+            example = ", ".join(f"{k}/{int(count)}" for k in range(int(count)))
+        raise UserError(f"--shard {text}: expected i/n with 0 <= i < n; shards count from 0: {example}")
     return int(index), int(count)
 
 
@@ -171,22 +172,28 @@ def _one_step(work: Work, record: ImageRecord) -> Generator[None, None, Summary]
     yield
 
 
-def _process(task_bytes: bytes, record: ImageRecord, at_a_time: int | None = None) -> Outcome:
-    """All steps of one image; with ``at_a_time`` no more threads of this process than that take one step of a sort."""
-    task, work = _open(task_bytes)
-    image = _Image(task, work, record)
-    if at_a_time is None:
+def _process(task_bytes: bytes, record: ImageRecord, at_a_time: int | None = None) -> Outcome | UserError:
+    """All steps of one image; with ``at_a_time`` no more threads of this process than that take one step of a sort.
+
+    An error that ends the run is returned: dask prints the trace of every error that is raised.
+    """
+    try:
+        task, work = _open(task_bytes)
+        image = _Image(task, work, record)
+        if at_a_time is None:
+            return image.finish()
+        semaphores = _step_semaphores(at_a_time)
+        for semaphore in semaphores if inspect.isgeneratorfunction(work) else semaphores[1:2]:
+            with semaphore:
+                image.advance()
         return image.finish()
-    turns = _turns_of(at_a_time) if inspect.isgeneratorfunction(work) else _turns_of(at_a_time)[1:2]
-    for turn in turns:
-        with turn:
-            image.advance()
-    return image.finish()
+    except UserError as error:
+        return error
 
 
 @cache
-def _turns_of(at_a_time: int) -> list[threading.Semaphore]:
-    """Who may read, compute and write in this process: the neighbours' reading and writing overlap with the model."""
+def _step_semaphores(at_a_time: int) -> list[threading.Semaphore]:
+    """One semaphore per step, for the threads of this process."""
     return [threading.Semaphore(at_a_time) for _ in STEPS]
 
 
@@ -196,35 +203,38 @@ def run_images(
     execution: Execution = Execution(),
     progress: Progress | None = None,
     description: str = "",
-) -> list[Outcome]:
-    """Runs ``task`` on every image; outcomes come in the order of completion. ``shard`` is not applied here."""
+) -> Iterator[Outcome]:
+    """Runs ``task`` on every image, and yields the outcomes in the order of completion. ``shard`` is not applied here.
+
+    It runs as far as the caller asks for outcomes.
+    """
     progress = progress or SilentProgress()
     if not records:
-        return []
+        return
     task_bytes = pickle.dumps(task)
     progress.start(description, len(records))
-    outcomes = []
     try:
-        with _outcomes(execution, task_bytes, records) as found:
+        with _outcomes(execution, task_bytes, records, progress) as found:
             for outcome in found:
-                outcomes.append(outcome)
                 if outcome.failure:
                     progress.note(f"{outcome.id}: failed: {outcome.failure.splitlines()[0]}")
                 progress.advance(failed=outcome.failure is not None)
+                yield outcome
     finally:
         _opened.clear()
-    return outcomes
 
 
 @contextmanager
-def _outcomes(execution: Execution, task_bytes: bytes, records: Sequence[ImageRecord]) -> Iterator[Iterator[Outcome]]:
+def _outcomes(
+    execution: Execution, task_bytes: bytes, records: Sequence[ImageRecord], progress: Progress
+) -> Iterator[Iterator[Outcome]]:
     if execution.here_one_by_one and inspect.isgeneratorfunction(_open(task_bytes)[1]):
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             yield _overlapping(reader, writer, task_bytes, records)
         return
     at_a_time = execution.threads if execution.scheduler is None and execution.workers > 1 else None
-    with _pool(execution) as (pool, width):
-        yield _bounded(pool, width * IN_FLIGHT_PER_WORKER, task_bytes, records, at_a_time)
+    with _pool(execution, progress) as pool:
+        yield _bounded(pool, task_bytes, records, at_a_time)
 
 
 def _overlapping(
@@ -250,116 +260,60 @@ def _overlapping(
         yield writing.result()
 
 
-def _bounded(
-    pool: Executor, in_flight: int, task_bytes: bytes, records: Sequence[ImageRecord], at_a_time: int | None
-) -> Iterator[Outcome]:
+def _bounded(pool: Pool, task_bytes: bytes, records: Sequence[ImageRecord], at_a_time: int | None) -> Iterator[Outcome]:
+    """Keeps the pool busy, with a few images a worker in flight."""
     waiting = iter(records)
-    running: dict[Future[Outcome], ImageRecord] = {}
-    suspects: list[ImageRecord] = []  # a worker that dies takes every image with it that it had in flight
+    running: dict[Future[Outcome | UserError], ImageRecord] = {}
+    crashed: list[ImageRecord] = []  # a worker that dies takes every image with it that it had in flight
     while True:
-        for record in waiting:
+        room = pool.width() * IN_FLIGHT_PER_WORKER - len(running)
+        for record in islice(waiting, max(0, room)):
             running[pool.submit(_process, task_bytes, record, at_a_time)] = record
-            if len(running) >= in_flight:
-                break
         if not running:
             break
-        finished, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in finished:
+        for future in pool.wait(running):
             record = running.pop(future)
-            outcome = _result(future)
-            if outcome is None:
-                suspects.append(record)
-            else:
-                yield outcome
-    for record in suspects:  # alone: whose worker dies now is the cause
-        yield _result(pool.submit(_process, task_bytes, record, at_a_time)) or _deadly(task_bytes, record.id)
+            try:
+                yield _outcome(pool, future)
+            except WorkerDied:
+                crashed.append(record)
+    for record in crashed:  # alone: whose worker dies now is the cause
+        future = pool.submit(_process, task_bytes, record, at_a_time)
+        pool.wait([future])
+        try:
+            yield _outcome(pool, future)
+        except WorkerDied:
+            yield _crashed_outcome(task_bytes, record.id)
 
 
-def _result(future: Future[Outcome]) -> Outcome | None:
-    """What became of an image; None if its worker died."""
-    try:
-        return future.result()
-    except UserError:
-        raise
-    except Exception as error:
-        if type(error).__name__ != "KilledWorker":
-            raise
-        return None
+def _outcome(pool: Pool, future: Future[Outcome | UserError]) -> Outcome:
+    """What became of an image.
+
+    Raises :class:`UserError` if the run must end, and :class:`WorkerDied` if the worker died.
+    """
+    result = pool.result(future)
+    if isinstance(result, UserError):
+        raise result
+    return result
 
 
-def _deadly(task_bytes: bytes, image_id: str) -> Outcome:
+def _crashed_outcome(task_bytes: bytes, image_id: str) -> Outcome:
     reason = "the worker process died on this image more than once (out of memory?)"
     pickle.loads(task_bytes).record_failure(image_id, reason)
     return Outcome(image_id, 0.0, failure=reason)
 
 
-class _Inline(Executor):
-    """Runs at once in the calling thread: the plainest pool, and the easiest to debug and to kill."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
 @contextmanager
-def _pool(execution: Execution) -> Iterator[tuple[Executor, int]]:
-    if execution.here_one_by_one:
-        yield _Inline(), 1
-        return
-    if execution.scheduler is None and execution.workers <= 1:
-        with ThreadPoolExecutor(execution.threads) as pool:
-            yield pool, execution.threads
-        return
-    with _client(execution) as client, client.get_executor(pure=False) as executor:
-        yield executor, max(1, sum(client.nthreads().values()))
-
-
-@contextmanager
-def _client(execution: Execution) -> Iterator[Any]:
-    import dask
-    from dask.distributed import Client, LocalCluster
-
+def _pool(execution: Execution, progress: Progress) -> Iterator[Pool]:
     if execution.scheduler is not None:
-        try:
-            client = Client(execution.scheduler, timeout=CONNECT_SECONDS)
-        except (OSError, ValueError) as error:
-            raise UserError(f"--scheduler {execution.scheduler}: no dask scheduler answers there ({error})") from None
-        with client:
-            yield client
-        return
-    with _deaf_to_interrupts(), dask.config.set({"distributed.nanny.pre-spawn-environ": _environment(execution)}):
-        cluster = LocalCluster(
-            n_workers=execution.workers,
-            threads_per_worker=execution.threads + 2,  # one image is read and one written besides: see `_turns_of`
-            processes=True,
-            dashboard_address=":0",
-            memory_limit=0,
-            silence_logs="ERROR",
-        )
-    with cluster, Client(cluster) as client:
-        yield client
-
-
-def _environment(execution: Execution) -> dict[str, str]:
-    """Environment of a local cluster's processes, in place of dask's own: which gives each one thread, and has glibc
-    hand every freed tensor back to the system, so that a model on a CPU spends half its time on page faults."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = str(max(1, cores // execution.workers))
-    return {name: os.environ.get(name, threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Processes started inside ignore Ctrl-C, which a terminal sends to all: this process alone ends the run."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+        with existing_cluster(execution.scheduler, progress.note) as pool:
+            yield pool
+    elif execution.workers > 1:
+        threads = execution.threads + 2  # one image is read and one written besides: see `_step_semaphores`
+        with local_cluster(execution.workers, threads, progress.note) as pool:
+            yield pool
+    elif execution.threads > 1:
+        with ThreadPoolExecutor(execution.threads) as executor:
+            yield ThreadPool(executor, execution.threads)
+    else:
+        yield InlinePool()

@@ -12,7 +12,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from pipeline.errors import UserError
-from pipeline.settings import Settings, parse_settings, read_yaml
+from pipeline.reading import read_yaml, shown
+from pipeline.settings import Settings, parse_settings
 
 BUILTIN = Path(__file__).parent / "label_spaces"
 
@@ -42,11 +43,13 @@ class LabelSpace(Settings):
         if self.ignore_index < n:
             raise ValueError(f"ignore_index {self.ignore_index} is also a class; expected {n} or more")
         if unknown := set(self.things) - set(self.classes):
-            raise ValueError(f"things names no class of this space: {sorted(unknown)}")
+            raise ValueError(f"things names no class of this space: {shown(sorted(unknown))}")
         for source, targets in self.mappings.items():
             wrong = [t for t in targets if t != self.ignore_index and not 0 <= t < n]
             if wrong:
-                raise ValueError(f"mapping from {source} holds {wrong}; expected 0..{n - 1} or {self.ignore_index}")
+                raise ValueError(
+                    f"mapping from {shown(source)} holds {shown(wrong)}; expected 0..{n - 1} or {self.ignore_index}"
+                )
         return self
 
     @property
@@ -112,12 +115,11 @@ class LabelSpace(Settings):
 @cache
 def load_label_space(name_or_path: str) -> LabelSpace:
     """A built-in label space by name, or one from a YAML file by path."""
-    path = BUILTIN / f"{name_or_path}.yaml"
-    if not path.is_file():
-        path = Path(name_or_path)
-        if path.suffix not in (".yaml", ".yml"):
-            known = ", ".join(sorted(p.stem for p in BUILTIN.glob("*.yaml")))
-            raise UserError(
-                f"label space {name_or_path!r} is not known; expected one of {known}, or a path to a .yaml file"
-            )
+    known = sorted(path.stem for path in BUILTIN.glob("*.yaml"))
+    path = BUILTIN / f"{name_or_path}.yaml" if name_or_path in known else Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        raise UserError(
+            f"label space {shown(name_or_path)} is not known; expected one of {', '.join(known)}, or a path to a .yaml "
+            "file"
+        )
     return parse_settings(LabelSpace, read_yaml(path), str(path))

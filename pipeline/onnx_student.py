@@ -6,18 +6,18 @@ Beside `x.onnx` lies `x.json`, what the graph itself does not say: classes, colo
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from pipeline.errors import ImageError, UserError
-from pipeline.images import Preparation
+from pipeline.images import Preparation, Size
 from pipeline.labels import LabelSpace
+from pipeline.reading import is_file, read_json, shortened, shown
 from pipeline.settings import Settings, parse_settings
 from pipeline.student import Student, cannot_run, check_image
 
@@ -25,12 +25,15 @@ INPUT, OUTPUT = "image", "logits"
 """Names in the graph: float32 `(N, 3, H, W)`, normalised; float32 `(N, C, H, W)` at the image's size."""
 
 
+Deviation = Annotated[float, Field(gt=0)]
+
+
 class Normalisation(Settings):
     """`(pixel - mean) / std`, channel by channel, for pixels 0..255."""
 
     channels: Literal["RGB", "BGR"] = Field("RGB", description="Order of the graph's input channels.")
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    std: tuple[Deviation, Deviation, Deviation] = (1.0, 1.0, 1.0)
 
 
 class ExportDescription(Settings):
@@ -42,7 +45,7 @@ class ExportDescription(Settings):
     palette: tuple[tuple[int, int, int], ...] = Field(description="RGB colour of every class.")
     ignore_index: int = 255
     normalisation: Normalisation
-    size: tuple[int, int] | None = Field(None, description="[height, width] that the graph takes; null: any.")
+    size: Size | None = Field(None, description="[height, width] that the graph takes; null: any.")
     preparation: dict[str, Any] = Field(default_factory=dict, description="Crop and size of the training images.")
     checkpoint_sha256: str | None = Field(None, description="The checkpoint that was exported.")
     graph_sha256: str | None = Field(None, description="The ONNX file that this describes; null (older): not checked.")
@@ -73,10 +76,13 @@ class OnnxStudent(Student):
             )
             self.preparation = Preparation.model_validate(described.preparation)
         except ValueError as error:
-            raise UserError(f"{description_path(path)}: {' '.join(str(error).split())}") from None
+            raise UserError(f"{description_path(path)}: {shortened(' '.join(str(error).split()))}") from None
         self.path = path
         self.session = open_session(path, device, described.graph_sha256)
-        self._check_classes(self.session.get_outputs()[0].shape[1])
+        shape = self.session.get_outputs()[0].shape
+        if len(shape) != 4:
+            raise UserError(f"{path}: gives an array of {len(shape)} dimensions, expected (N, C, H, W)")
+        self._check_classes(shape[1])
 
     def _check_classes(self, found: object) -> None:
         """A graph of another exporter may leave the number of its channels open: then the first image tells."""
@@ -96,6 +102,8 @@ class OnnxStudent(Student):
             logits = self.session.run([OUTPUT], {INPUT: inputs})[0][0]
         except Exception as error:  # onnxruntime has exception classes of its own for every defect
             raise cannot_run(image, error) from None
+        if logits.shape[1:] != image.shape[:2]:
+            raise cannot_run(image, f"the graph gives {logits.shape}, expected the image's size")
         self._check_classes(logits.shape[0])
         return logits
 
@@ -122,16 +130,7 @@ def normalised(image: np.ndarray, settings: Normalisation) -> np.ndarray:
 def read_description(path: Path) -> ExportDescription:
     """The JSON beside an ONNX file. Raises :class:`UserError`."""
     beside = description_path(path)
-    try:
-        data = json.loads(beside.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            f"{beside}: no such file; expected the JSON that the export stage writes beside {path.name}"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{beside}: cannot be read as JSON ({error})") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{beside}: found a {type(data).__name__} at the top, expected a mapping of keys")
+    data = read_json(beside, f"the JSON that the export stage writes beside {path.name}")
     return parse_settings(ExportDescription, data, str(beside))
 
 
@@ -150,8 +149,8 @@ def open_session(path: Path, device: str = "auto", sha256: str | None = None) ->
         import onnxruntime
     except ImportError:
         raise UserError(f"{path}: running it needs onnxruntime; expected `pip install goodsam-offline[onnx]`") from None
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; expected an ONNX file of the export stage")
+    if not is_file(path):
+        raise UserError(f"{shortened(path)}: no such file; expected an ONNX file of the export stage")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise UserError(f"device: found {device!r}, expected auto, cpu or cuda[:index]")
     available = onnxruntime.get_available_providers()
@@ -172,11 +171,12 @@ def open_session(path: Path, device: str = "auto", sha256: str | None = None) ->
             f"expected {sha256[:12]}...); export the student again"
         )
     try:
-        session = onnxruntime.InferenceSession(graph, options, providers=[provider])
+        fallback = int(provider != "CPUExecutionProvider")  # else onnxruntime prints and tries the same again
+        session = onnxruntime.InferenceSession(graph, options, providers=[provider], enable_fallback=fallback)
     except Exception as error:  # onnxruntime has exception classes of its own for every defect
-        reason = str(error).strip().splitlines()[0][:200]
+        reason = shortened(" ".join(str(error).split()), 200) or type(error).__name__
         raise UserError(f"{path}: is not a readable ONNX file ({reason}); expected one of the export stage") from None
     names = [node.name for node in session.get_inputs()], [node.name for node in session.get_outputs()]
     if names != ([INPUT], [OUTPUT]):
-        raise UserError(f"{path}: has inputs and outputs {names}, expected [{INPUT!r}] and [{OUTPUT!r}]")
+        raise UserError(f"{path}: has inputs and outputs {shown(names)}, expected [{INPUT!r}] and [{OUTPUT!r}]")
     return session

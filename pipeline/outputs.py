@@ -1,4 +1,7 @@
-"""Files that a stage writes for the user: into folders that can be written, each whole or not at all."""
+"""Files that a stage writes for the user: into folders that can be written, each whole or not at all.
+
+No file is written through a link: names of temporary files cannot be guessed, and they are new.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import errno
 import fcntl
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from pipeline.errors import UserError
+from pipeline.errors import ImageError, UserError
 
 
 def writable_folder(folder: Path, option: str) -> Path:
@@ -33,7 +37,14 @@ def locked(folder: Path, what: str) -> Iterator[None]:
 
     Raises :class:`UserError` if another process holds it. File systems without locks are not guarded.
     """
-    with (folder / ".lock").open("w") as file:
+    lock = folder / ".lock"
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+        raise UserError(f"{lock}: is no ordinary file; expected to make it, remove what is there") from None
+    with os.fdopen(descriptor, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -46,8 +57,44 @@ def locked(folder: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Where to write what is to become ``path`` at the end of the context; its folder is made."""
+    """Where to write what is to become ``path`` at the end of the context; its folder is made.
+
+    The file is there already, empty: a new one, under a name of its own in the same folder. At the end its content is
+    on the disk before it takes the place of ``path``, or of a link there; after an exception it is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    yield temporary
-    os.replace(temporary, path)
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            _flush(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _flush(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without it
+            raise
+
+
+def write_result(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """The result of one image, by ``write``, as :func:`whole_file`. Raises :class:`ImageError` for a name too long."""
+    try:
+        with whole_file(path) as temporary, temporary.open("wb") as stream:
+            write(stream)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise ImageError(f"{path}: the name is too long for the file system; expected a shorter one") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text in UTF-8, as :func:`whole_file`."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.errors import UserError
 from pipeline.labels import LabelSpace
 from pipeline.masks import MaskSet
+from pipeline.outputs import whole_file
 
 TITLE_HEIGHT = 22
 
@@ -75,3 +79,15 @@ def _legend(space: LabelSpace, width: int) -> Image.Image:
         draw.rectangle((x, y, x + 16, y + 16), fill=tuple(colour))
         draw.text((x + 22, y), name, fill="black", font=font)
     return picture
+
+
+def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:
+    """Writes a picture whole or not at all, in the format that the name's ending says; `options` are Pillow's.
+
+    Raises `UserError` for a name with another ending.
+    """
+    format_ = Image.registered_extensions().get(path.suffix.lower())
+    if format_ not in Image.SAVE:
+        raise UserError(f"{path}: found the ending {path.suffix!r}, expected that of a picture, e.g. .png or .jpg")
+    with whole_file(path) as temporary:
+        picture.save(temporary, format=format_, **options)

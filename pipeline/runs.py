@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 from pipeline.executor import Execution, run_images
@@ -72,7 +73,8 @@ def bring_up_to_date(
     artefacts = task.artefacts
     artefact.create(artefacts.settings(task.kind), artefacts.upstream(task.kind), **described)
     report = Report(artefact, len(records))
-    began, steps = time.perf_counter(), []
+    began = time.perf_counter()
+    totals: tuple[float, ...] = ()
     pending = stale(artefact)
     if pending:
         artefact.upgrade()
@@ -81,7 +83,7 @@ def bring_up_to_date(
             report.failures[outcome.id] = outcome.failure
         elif outcome.summary != DONE_BY_ANOTHER:
             report.computed += 1
-            steps.append(outcome.steps)
+            totals = tuple(map(sum, zip_longest(totals, outcome.steps, fillvalue=0.0)))
     report.seconds = time.perf_counter() - began
-    report.steps = tuple(sum(own) / len(steps) for own in zip(*steps, strict=True))
+    report.steps = tuple(total / report.computed for total in totals)
     return report

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
 
 from pipeline.digests import content_digest
 from pipeline.errors import UserError, all_problems
+from pipeline.reading import MAX_DEPTH, load_yaml, shortened, shown, user_path, yaml_reason
+from pipeline.reading import read_yaml as read_yaml  # stages know it by this name too
 
 SettingsT = TypeVar("SettingsT", bound="Settings")
 
@@ -27,16 +30,20 @@ NOT_IN_KEY: dict[str, Any] = {"in_key": False}
 
 
 class Settings(BaseModel):
-    """Base of every settings object: immutable, and an unknown key is an error."""
+    """Base of every settings object: immutable, and an unknown key is an error.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    Numbers are finite, but for fields that say ``allow_inf_nan=True``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
 
     def key_parts(self) -> dict[str, Any]:
         """What of this object determines a result, as plain JSON values.
 
         Fields at their default are left out, so that a new setting with its default keeps old keys. Changing
         a default therefore needs a higher algorithm version; a golden test holds all defaults in place.
-        A file (``Path``) enters by the digest of its content.
+        A file (``Path``) enters by the digest of its content. Raises :class:`UserError` for a file that is missing,
+        and for what JSON cannot hold.
         """
         parts: dict[str, Any] = {}
         for name, field in type(self).model_fields.items():
@@ -58,11 +65,16 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"settings: found {value}, which cannot be part of a key; expected a finite number")
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Path):
         return {"sha256": content_digest(value)}
-    raise TypeError(f"{value!r} cannot be part of a key")
+    raise UserError(
+        f"settings: found {shown(value)} of type {type(value).__name__}, which cannot be part of a key; expected text, "
+        "numbers, lists and mappings"
+    )
 
 
 def canonical_json(value: Any) -> str:
@@ -79,10 +91,10 @@ def _locate(value: Path, info: ValidationInfo) -> Path:
     for name in _VARIABLE.findall(str(value)):
         if name not in os.environ:
             raise ValueError(f"the environment variable {name} is not set; expected a path in it")
-    path = Path(expand_variables(str(value), "a file")).expanduser()
+    path = user_path(expand_variables(str(value), "a file"))
     folders = (info.context or {}).get("folders", [Path()])
     for folder in folders:
-        if (folder / path).exists():
+        if os.path.exists(folder / path):
             return (folder / path).absolute()
     return path
 
@@ -103,39 +115,6 @@ SettingsFile = Annotated[Path, AfterValidator(_locate)]
 # Reading
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, but for numbers such as `1e-3`, which are numbers, as in YAML 1.2."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
-def load_yaml(text: str) -> Any:
-    """What ``text`` says in YAML, loaded safely (no tags that build objects). Raises ``yaml.YAMLError``."""
-    return yaml.load(text, _Loader)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping, loaded safely (no tags that build objects). An empty file is an empty mapping."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; expected a YAML file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    try:
-        data = load_yaml(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: found a {type(data).__name__} at the top, expected a mapping of keys")
-    return data
-
-
 def parse_settings(
     cls: type[SettingsT], data: Mapping[str, Any], source: str, *, folders: Sequence[Path] = ()
 ) -> SettingsT:
@@ -146,30 +125,53 @@ def parse_settings(
     try:
         return cls.model_validate(dict(data), context={"folders": [*folders, Path()]})
     except ValidationError as error:
-        all_problems(source, [_sentence(cls, problem) for problem in error.errors()])
+        problems = error.errors(include_url=False)
+        all_problems(shortened(source), [_sentence(cls, data, problem) for problem in problems])
         raise  # unreachable: a ValidationError has at least one problem
 
 
-def _sentence(cls: type[Settings], problem: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in problem["loc"]) or "(top level)"
-    found = repr(problem["input"])
-    found = found if len(found) <= 80 else found[:77] + "..."
+def _sentence(cls: type[Settings], data: Any, problem: Mapping[str, Any]) -> str:
+    place = ".".join(shortened(part, 60) for part in problem["loc"]) or "(top level)"
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(cls, problem["loc"][:-1])
+        known = _known_keys(cls, data, problem["loc"][:-1])
         expected = f"expected one of: {', '.join(known)}" if known else "expected no such key"
-        return f"{place}: unknown key; {expected}"
+        return shortened(f"{shortened(place)}: unknown key; {expected}", 1000)
     if problem["type"] == "missing":
-        return f"{place}: is missing"
+        return f"{shortened(place)}: is missing"
     message = re.sub(r"^(Value error|Assertion failed), ", "", problem["msg"])
-    return f"{place}: found {found}; {message[0].lower()}{message[1:]}"
+    found = shown(problem["input"])
+    return shortened(f"{shortened(place)}: found {found}; {message[0].lower()}{message[1:]}", 500)
 
 
-def _known_keys(cls: type[Settings], loc: Sequence[Any]) -> list[str]:
+def _known_keys(cls: type[Settings], data: Any, loc: Sequence[Any]) -> list[str]:
+    """The keys of the section at ``loc``, which for a component depend on what ``data`` says it is."""
     current: Any = cls
     for part in loc:
-        field = getattr(current, "model_fields", {}).get(part)
-        current = field.annotation if field is not None else None
+        known = getattr(current, "model_fields", {})
+        field = known.get(part)
+        if field is not None:
+            annotation = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+        else:  # an entry of a mapping or a sequence
+            annotation = current
+        try:
+            data = data[part]
+        except (LookupError, TypeError):
+            data = None
+        current = _section(annotation, data)
     return sorted(getattr(current, "model_fields", {}))
+
+
+def _section(annotation: Any, data: Any) -> Any:
+    """Of a field's type the class that describes its keys; of containers, that of their entries."""
+    metadata = getattr(annotation, "__metadata__", ())
+    chosen = (getattr(getattr(item, "func", None), "class_of", None) for item in metadata)
+    for class_of in filter(None, chosen):
+        if (found := class_of(data)) is not None:
+            return found
+    if hasattr(annotation, "model_fields"):
+        return annotation
+    inner = (_section(argument, data) for argument in get_args(annotation)[: 1 if metadata else None])
+    return next((found for found in inner if found is not None), None)
 
 
 def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -177,26 +179,36 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
 
     A component that is named by its kind alone becomes a section when one of its settings is changed.
     """
-    result = json.loads(json.dumps(data))
+    result = _copied(data)
     for override in overrides:
         place, separator, text = override.partition("=")
-        if not separator or not place.strip():
-            raise UserError(f"--set {override}: expected the form section.key=value")
+        option = f"--set {shortened(override, 200)}"
+        *parents, last = place.strip().split(".")
+        if not separator or not last or not all(parents):
+            raise UserError(f"{option}: expected the form section.key=value")
+        if len(parents) > MAX_DEPTH:
+            raise UserError(f"{option}: names a section deeper than {MAX_DEPTH}")
         try:
             value = load_yaml(text)
-        except yaml.YAMLError:
-            raise UserError(f"--set {override}: the value {text!r} is not valid YAML") from None
-        *parents, last = place.strip().split(".")
+        except yaml.YAMLError as error:
+            raise UserError(f"{option}: the value {shown(text)} is not valid YAML: {yaml_reason(error)}") from None
         node = result
         for parent in parents:
             child = node.setdefault(parent, {})
             if isinstance(child, str):
                 child = node[parent] = {"kind": child}
             if not isinstance(child, dict):
-                raise UserError(f"--set {override}: {parent!r} holds {child!r}, expected a section")
+                raise UserError(f"{option}: {shortened(parent, 80)!r} holds {shown(child)}, expected a section")
             node = child
-        node[last] = value
+        node[last] = _copied(value)
     return result
+
+
+def _copied(value: Any) -> Any:
+    """A deep copy in which nothing occurs twice: what an alias repeats is changed in one place alone."""
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def outer_first(overrides: Sequence[str]) -> list[str]:
@@ -213,7 +225,7 @@ def expand_variables(text: str, source: str) -> str:
     def value(match: re.Match[str]) -> str:
         name = match.group(1)
         if name not in os.environ:
-            raise UserError(f"{source}: found {text!r}, but the environment variable {name} is not set")
+            raise UserError(f"{source}: found {shown(text, 200)}, but the environment variable {name} is not set")
         return os.environ[name]
 
     return _VARIABLE.sub(value, text)

@@ -7,7 +7,7 @@ built.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import ConfigDict
+from torch.overrides import TorchFunctionMode
 
 from pipeline.checkpoints import load_into, load_state_dict
 from pipeline.cyclic_convolution import make_cyclic
@@ -23,6 +24,7 @@ from pipeline.errors import UserError
 from pipeline.images import Preparation
 from pipeline.labels import LabelSpace
 from pipeline.mmseg_import import import_mmseg
+from pipeline.reading import load_json, shortened, shown
 from pipeline.student import STUDENT_META, Student, cannot_run, check_image, from_json, without_weights
 
 _NETWORKS = ("mmseg.models.", "mmcv.", "mmengine.model.", "torch.nn.")
@@ -90,7 +92,7 @@ def load_torch_student(checkpoint_path: str | Path, device: str = "auto") -> Tor
     """See :func:`pipeline.student.load_student`."""
     _, meta = load_state_dict(checkpoint_path)
     try:
-        described = json.loads(meta[STUDENT_META])
+        described = load_json(meta[STUDENT_META])
         config = from_json(described["model"])
         space = LabelSpace(
             name=described.get("label_space", "student"),
@@ -99,7 +101,7 @@ def load_torch_student(checkpoint_path: str | Path, device: str = "auto") -> Tor
             ignore_index=described["ignore_index"],
         )
         preparation = Preparation.model_validate(described.get("preparation") or {})
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{checkpoint_path}: not a student of this project: meta has no readable {STUDENT_META!r} entry; "
             "expected a checkpoint written by the train stage"
@@ -110,9 +112,10 @@ def load_torch_student(checkpoint_path: str | Path, device: str = "auto") -> Tor
     from mmseg.registry import MODELS
 
     try:
-        model = MODELS.build(ConfigDict(config))
+        with _Bounded(8 * Path(checkpoint_path).stat().st_size + 2**28):
+            model = MODELS.build(ConfigDict(config))
     except Exception as error:
-        reason = str(error) or type(error).__name__
+        reason = shortened(" ".join(str(error).split())) or type(error).__name__
         raise UserError(f"{checkpoint_path}: its model cannot be built ({reason})") from error
     load_into(model, checkpoint_path, "the model described in it")
     if cyclic:
@@ -121,6 +124,29 @@ def load_torch_student(checkpoint_path: str | Path, device: str = "auto") -> Tor
         except UserError as error:
             raise UserError(f"{checkpoint_path}: {error}") from None
     return TorchStudent(model, space, preparation, torch.device(pick_device(device)))
+
+
+class _Bounded(TorchFunctionMode):
+    """While a network is built, what its tensors may take all together, and how many operations may make them.
+
+    The sizes come from the checkpoint; weights that it does not hold are of no use.
+    """
+
+    MOST_OPERATIONS = 100_000
+
+    def __init__(self, most_bytes: int) -> None:
+        super().__init__()
+        self.most_bytes = most_bytes
+        self.bytes = self.operations = 0
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        self.operations += 1
+        if isinstance(result, torch.Tensor) and not any(result is argument for argument in args):
+            self.bytes += result.numel() * result.element_size()
+        if self.bytes > self.most_bytes or self.operations > self.MOST_OPERATIONS:
+            raise ValueError("it is far larger than the weights in the file")
+        return result
 
 
 _TRAINING_ONLY = ("mka", "cyclic", "class_weights")
@@ -139,27 +165,43 @@ def network_config(model: Any, where: str) -> Any:
     """
     if isinstance(model, dict) and model.get("type") == "MKASegmentor":  # prediction is EncoderDecoder's
         model = {k: v for k, v in model.items() if k not in _TRAINING_ONLY} | {"type": "EncoderDecoder"}
-    network = _without_samplers(without_weights(model))
+    network = _without_losses(without_weights(model))
     _check_networks(network, where)
     return network
 
 
-def _without_samplers(value: Any) -> Any:
-    """Heads sample pixels for their own loss only."""
+def _without_losses(value: Any) -> Any:
+    """Heads sample pixels for their own loss only; its class weights may be the name of a file, which is read."""
     if isinstance(value, dict):
-        return {k: _without_samplers(v) for k, v in value.items() if k != "sampler"}
-    return type(value)(_without_samplers(v) for v in value) if isinstance(value, list | tuple) else value
+        return {
+            k: _without_losses(v)
+            for k, v in value.items()
+            if k != "sampler" and not (k == "class_weight" and isinstance(v, str))
+        }
+    return type(value)(_without_losses(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+#: Text in a network's config: names of types and modes. Files and addresses have other characters.
+_NAME = re.compile(r"[\w +-]*")
+
+#: The largest integer in a network's config: a number of channels, of layers, of classes.
+_LARGEST = 2**20
 
 
 def _check_networks(config: Any, path: str) -> None:
     """Refuse every `type` that is not a registered network; SyncBN becomes BN, which predicts the same.
 
     mmengine's registries import whatever dotted name they do not know (`type='os.system'` would call it), and
-    scope prefixes make them import packages: names are looked up in the tables of registered classes only.
+    scope prefixes make them import packages: names are looked up in the tables of registered classes only. Text that
+    could be a file or an address (`torchvision://resnet50`) is refused wherever it stands.
     """
     if isinstance(config, list | tuple):
         for item in config:
             _check_networks(item, path)
+    if isinstance(config, int) and abs(config) > _LARGEST:
+        raise UserError(f"{path}: found {config} in its model; expected numbers up to {_LARGEST:,}")
+    if isinstance(config, str) and not _NAME.fullmatch(config):
+        raise UserError(f"{path}: found {shown(config)} in its model; expected names of types and modes alone")
     if not isinstance(config, dict):
         return
     if config.get("type") == "SyncBN":
@@ -175,6 +217,6 @@ def _check_networks(config: Any, path: str) -> None:
             registry = registry.parent
         home = "" if registry is None else f"{registry.module_dict[name].__module__}."
         if not home.startswith(_NETWORKS) or home.startswith(_NOT_NETWORKS):
-            raise UserError(f"{path}: found type {name!r} in its model; expected registered networks only")
+            raise UserError(f"{path}: found type {shown(name)} in its model; expected registered networks only")
     for value in config.values():
         _check_networks(value, path)

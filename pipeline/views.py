@@ -22,6 +22,13 @@ View = Window | Perspective
 ALIGN = 8
 
 
+#: The longest side of a view that is no part of the panorama as it is, in pixels.
+MAX_SIDE = 8192
+
+#: The most views of one panorama.
+MAX_VIEWS = 10_000
+
+
 class ViewSettings(Settings):
     """Which views cover the panorama (docs/method.md: overlapping sliding windows, paper; 512 / 256 are ours)."""
 
@@ -35,14 +42,16 @@ class ViewSettings(Settings):
     height: int | None = Field(None, ge=1, description="Window height in pixels; null: the panorama's.")
     stride_y: int | None = Field(None, ge=1, description="Distance of windows downwards; null: half their height.")
     padding: int = Field(
-        0, ge=0, description="whole: columns from the other end that the model also sees on either side."
+        0, ge=0, le=MAX_SIDE, description="whole: columns from the other end that the model also sees on either side."
     )
-    size: int = Field(512, ge=1, description="perspective: height and width of a view in pixels.")
+    size: int = Field(512, ge=1, le=MAX_SIDE, description="perspective: height and width of a view in pixels.")
     fov: float = Field(90.0, gt=0, lt=170, description="perspective: field of view in degrees.")
-    around: int = Field(8, ge=1, description="perspective: views round the ring at each pitch.")
-    pitches: tuple[float, ...] = Field((-60.0, 0.0, 60.0), description="perspective: elevations in degrees.")
+    around: int = Field(8, ge=1, le=1024, description="perspective: views round the ring at each pitch.")
+    pitches: tuple[float, ...] = Field(
+        (-60.0, 0.0, 60.0), min_length=1, max_length=181, description="perspective: elevations in degrees."
+    )
     also: tuple[ViewSettings, ...] = Field(
-        (), description="Further views of another shape, such as wide windows beside tall ones."
+        (), max_length=16, description="Further views of another shape, such as wide windows beside tall ones."
     )
 
     @model_validator(mode="after")
@@ -80,6 +89,7 @@ def make_views(settings: ViewSettings, height: int, width: int, *, align: int = 
     for family in settings.families:
         if family.kind == "perspective":
             columns = _ring(family.around, width, align)
+            _check_count(len(columns) * len(family.pitches))
             views += [
                 Perspective(column, pitch, family.fov, family.size, family.size)
                 for pitch in family.pitches
@@ -87,7 +97,13 @@ def make_views(settings: ViewSettings, height: int, width: int, *, align: int = 
             ]
         else:
             views += _windows(family, height, width, align)
+        _check_count(len(views))
     return tuple(views)
+
+
+def _check_count(count: int) -> None:
+    if count > MAX_VIEWS:
+        raise UserError(f"views: found {count:,} views of one panorama, expected at most {MAX_VIEWS:,}")
 
 
 def _ring(count: int, width: int, align: int) -> list[int]:
@@ -121,4 +137,5 @@ def _windows(settings: ViewSettings, height: int, width: int, align: int) -> lis
                 f"views: windows of height {window_height} leave gaps on a panorama {height} high when they begin at "
                 f"multiples of {align}; expected higher windows"
             )
+    _check_count(len(tops) * len(origins))
     return [Window(top, x0, window_height, window_width) for top in tops for x0 in origins]

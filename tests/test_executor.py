@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import threading
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ImageError, UserError
-from pipeline.executor import STEPS, Execution, ImageTask, parse_shard, run_images
+from pipeline.executor import STEPS, Execution, ImageTask, Outcome, parse_shard, run_images
 from pipeline.manifests import ImageRecord
 
 
@@ -46,6 +47,10 @@ class Count(ImageTask):
         (self.folder / f"failed-{image_id}").write_text(reason)
 
 
+def run_all(*arguments: Any) -> list[Outcome]:
+    return list(run_images(*arguments))
+
+
 def records(*ids: str) -> list[ImageRecord]:
     return [ImageRecord(i, "train", Path(i), None) for i in ids]
 
@@ -54,7 +59,7 @@ def records(*ids: str) -> list[ImageRecord]:
     "execution", [Execution(), Execution(threads=2), Execution(workers=2)], ids=["inline", "threads", "dask"]
 )
 def test_failures_are_outcomes_and_the_others_go_on(tmp_path: Path, execution: Execution) -> None:
-    outcomes = run_images(Count(tmp_path), records("a", "bad", "b", "bug", "c"), execution)
+    outcomes = run_all(Count(tmp_path), records("a", "bad", "b", "bug", "c"), execution)
     failures = {o.id: o.failure for o in outcomes if o.failure}
     assert set(failures) == {"bad", "bug"}
     assert failures["bad"] == "bad picture"
@@ -66,12 +71,20 @@ def test_failures_are_outcomes_and_the_others_go_on(tmp_path: Path, execution: E
 
 def test_a_full_disk_ends_the_run_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"full: the cache cannot be written .*nothing finished is lost"):
-        run_images(Count(tmp_path), records("a", "full", "b"))
+        run_all(Count(tmp_path), records("a", "full", "b"))
+
+
+def test_a_full_disk_in_a_worker_prints_nothing_but_the_sentence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match=r"^full: the cache cannot be written .*nothing finished is lost$"):
+        run_all(Count(tmp_path), records("a", "full", *map(str, range(20))), Execution(workers=2))
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.slow
 def test_a_worker_that_dies_takes_one_image_with_it(tmp_path: Path) -> None:
-    outcomes = run_images(Count(tmp_path), records("a", "deadly", "b", "c"), Execution(workers=2))
+    outcomes = run_all(Count(tmp_path), records("a", "deadly", "b", "c"), Execution(workers=2))
     assert {o.id for o in outcomes if o.failure is None} == {"a", "b", "c"}
     assert "worker process died" in (tmp_path / "failed-deadly").read_text()
 
@@ -133,7 +146,7 @@ def started(path: Path) -> int:
 )
 def test_work_in_steps_is_work(tmp_path: Path, execution: Execution) -> None:
     ids = ["a", "bad read", "b", "bad compute", "done already", "bad write", "c"]
-    outcomes = {o.id: o for o in run_images(Steps(tmp_path), records(*ids), execution)}
+    outcomes = {o.id: o for o in run_all(Steps(tmp_path), records(*ids), execution)}
     assert sorted(outcomes) == sorted(ids)
     for step in ("read", "compute", "write"):
         assert outcomes[f"bad {step}"].failure == f"no {step}"
@@ -150,7 +163,7 @@ def test_reading_computing_and_writing_overlap_and_stay_bounded(tmp_path: Path) 
         folder = tmp_path / str(in_steps)
         folder.mkdir()
         began = time.monotonic()
-        outcomes = run_images(Steps(folder, seconds=0.05, in_steps=in_steps), records(*ids))
+        outcomes = run_all(Steps(folder, seconds=0.05, in_steps=in_steps), records(*ids))
         took[in_steps] = time.monotonic() - began
         assert sorted(o.id for o in outcomes) == sorted(ids)
     assert took[True] < 0.75 * took[False]
@@ -175,7 +188,7 @@ def test_reading_computing_and_writing_overlap_and_stay_bounded(tmp_path: Path) 
 def test_steps_overlap_in_each_worker_of_a_cluster(tmp_path: Path) -> None:
     """Two workers, each with one step of a sort at a time, and steps of different sorts at the same moment."""
     ids = [str(k) for k in range(16)]
-    outcomes = run_images(Steps(tmp_path, seconds=0.05), records(*ids), Execution(workers=2))
+    outcomes = run_all(Steps(tmp_path, seconds=0.05), records(*ids), Execution(workers=2))
     assert sorted(o.id for o in outcomes) == sorted(ids)
     assert all(len(o.steps) == len(STEPS) and min(o.steps) >= 0.05 for o in outcomes)
     worker = {o.id: o.summary["pid"] for o in outcomes}
@@ -192,34 +205,39 @@ def test_steps_overlap_in_each_worker_of_a_cluster(tmp_path: Path) -> None:
 
 def test_a_full_disk_ends_an_overlapped_run_too(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"full: the cache cannot be written .*nothing finished is lost"):
-        run_images(Steps(tmp_path), records("a", "full", "b", "c"))
+        run_all(Steps(tmp_path), records("a", "full", "b", "c"))
     assert len(list(tmp_path.glob("* write ends a *"))) == 1
 
 
 def test_workers_keep_memory_and_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dask's own environment would have every freed tensor go back to the system: a model is then half as fast."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    (outcome,) = run_images(Environment(tmp_path), records("a"), Execution(workers=2))
+    (outcome,) = run_all(Environment(tmp_path), records("a"), Execution(workers=2))
     cores = len(os.sched_getaffinity(0))
     assert outcome.summary == {"MALLOC_TRIM_THRESHOLD_": None, "OMP_NUM_THREADS": str(max(1, cores // 2))}
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    (outcome,) = run_images(Environment(tmp_path), records("a"), Execution(workers=2))
+    (outcome,) = run_all(Environment(tmp_path), records("a"), Execution(workers=2))
     assert outcome.summary["OMP_NUM_THREADS"] == "3"
 
 
 def test_an_existing_scheduler_is_used(tmp_path: Path) -> None:
     from dask.distributed import LocalCluster
 
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", silence_logs="ERROR") as cluster:
-        outcomes = run_images(Count(tmp_path), records("a", "b"), Execution(scheduler=cluster.scheduler_address))
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
+        outcomes = run_all(Count(tmp_path), records("a", "b"), Execution(scheduler=cluster.scheduler_address))
     assert {o.summary["pid"] for o in outcomes} != {os.getpid()}
     assert len(outcomes) == 2
 
 
-def test_no_scheduler_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.executor.CONNECT_SECONDS", 1)
-    with pytest.raises(UserError, match="no dask scheduler answers there"):
-        run_images(Count(tmp_path), records("a"), Execution(scheduler="tcp://127.0.0.1:9"))
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "tls://127.0.0.1:9", "http://127.0.0.1:9", "node1", ""])
+def test_no_scheduler_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], address: str
+) -> None:
+    monkeypatch.setattr("pipeline.dask_cluster.CONNECT_SECONDS", 1)
+    with pytest.raises(UserError, match=f"--scheduler {address}: no dask scheduler answers there"):
+        run_all(Count(tmp_path), records("a"), Execution(scheduler=address))
+    gc.collect()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_only_a_few_images_are_in_flight(tmp_path: Path) -> None:
@@ -235,7 +253,7 @@ def test_only_a_few_images_are_in_flight(tmp_path: Path) -> None:
                 assert len(started) - done <= 5
                 yield record
 
-    run_images(Count(tmp_path), Records(records(*map(str, range(40)))), Execution(threads=2))
+    run_all(Count(tmp_path), Records(records(*map(str, range(40)))), Execution(threads=2))
     assert len(started) == 40
 
 
@@ -248,3 +266,8 @@ def test_shards_partition_whatever_the_order() -> None:
     for wrong in ("4/4", "1", "a/b", "-1/2", "1/0"):
         with pytest.raises(UserError, match="expected i/n"):
             parse_shard(wrong)
+
+
+def test_a_shard_that_counts_from_one_is_told_that_shards_count_from_zero() -> None:
+    with pytest.raises(UserError, match=r"--shard 3/3: .* count from 0: 0/3, 1/3, 2/3$"):
+        parse_shard("3/3")

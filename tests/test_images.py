@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +78,7 @@ def test_the_working_size_is_told_by_the_header(tmp_path: Path) -> None:
         expected = read_image(tmp_path / "a.png", preparation).shape[:2]
         assert prepared_size(tmp_path / "a.png", preparation) == expected
     (tmp_path / "b.png").write_bytes(b"no image")
-    with pytest.raises(ImageError, match=r"b\.png: cannot be decoded"):
+    with pytest.raises(ImageError, match=r"b\.png: is not an image"):
         prepared_size(tmp_path / "b.png", PLAIN)
 
 
@@ -123,3 +128,75 @@ def test_labels_outside_the_space_are_refused(tmp_path: Path) -> None:
     Image.fromarray(street()).save(tmp_path / "b.png")
     with pytest.raises(ImageError, match="mode RGB, expected a label map"):
         read_labels(tmp_path / "b.png", PLAIN, SPACE)
+
+
+@pytest.mark.parametrize("wrong", [(0, 0), (-64, 256), (100_000, 100_000), (8, 256), (2**62, 2**62)])
+def test_sizes_that_no_picture_has_are_refused(wrong: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="16 pixels or more a side and at most 134,217,728"):
+        Preparation(size=wrong)
+
+
+@pytest.mark.parametrize("wrong", [(50, 10), (-5, 10), (7, 7), (0, 2**62)])
+def test_rows_that_no_picture_has_are_refused(wrong: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="holds no rows"):
+        Preparation(crop_rows=wrong)
+
+
+@pytest.mark.parametrize("error", [struct.error("x"), KeyError("x"), RecursionError(), MemoryError()])
+def test_whatever_a_decoder_raises_is_the_failure_of_its_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    Image.fromarray(street()).save(tmp_path / "a.png")
+    monkeypatch.setattr("pipeline.images.ImageOps.exif_transpose", fail)
+    for read in (read_image, lambda path, preparation: read_labels(path, preparation, SPACE)):
+        with pytest.raises(ImageError, match=r"a\.png: cannot be decoded \(.+\)"):
+            read(tmp_path / "a.png", PLAIN)
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "folder", "device", "loop"])
+def test_only_ordinary_files_are_opened(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x.png"
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else path)
+    for read in (read_image, prepared_size, lambda path, preparation: read_labels(path, preparation, SPACE)):
+        with pytest.raises(ImageError, match=r"x\.png: cannot be decoded \((is a|Too many)"):
+            read(path, PLAIN)
+
+
+def test_formats_that_run_other_programs_are_no_images(tmp_path: Path) -> None:
+    Image.fromarray(street()).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=r"a\.png: is not an image that can be decoded"):
+        read_image(tmp_path / "a.png", PLAIN)
+
+
+def test_decoders_say_nothing_on_the_screen(tmp_path: Path) -> None:
+    """Damaged TIFFs make libtiff write to stderr, odd tags and large pictures make Pillow warn."""
+    files = []
+    for compression in ("tiff_lzw", "tiff_deflate", "jpeg"):
+        stream = io.BytesIO()
+        Image.fromarray(street()).save(stream, "TIFF", compression=compression)
+        for place in range(10, 3000, 100):
+            data = bytearray(stream.getvalue())
+            data[place] ^= 0x55
+            files.append(tmp_path / f"{compression}{place}.tif")
+            files[-1].write_bytes(data)
+    Image.new("1", (12000, 10000)).save(tmp_path / "large.png")
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom pipeline.errors import ImageError\n"
+        "from pipeline.images import Preparation, prepared_size, read_image\nfailed = 0\n"
+        "for path in map(Path, sys.argv[1:]):\n    try:\n        read_image(path, Preparation())\n"
+        "    except ImageError:\n        failed += 1\n"
+        f"prepared_size(Path({str(tmp_path / 'large.png')!r}), Preparation())\nprint(failed)\n"
+    )
+    run = [sys.executable, "-W", "default", "-c", code, *map(str, files)]
+    done = subprocess.run(run, cwd=Path(__file__).resolve().parents[1], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 10
+    assert done.stderr == ""

@@ -5,6 +5,7 @@ Precompute and fuse are killed in ``test_faults.py`` too, trainings in ``train/t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -197,10 +198,8 @@ def test_killed_at_any_moment_it_ends_the_same(made: Path, tmp_path: Path, stage
             time.sleep(0.002)
         time.sleep(rng.uniform(0, working))
         landed += process.poll() is None
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.communicate()
         found = case.outcome(folder)
         assert {name: value for name, value in found.items() if expected.get(name) != value} == {}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import tracemalloc
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.manifests import load_manifest
+from pipeline.manifests import ImageRecord, load_manifest
 from tests.conftest import Project, write_yaml
 from tests.models import street
 
@@ -74,6 +78,27 @@ def test_two_images_of_one_id(project: Project) -> None:
         ({"projection": "fisheye"}, "projection: found 'fisheye'"),
         ({"splits": {"v": {"images": ["*"], "labels": {"replace": [["x", "y"]]}}}}, "labels.replace expects 'x' in"),
         ({"splits": {"v": {"images": ["*"], "labels": {"replace": [["p", "../../p"]]}}}}, "out of the root"),
+        ({"splits": {"v": {"images": ["*"], "labels": {"replace": [["p", "/etc/p"]]}}}}, "out of the root"),
+        ({"splits": {"v": {"images": ["*"], "labels": {"replace": [["", "x"]]}}}}, "at least 1 character"),
+        ({"splits": {"v": {"images": ["*"], "labels": {"replace": [["p", "pp" * 99]] * 9}}}}, r"path of \d+,\d+ char"),
+        ({"splits": {"v": {"images": ["**x/*"]}}}, r"splits.v.images.0: .*'\*\*' stands for whole folders"),
+        ({"splits": {"v": {"images": ["***/*"]}}}, r"'\*\*' stands for whole folders"),
+        ({"splits": {"v": {"images": ["*"], "exclude": [""]}}}, r"splits.v.exclude.0: .*names no file"),
+        ({"splits": {"v": {"images": ["*"], "exclude": ["."]}}}, r"splits.v.exclude.0: .*names no file"),
+        ({"splits": {"v": {"images": ["x" * 300 + ".png"]}}}, "cannot be reached .File name too long"),
+        ({"splits": {"v": {"images": ["x" * 5000]}}}, "at most 4096 characters"),
+        ({"root": "x" * 5000}, "root: found no folder"),
+        ({"root": "~nobody-of-that-name/x"}, "the home folder in '~nobody-of-that-name/x' is not known"),
+        ({"label_space": "x" * 5000}, "is not known"),
+        ({"label_space": "x" * 5000 + ".yaml"}, "cannot be read"),
+        (
+            {"preparation": {"size": [100000, 100000]}},
+            r"preparation.size: found \[100000, 100000\]; .*at most 134,217,728",
+        ),
+        ({"preparation": {"size": [0, 0]}}, "16 pixels or more a side"),
+        ({"preparation": {"size": [-64, 256]}}, "16 pixels or more a side"),
+        ({"preparation": {"crop_rows": [50, 10]}}, r"preparation.crop_rows: found \[50, 10\]; holds no rows"),
+        ({"preparation": {"crop_rows": [-5, 10]}}, "holds no rows"),
     ],
 )
 def test_a_wrong_manifest_is_refused_in_a_sentence(project: Project, settings: dict, message: str) -> None:
@@ -90,9 +115,116 @@ def test_links_out_of_the_root_are_refused(project: Project) -> None:
         project.manifest()
 
 
-def test_a_name_that_is_no_text_is_told(project: Project) -> None:
-    import os
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("loop", "cannot be reached .Too many levels of symbolic links"),
+        ("lost", "is a link that leads nowhere"),
+        ("FIFO", "is a FIFO, expected an ordinary file"),
+        ("device", "is a link that leads out of the root"),
+    ],
+)
+@pytest.mark.parametrize("pattern", ["*", "odd.png"])
+def test_what_is_no_ordinary_file_is_told(project: Project, kind: str, message: str, pattern: str) -> None:
+    odd = project.folder / "images" / "odd.png"
+    os.mkfifo(odd) if kind == "FIFO" else odd.symlink_to({"loop": odd, "device": "/dev/zero"}.get(kind, "lost.png"))
+    write(project, splits={"v": {"images": [pattern, "p000.png"]}})
+    with pytest.raises(UserError, match=rf"1 problem\n.*odd\.png {message}"):
+        project.manifest()
+    write(project, splits={"v": {"images": ["*"], "exclude": ["odd*"]}})
+    assert len(project.manifest().images) == 3
 
+
+def test_labels_behind_a_link_out_of_the_root_are_refused(project: Project, tmp_path: Path) -> None:
+    write(project, splits={"v": {"images": ["p000.png"], "labels": {"replace": [["p000", "labels/p000"]]}}})
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "p000.png").write_bytes(b"")
+    (project.folder / "images" / "labels").symlink_to(tmp_path / "outside")
+    with pytest.raises(UserError, match=r"its label .* is a link that leads out of the root"):
+        project.manifest()
+
+
+def test_folders_are_no_images(project: Project) -> None:
+    (project.folder / "images" / "folder.png").mkdir()
+    (project.folder / "images" / "up.png").symlink_to(".")
+    assert len(project.manifest().images) == 3
+    write(project, splits={"v": {"images": ["folder.png"]}})
+    with pytest.raises(UserError, match="is a folder, expected an ordinary file"):
+        project.manifest()
+
+
+def test_a_listed_image_without_a_suffix_keeps_its_name(project: Project) -> None:
+    (project.folder / "images" / "p000.png").rename(project.folder / "images" / "frame")
+    write(project, splits={"v": {"images": ["./frame"]}})
+    assert [(r.id, r.path.name) for r in project.manifest().images] == [("frame", "frame")]
+
+
+def test_problems_beyond_the_first_are_counted(project: Project) -> None:
+    write(project, splits={"v": {"images": [f"x{k:04d}.png" for k in range(3000)]}})
+    with pytest.raises(UserError, match="3000 problems") as error:
+        project.manifest()
+    lines = str(error.value).splitlines()
+    assert len(lines) == 22
+    assert "x0000.png is missing" in lines[1]
+    assert lines[-1].strip() == "- and 2980 more"
+
+
+@pytest.mark.parametrize(
+    ("id", "path", "label"),
+    [
+        ("a/p", "/root/a/p.png", "/root/labels/p.png"),
+        ("a/p", "/root/a/p.png", None),
+        ("a/p", "/root/a/p", "/elsewhere/p.png"),
+        ("p", "p", "labels/p"),
+        ("p", "/root/pp/p.png.png", None),
+        ("other", "/root/a/p.png", "p.png"),
+    ],
+)
+def test_records_are_values(id: str, path: str, label: str | None) -> None:
+    record = ImageRecord(id, "train", Path(path), None if label is None else Path(label))
+    assert (record.id, record.split, record.path) == (id, "train", Path(path))
+    assert record.label_path == (None if label is None else Path(label))
+    again = pickle.loads(pickle.dumps(record))
+    assert (again, hash(again), str(again)) == (record, hash(record), str(record))
+    assert record != ImageRecord(id, "val", path, label)
+    with pytest.raises(FrozenInstanceError):
+        record.id = "x"  # type: ignore[misc]
+
+
+def test_records_of_a_manifest_are_those_of_the_constructor(project: Project) -> None:
+    write(project, splits={"v": {"images": ["*"], "labels": {"replace": [["p00", "labels/p00"]]}}})
+    (project.folder / "images" / "labels").mkdir()
+    for name in ("p000", "p001", "p002"):
+        (project.folder / "images" / "labels" / f"{name}.png").write_bytes(b"")
+    root = project.folder / "images"
+    for record in project.manifest().images:
+        same = ImageRecord(record.id, "v", root / f"{record.id}.png", root / "labels" / f"{record.id}.png")
+        assert same == record == pickle.loads(pickle.dumps(record))
+
+
+@pytest.mark.parametrize("count", [2000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_many_images_take_little_memory(tmp_path: Path, count: int) -> None:
+    """Beyond what the settings take: 300 bytes an image with its label, and 40 microseconds on a busy machine."""
+    for folder in ("images", "labels"):
+        for k in range(0, count, 1000):
+            (tmp_path / folder / f"sequence_{k // 1000:04d}").mkdir(parents=True)
+    for k in range(count):
+        name = f"sequence_{k // 1000:04d}/panorama_{k:08d}.png"
+        for folder in ("images", "labels"):
+            os.close(os.open(tmp_path / folder / name, os.O_CREAT | os.O_WRONLY))
+    split = {"images": ["images/**/*.png"], "labels": {"replace": [["images/", "labels/"]]}}
+    write_yaml(tmp_path / "manifest.yaml", {"name": "many", "splits": {"train": split}})
+    load_manifest(tmp_path / "manifest.yaml")
+    tracemalloc.start()
+    manifest = load_manifest(tmp_path / "manifest.yaml")
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(manifest.images) == count
+    assert kept < 300 * count + 2**18
+    assert peak < 450 * count + 2**19
+
+
+def test_a_name_that_is_no_text_is_told(project: Project) -> None:
     source = project.folder / "images" / "p000.png"
     os.rename(source, os.fsencode(project.folder / "images") + b"/p\xff.png")
     with pytest.raises(UserError, match="is not valid UTF-8"):

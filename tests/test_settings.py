@@ -145,7 +145,39 @@ def test_not_in_key_and_defaults() -> None:
         ("fusion: {rule: vote}", "rule kind 'vote' is not known; expected one of best, .*paper"),
         ("fusion: {rule: 'os:path'}", "expected a subclass"),
         ("sam: {generator: 'nowhere:Generator'}", "cannot be imported"),
-        ("sam: {generator: {kind: felzenszwalb, scael: 3}}", "scael"),
+        (
+            "sam: {generator: {kind: felzenszwalb, scael: 3}}",
+            "sam.generator.scael: unknown key; expected one of: kind, min_size, scale, sigma$",
+        ),
+        ("fusion: {rule: {kind: paper, thta: 3}}", "fusion.rule.thta: unknown key; expected one of: .*theta"),
+        (
+            "teacher: {model: {kind: module, bilder: 3}}",
+            "model.bilder: unknown key; expected one of: .*builder",
+        ),
+        ("sam: {views: {also: [{widht: 3}]}}", "sam.views.also.0.widht: unknown key; expected one of: also, around"),
+        ("fusion: {rule: {kind: vote, thta: 3}}", "rule kind 'vote' is not known"),
+        ("sam: {generator: {kind: felzenszwalb, scale: .inf}}", "sam.generator.scale: found inf; .*finite number"),
+        ("teacher: {model: {kind: module, builder: x, std: [1, .nan, 1]}}", "teacher.model.std.1: found nan; .*finite"),
+        (
+            "teacher: {model: {kind: module, builder: x, std: [1, 0, 1]}}",
+            "model.std.1: found 0; .*greater than 0",
+        ),
+        ("teacher: {model: {kind: module, builder: x, scale: 0.0001}}", "teacher.model.scale: found 0.0001"),
+        ("sam: {generator: {kind: sam, crop_n_layers: 1000000000}}", "sam.generator.crop_n_layers: found 1000000000"),
+        ("sam: {generator: base}", "generator kind 'base' is not known"),
+        ("sam: {generator: ':x'}", "cannot be imported"),
+        ("sam: {generator: '.a:x'}", "cannot be imported"),
+        (
+            "sam: {generator: 'stages.precompute.generators.base:MaskGenerator'}",
+            "is abstract; expected",
+        ),
+        ("sam: {generator: 'stages.fuse.rules.best:Best'}", "expected a subclass of .*MaskGenerator"),
+        ("teacher: {label_space: '~nobody-of-that-name/x.yaml'}", "teacher.label_space: .*home folder"),
+        ("cache: ~nobody-of-that-name/x", "cache: .*home folder"),
+        ("train: {load_from: " + "x" * 5000 + ", split: 1}", "train.split"),
+        ("sam: {artefact: " + "x" * 200 + "}", "sam.artefact"),
+        ("sam: {views: {kind: perspective, size: 1000000000}}", "sam.views.size: found 1000000000"),
+        ("nothing: " + "x" * 5000, "nothing: unknown key"),
         ("- 1", "expected a mapping"),
         ("a: [", "not valid YAML"),
         ("cache: !!python/object/apply:os.system ['true']", "not valid YAML"),
@@ -157,6 +189,23 @@ def test_a_wrong_config_is_refused_in_a_sentence(tmp_path: Path, text: str, mess
     with pytest.raises(UserError, match=message) as error:
         load_config(path)
     assert str(path) in str(error.value)
+
+
+def test_what_no_key_can_hold_is_told() -> None:
+    for value in (float("nan"), float("inf")):
+        model = {**TEACHER["model"], "options": {"classes": value}}
+        with pytest.raises(UserError, match="which cannot be part of a key; expected a finite number"):
+            keys(Config.model_validate({"teacher": {"model": model}}))
+
+
+def test_overrides_are_cut_before_they_are_printed() -> None:
+    for override in ("x" * 10**6, "a=" + "[" * 10**6, ".".join("a" * 500) + "=1", "a..b=1", "=1"):
+        with pytest.raises(UserError, match=r"^--set .*(expected|not valid|deeper)") as error:
+            load_config(None, [override])
+        assert len(str(error.value)) < 900
+    with pytest.raises(UserError, match="unknown key") as error:
+        load_config(None, ["a=" + "x" * 10**6] * 3)
+    assert len(str(error.value)) < 2000
 
 
 def test_all_problems_come_at_once(tmp_path: Path) -> None:

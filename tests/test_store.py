@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import replace
@@ -306,11 +307,31 @@ def test_a_file_replaced_with_its_size_and_time_kept_is_noticed_by_content(tmp_p
 
 
 def test_an_unwritable_cache_is_told(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir(mode=0o500)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "mkdir", _refuse)  # root may write anywhere
+        with pytest.raises(UserError, match=r"cannot be written .*; expected a writable folder"):
+            Cache(str(tmp_path / "folder"), "toy").storage.check_writable()
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+@pytest.mark.parametrize("place", ["file", "file/x", "file/x/y"])
+def test_a_file_in_the_place_of_the_cache_is_told(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot be written .*; expected a writable folder"):
-        Cache(str(tmp_path / "file"), "toy").storage.check_writable()
+    with pytest.raises(UserError, match=r"file is a file; expected a folder, or a place for one"):
+        Cache(str(tmp_path / place), "toy")
 
 
-def test_unknown_urls_are_told() -> None:
-    with pytest.raises(UserError, match="nosuch://x"):
-        RemoteStorage("nosuch://x")
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("nosuch://x", "Protocol not known: nosuch; expected a folder or a URL that fsspec can open"),
+        ("zip:///x/cache.zip", "an archive cannot be written file by file; expected it unpacked"),
+    ],
+)
+def test_unknown_urls_are_told(url: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"cache {url}: {message}"):
+        RemoteStorage(url)

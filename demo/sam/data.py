@@ -6,7 +6,6 @@ written whole or not at all, so that rendering goes on where it was interrupted.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from demo.domain import Shift
 from demo.splits import RENDERER, Split, WorldSettings, render_sample
+from pipeline.outputs import whole_file
 
 RGB = NDArray[np.uint8]
 Segments = NDArray[np.int32]
@@ -89,14 +89,12 @@ def render_source(folder: Path, source: Source, report: Callable[[str], None]) -
         began = time.monotonic()
         indices = range(shard * SHARD, min((shard + 1) * SHARD, source.count))
         frames = [render_sample(settings, source.split, index) for index in indices]
-        partial = path.with_suffix(f".{os.getpid()}.tmp")
-        with partial.open("wb") as file:
+        with whole_file(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
                 file,
                 image=np.stack([frame.image for frame in frames]),
                 instance=np.stack([frame.labels.instance for frame in frames]),
             )
-        partial.replace(path)
         rate = len(frames) / (time.monotonic() - began)
         report(f"{source.name}: {indices.stop} of {source.count} rendered, {rate:.1f} images/s")
 

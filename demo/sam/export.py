@@ -10,6 +10,7 @@ import typer
 
 from demo.sam.model import build
 from pipeline.checkpoints import load_into
+from pipeline.outputs import whole_file
 
 
 def export(best: Path, out: Path) -> int:
@@ -25,10 +26,9 @@ def export(best: Path, out: Path) -> int:
         name: (value.half() if value.dtype.is_floating_point and value.ndim > 1 else value).contiguous()
         for name, value in content["sam"].items()
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_suffix(".tmp")
-    partial.write_bytes(save(state, {"step": str(content["step"]), "builder": "demo.sam.model:build"}))
-    load_into(build(), partial.replace(out), "nano SAM")
+    with whole_file(out) as temporary:
+        temporary.write_bytes(save(state, {"step": str(content["step"]), "builder": "demo.sam.model:build"}))
+    load_into(build(), out, "nano SAM")
     return out.stat().st_size
 
 

@@ -96,7 +96,9 @@ def read_mask_sets(group: ImageGroup, shapes: Sequence[tuple[int, int]]) -> list
     """
     where = f"{group.marker.id}: {group.artefact.path}"
     planes, plane_view = group.array("planes", ndim=3), group.array("plane_view", ndim=1)
-    stored, columns = group.array("table", ndim=2), list(group.attributes.get("columns", ()))
+    stored, columns = group.array("table", ndim=2), group.attributes.get("columns", [])
+    if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+        raise ImageError(f"{where}: attribute columns is {columns!r}, expected a list of names")
     shape = max(h for h, _ in shapes), max(w for _, w in shapes)
     if planes.shape[1:] != shape or planes.dtype != np.uint16 or len(plane_view) != len(planes):
         raise ImageError(

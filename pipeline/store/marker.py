@@ -119,7 +119,9 @@ class Marker:
         if not (size is None or isinstance(size, int)) or not (sha256 is None or isinstance(sha256, str)):
             raise ValueError(f"size is {size!r} and sha256 {sha256!r}, expected a number and a text")
         content = str(values.get("content") or sha256 or file)[:16]
-        arrays = {name: int(n) for name, n in (values.get("arrays") or {}).items()}
+        arrays: dict[str, int] = values.get("arrays") or {}
+        if not all(isinstance(n, int) for n in arrays.values()):
+            raise ValueError(f"arrays is {arrays!r}, expected a number of bytes for each array")
         return cls(image_id, file, source, inputs, content, size, sha256, arrays)
 
     @classmethod
@@ -129,7 +131,7 @@ class Marker:
             raise ValueError(f"attempt is {attempt!r}, expected letters, digits, '-' and '_'")
         try:
             files = {name: (int(size), str(digest)) for name, (size, digest) in (values.get("files") or {}).items()}
-        except TypeError as error:
+        except (TypeError, OverflowError) as error:
             raise ValueError(f"files: {error}") from None
         if any(part in ("", ".", "..") for name in files for part in name.split("/")):
             raise ValueError("files names a file outside of the image's folder")

@@ -17,6 +17,9 @@ _BATCH = 256
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci"}
 
 
+_ARCHIVES = ("zip:", "tar:", "libarchive:")
+
+
 class RemoteStorage(Storage):
     """Any fsspec file system. An object appears whole when its upload ends.
 
@@ -28,10 +31,12 @@ class RemoteStorage(Storage):
         import fsspec
 
         self.url = url
+        if url.startswith(_ARCHIVES):
+            raise UserError(f"cache {url}: an archive cannot be written file by file; expected it unpacked")
         try:
             self.fs, self.root = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise UserError(f"cache {url}: {error}; expected a folder or a URL that fsspec can open") from None
+        except Exception as error:  # every file system raises its own kinds
+            raise UserError(f"cache {url}: {_reason(error)}; expected a folder or a URL that fsspec can open") from None
         protocols = {self.fs.protocol} if isinstance(self.fs.protocol, str) else set(self.fs.protocol)
         self._has_folders = not protocols & _OBJECT_STORES
 

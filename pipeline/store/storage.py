@@ -308,11 +308,16 @@ def _sync(path: Path, folder: bool = False) -> None:
 
 
 def open_storage(url: str) -> Storage:
-    """The storage at ``url``: a path, ``file://...``, or any URL that fsspec knows."""
-    if "://" not in url:
-        return LocalStorage(Path(url).expanduser())
-    if url.startswith("file://"):
-        return LocalStorage(Path(url.removeprefix("file://")))
+    """The storage at ``url``: a path, ``file://...``, or any URL that fsspec knows.
+
+    Raises :class:`UserError` where no cache can be.
+    """
+    if "://" not in url or url.startswith("file://"):
+        root = Path(url.removeprefix("file://")).expanduser()
+        for folder in (root, *root.parents):
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise UserError(f"cache {url}: {folder} is a file; expected a folder, or a place for one")
+        return LocalStorage(root)
     from pipeline.store.remote import RemoteStorage
 
     return RemoteStorage(url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,14 +97,13 @@ def command(
         _write(out, rows)
         say(f"table: {out}")
     if sheets is not None:
+        from pipeline.pictures import save_picture
         from stages.ablate.sheets import draw
 
         for record in data.select(split or ()):
             if all(record.id in row.failures for row in rows):
                 continue
-            picture = sheets / f"{record.id}.jpg"
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            draw(data, rows, record).save(picture, quality=92, subsampling=0)
+            save_picture(draw(data, rows, record), sheets / f"{record.id}.jpg", quality=92, subsampling=0)
         say(f"pictures: {sheets}")
     failed = {image_id: reason for row in rows for image_id, reason in row.failures.items()}
     for image_id, reason in failed.items():
@@ -115,19 +115,20 @@ def command(
 
 def _write(out: Path, rows: Sequence[Row]) -> None:
     """All figures: as JSON, or one line a row with a column for each figure that is a number."""
+    from pipeline.outputs import write_text
     from stages.ablate.grid import shown
     from stages.ablate.stage import plain
 
-    out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".json":
-        out.write_text(json.dumps([plain(row) for row in rows], indent=1, ensure_ascii=False), encoding="utf-8")
+        write_text(out, json.dumps([plain(row) for row in rows], indent=1, ensure_ascii=False))
         return
     lines = []
     for row in rows:
         numbers = {name: value for name, value in plain(row).items() if not isinstance(value, dict | list)}
         lines.append({name: shown(value) for name, value in row.combination.values.items()} | numbers)
     columns = list(dict.fromkeys(name for line in lines for name in line))
-    with out.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, columns)
-        writer.writeheader()
-        writer.writerows(lines)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(lines)
+    write_text(out, text.getvalue())

@@ -13,6 +13,7 @@ import yaml
 
 from pipeline.config import Config, load_config
 from pipeline.errors import UserError
+from pipeline.reading import load_yaml
 from pipeline.settings import outer_first
 
 
@@ -47,7 +48,7 @@ def parse_vary(text: str) -> Vary:
     if not separator or not all(places):
         raise UserError(f"--vary {text}: expected the form section.key=value,value,...")
     try:
-        values = yaml.safe_load(f"[{right}]")
+        values = load_yaml(f"[{right}]")
     except yaml.YAMLError:
         raise UserError(f"--vary {text}: the values {right!r} are not valid YAML with commas between") from None
     if not isinstance(values, list) or not values:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipeline.outputs import write_text
+
 
 class Rows:
     """Measured rows by name; the file is written after each, so a run that was stopped goes on."""
@@ -16,7 +18,4 @@ class Rows:
 
     def add(self, name: str, row: dict[str, Any]) -> None:
         self.rows[name] = row
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".tmp")
-        partial.write_text(json.dumps(self.rows, indent=1))
-        partial.replace(self.path)
+        write_text(self.path, json.dumps(self.rows, indent=1))

@@ -6,7 +6,8 @@ fusions, on pairs of neighbouring windows, with the TA's batch norm and dropout 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pipeline.checkpoints import save_checkpoint
 from pipeline.config import AdaptSettings
 from pipeline.errors import UserError
 from pipeline.progress import Progress
+from pipeline.reading import is_file, shortened
 from pipeline.samples import FusedSample, Reader
 from pipeline.windows import Window
 
@@ -142,17 +144,14 @@ def finetune(
         model: in evaluation mode, which it keeps: its batch statistics were made on far more images.
         pairs_of: `(H, W)` of a panorama to its pairs of windows.
         state: a file that is written every :data:`SAVE_STEPS` steps and at the end; if it is there, training goes on
-            from it, with the result of one that was never stopped.
+            from it, with the result of one that was never stopped. One that cannot be read is told, and begins anew.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.01)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=settings.iterations)
     history: list[dict[str, float]] = []
-    if state is not None and state.is_file():
-        saved = torch.load(state, map_location=device, weights_only=True)
-        for part, name in ((model, "model"), (optimizer, "optimizer"), (decay, "decay")):
-            part.load_state_dict(saved[name])
-        history = saved["history"]
+    if state is not None and is_file(state):
+        history = _resume(state, {"model": model, "optimizer": optimizer, "decay": decay}, device, progress)
     progress.start("adapt the TA", settings.iterations - len(history))
     for step in range(len(history), settings.iterations):
         rng = np.random.default_rng([settings.seed, step])
@@ -185,3 +184,22 @@ def finetune(
         name: [round(float(np.mean([step[name] for step in part])), 6) for part in (history[:tenth], history[-tenth:])]
         for name in TERMS
     }
+
+
+def _resume(state: Path, parts: Mapping[str, Any], device: str, progress: Progress) -> list[dict[str, float]]:
+    """Loads `parts` from `state`; the terms of the steps that are done: none if it is damaged, and all is as it was."""
+    before = {name: deepcopy(part.state_dict()) for name, part in parts.items()}
+    try:
+        saved = torch.load(state, map_location=device, weights_only=True)
+        history = [{name: float(step[name]) for name in TERMS} for step in saved["history"]]
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+        if parts["decay"].last_epoch != len(history):
+            raise ValueError("its parts are of different steps")
+    except Exception as error:  # torch raises what it happens to raise on a damaged file
+        for name, part in parts.items():
+            part.load_state_dict(before[name])
+        reason = shortened(" ".join(str(error).split()), 160) or type(error).__name__
+        progress.note(f"{state}: cannot be read ({reason}); the round begins anew")
+        return []
+    return history

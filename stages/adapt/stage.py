@@ -16,7 +16,7 @@ from pipeline.config import Config, load_config
 from pipeline.devices import pick_device
 from pipeline.errors import UserError
 from pipeline.manifests import Manifest
-from pipeline.outputs import writable_folder
+from pipeline.outputs import writable_folder, write_text
 from pipeline.progress import Progress, SilentProgress
 from pipeline.samples import CacheReader
 from pipeline.settings import short_hash
@@ -85,7 +85,7 @@ def _round(
         writable_folder(folder, "--work-dir")
         _write_ta(config, reader, weights, report, progress)
     settings = folder / "config.yaml"
-    settings.write_text(_with_checkpoint(config, weights), encoding="utf-8")
+    write_text(settings, _with_checkpoint(config, weights))
     adapted = load_config(settings)
     artefacts = adapted.artefacts(manifest.preparation)
     space = config.teacher_space()
@@ -111,7 +111,7 @@ def _round(
         json.loads(report.read_text()),
     )
     described = {**finished.__dict__, "config": str(settings)}
-    (folder / "round.json").write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / "round.json", json.dumps(described, indent=1, ensure_ascii=False) + "\n")
     return finished
 
 
@@ -149,8 +149,7 @@ def _write_ta(config: Config, reader: CacheReader, weights: Path, report: Path, 
         state=state,
     )
     adapted = {name: value.detach().cpu() for name, value in network.model.state_dict().items()}
-    weights.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(json.dumps(terms) + "\n")
+    write_text(report, json.dumps(terms) + "\n")
     save_checkpoint({"state_dict": adapted, "meta": {"adapted_from": reader.artefact.key}}, weights)
     state.unlink()
 

@@ -48,6 +48,7 @@ def command(
     mIoU (as mmsegmentation's metric has it), boundaries, calibration, and the weight map.
     """
     from pipeline.labels import load_label_space
+    from pipeline.outputs import write_text
     from pipeline.progress import console_progress
     from stages.evaluate.score import best_and_worst, plain, table
     from stages.evaluate.stage import evaluate
@@ -85,8 +86,7 @@ def command(
     }
     if out is not None:
         images = {s.name: {image: plain(value) for image, value in s.by_image.items()} for s in scores}
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps({**figures, "mIoU_by_image": images, "failures": failures}, indent=1))
+        write_text(out, json.dumps({**figures, "mIoU_by_image": images, "failures": failures}, indent=1))
         say(f"figures of single panoramas: {out}")
     say_json(figures)
     if failures:

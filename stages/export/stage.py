@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import logging
-import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -18,9 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.digests import file_digest
 from pipeline.errors import UserError
+from pipeline.images import MAX_PIXELS, MIN_SIDE, Size
 from pipeline.onnx_student import (
     INPUT,
     OUTPUT,
@@ -30,7 +31,8 @@ from pipeline.onnx_student import (
     normalised,
     open_session,
 )
-from pipeline.outputs import writable_folder
+from pipeline.outputs import whole_file, writable_folder
+from pipeline.reading import shortened
 from pipeline.torch_student import TorchStudent, load_torch_student, whole_logits
 
 #: Largest difference of a logit, and smallest share of pixels with the same class, between onnxruntime and torch.
@@ -85,9 +87,8 @@ def export_student(checkpoint: Path, out: Path, size: tuple[int, int] | None = N
     student = load_torch_student(checkpoint, "cpu")
     network = Network(student.model).eval()
     description = describe(student, checkpoint, size)
-    temporary = out.with_name(f".{out.stem}.tmp.onnx")
-    described = description_path(temporary)
-    try:
+    # the inner one is in its place first
+    with whole_file(out) as temporary, whole_file(description_path(out)) as described:
         _write_graph(network, temporary, size, checkpoint)
         difference, agreement = compare(network, temporary, check_pictures(size), description.normalisation)
         if difference >= MAX_DIFFERENCE or agreement < MIN_AGREEMENT:
@@ -99,20 +100,20 @@ def export_student(checkpoint: Path, out: Path, size: tuple[int, int] | None = N
         description = description.model_copy(update={"graph_sha256": file_digest(temporary)})
         text = json.dumps(description.model_dump(mode="json"), indent=1, ensure_ascii=False)
         described.write_text(text + "\n", encoding="utf-8")
-        os.replace(described, description_path(out))
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
-        described.unlink(missing_ok=True)
     return Exported(out, difference, agreement, out.stat().st_size / 1e6)
 
 
 def parse_size(text: str) -> tuple[int, int]:
     """`400x2048` as (400, 2048). Raises :class:`UserError` for another form."""
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if match is None or not int(match[1]) * int(match[2]):
-        raise UserError(f"--size {text}: expected HEIGHTxWIDTH, e.g. 400x2048")
-    return int(match[1]), int(match[2])
+    match = re.fullmatch(r"(\d{1,9})x(\d{1,9})", text)
+    try:
+        size: tuple[int, int] = TypeAdapter(Size).validate_python(match and match.groups())
+    except ValidationError:
+        raise UserError(
+            f"--size {shortened(text, 40)}: expected HEIGHTxWIDTH, e.g. 400x2048, of {MIN_SIDE} pixels or more a side "
+            f"and at most {MAX_PIXELS:,}"
+        ) from None
+    return size
 
 
 def describe(student: TorchStudent, checkpoint: Path, size: tuple[int, int] | None) -> ExportDescription:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from pipeline.config import Config
 from pipeline.errors import ImageError
 from pipeline.images import Preparation
 from pipeline.manifests import Manifest
-from pipeline.outputs import whole_file, writable_folder
+from pipeline.outputs import writable_folder, write_result, write_text
 from pipeline.progress import Progress, SilentProgress
 from pipeline.samples import CacheReader
 
@@ -91,16 +92,10 @@ def write_labels(
         "preparation": manifest.preparation.model_dump(mode="json"),
     }
     names = sorted(image_id.removesuffix(IMAGE_ENDING) for image_id in done)
-    _save_text("".join(f"{name}\n" for name in names), listed)
-    _save_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", classes)
+    write_text(listed, "".join(f"{name}\n" for name in names))
+    write_text(classes, json.dumps(described, indent=1, ensure_ascii=False) + "\n")
     return done, failures
 
 
 def _save(pixels: np.ndarray, path: Path) -> None:
-    with whole_file(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
-
-
-def _save_text(text: str, path: Path) -> None:
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_result(path, partial(Image.fromarray(pixels).save, format="PNG"))

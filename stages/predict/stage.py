@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import glob
+import itertools
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
+from pydantic import ValidationError
 
 from pipeline.errors import ImageError, UserError
-from pipeline.images import MIN_SIDE, Preparation, read_image
+from pipeline.globs import find_below, is_glob
+from pipeline.images import Preparation, read_image
 from pipeline.manifests import IMAGE_SUFFIXES
-from pipeline.outputs import whole_file, writable_folder
+from pipeline.outputs import writable_folder, write_result
 from pipeline.pictures import overlay
 from pipeline.progress import Progress, SilentProgress
+from pipeline.reading import is_file, is_folder, shortened, shown
 
 #: Folders of the results.
 LABELS, OVERLAYS, PROBABILITIES = "labels", "overlays", "probabilities"
@@ -30,39 +33,60 @@ def find_images(patterns: Sequence[str], out: Path | None = None) -> dict[str, P
     :class:`UserError` if a pattern matches none, or two images would write one result.
     """
     found: dict[str, Path] = {}
-    results = [] if out is None else [(out / name).resolve() for name in (LABELS, OVERLAYS)]
+    results = [] if out is None else [_real(out / name) for name in (LABELS, OVERLAYS)]
     for pattern in patterns:
-        matches = [
-            (name, path)
-            for name, path in _matches(pattern)
-            if not any(path.resolve().is_relative_to(folder) for folder in results)
-        ]
+        try:
+            matches = [
+                (name, path)
+                for name, path in _matches(pattern)
+                if not any(_real(path).is_relative_to(folder) for folder in results)
+            ]
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or shortened(error)
+            raise UserError(f"predict: {shown(pattern)} cannot be looked for ({reason})") from None
         if not matches:
-            raise UserError(f"predict: {pattern!r} matches no image; expected a file, a folder or a glob")
+            raise UserError(f"predict: {shown(pattern)} matches no image; expected a file, a folder or a glob")
         for name, path in matches:
             other = found.setdefault(name, path)
-            if other != path and not other.samefile(path):
+            if other != path and _real(other) != _real(path):
                 remedy = (
                     "rename one of them"
-                    if other.parent.samefile(path.parent)
+                    if _real(other.parent) == _real(path.parent)
                     else "give the folder above both, below which images keep their paths"
                 )
                 raise UserError(f"predict: {other} and {path} would both write {name}.png; {remedy}")
     return found
 
 
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
 def _matches(pattern: str) -> list[tuple[str, Path]]:
     """The images of one pattern, each with its name; names may occur twice."""
     path = Path(pattern)
-    if path.is_dir():
+    if is_folder(path):
         return [(str(p.relative_to(path).with_suffix("")), p) for p in sorted(path.rglob("*")) if _is_image(p)]
-    if path.is_file():
+    if is_file(path):
         return [(path.stem, path)]
-    return [(p.stem, p) for p in map(Path, sorted(glob.glob(pattern, recursive=True))) if _is_image(p)]
+    return [(p.stem, p) for p in sorted(_globbed(path)) if _is_image(p)]
+
+
+def _globbed(pattern: Path) -> Iterator[Path]:
+    """The files that a glob matches; as in a shell, hidden ones only where it names them. ``**`` follows no links."""
+    parts = pattern.parts
+    fixed = list(itertools.takewhile(lambda part: not is_glob(part), parts))
+    rest = [*parts[len(fixed) :], *(["*"] if parts[-1:] == ("**",) else [])]
+    if not rest:
+        return
+    folder, named = Path(*fixed), any(part.startswith(".") for part in rest)
+    for name, _ in find_below(str(folder), "/".join(rest)):
+        if named or not any(part.startswith(".") for part in name.split("/")):
+            yield folder / name
 
 
 def _is_image(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
+    return path.suffix.lower() in IMAGE_SUFFIXES and is_file(path)
 
 
 def predict(
@@ -97,16 +121,16 @@ def predict(
             if probabilities:
                 classes = student.probabilities(image)
                 labels = classes.argmax(axis=0).astype(np.uint8)
-                _save(out / PROBABILITIES / f"{name}.npy", partial(np.save, arr=classes.astype(np.float16)))
+                write_result(out / PROBABILITIES / f"{name}.npy", partial(np.save, arr=classes.astype(np.float16)))
             else:
                 labels = student(image)
             colours = overlay(image, labels, student.space)
-            _save(out / LABELS / f"{name}.png", partial(Image.fromarray(labels).save, format="PNG"))
-            _save(out / OVERLAYS / f"{name}.png", partial(Image.fromarray(colours).save, format="PNG"))
+            write_result(out / LABELS / f"{name}.png", partial(Image.fromarray(labels).save, format="PNG"))
+            write_result(out / OVERLAYS / f"{name}.png", partial(Image.fromarray(colours).save, format="PNG"))
             done.append(name)
         except ImageError as error:
             failures[name] = str(error)
-            progress.note(f"{name}: failed: {error}")
+            progress.note(f"{name}: failed: {error}".encode(errors="backslashreplace").decode())
         progress.advance(failed=name in failures)
     return done, failures
 
@@ -118,8 +142,8 @@ def override_preparation(preparation: Preparation, crop_rows: str | None, size: 
     """
     changes: dict[str, tuple[int, int] | None] = {}
     for name, text, pattern, form in (
-        ("crop_rows", crop_rows, r"(\d+):(\d+)", "first:last, e.g. 312:712"),
-        ("size", size, r"(\d+)x(\d+)", "HEIGHTxWIDTH, e.g. 400x2048"),
+        ("crop_rows", crop_rows, r"(\d{1,9}):(\d{1,9})", "first:last, e.g. 312:712"),
+        ("size", size, r"(\d{1,9})x(\d{1,9})", "HEIGHTxWIDTH, e.g. 400x2048"),
     ):
         if text is None:
             continue
@@ -127,13 +151,11 @@ def override_preparation(preparation: Preparation, crop_rows: str | None, size: 
         if match is None and text != "none":
             raise UserError(f"--{name.replace('_', '-')} {text}: expected {form}, or none")
         changes[name] = (int(match[1]), int(match[2])) if match else None
-    if (rows := changes.get("crop_rows")) and rows[0] >= rows[1]:
-        raise UserError(f"--crop-rows {crop_rows}: holds no rows, expected the first before the last, e.g. 312:712")
-    if (pixels := changes.get("size")) and min(pixels) < MIN_SIDE:
-        raise UserError(f"--size {size}: expected {MIN_SIDE} pixels or more a side, e.g. 400x2048")
-    return preparation.model_copy(update=changes)
-
-
-def _save(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    with whole_file(path) as temporary, temporary.open("wb") as stream:
-        write(stream)
+    try:
+        return Preparation.model_validate(preparation.model_dump() | changes)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        option = str(problem["loc"][0])
+        text = crop_rows if option == "crop_rows" else size
+        reason = problem["msg"].removeprefix("Value error, ")
+        raise UserError(f"--{option.replace('_', '-')} {text}: {reason}") from None

@@ -28,7 +28,7 @@ from mmengine.runner import Runner
 from pipeline.checkpoints import load_into, register_safe_mmengine_loader
 from pipeline.devices import pick_device
 from pipeline.errors import UserError
-from pipeline.outputs import locked
+from pipeline.outputs import locked, write_text
 from pipeline.torch_student import network_config
 from stages.train import register  # noqa: F401 (registers segmentor, dataset, sampler, transforms, hooks)
 from stages.train.balance import class_shares, class_weights
@@ -194,7 +194,7 @@ def train(
             work_dir.mkdir(parents=True, exist_ok=True)
             if not resume:
                 _set_aside(work_dir)
-            (work_dir / "train_images.json").write_text(json.dumps(ids, ensure_ascii=False))
+            write_text(work_dir / "train_images.json", json.dumps(ids, ensure_ascii=False))
         runner.train()
     written = checkpoints_of(work_dir)
     if not written:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.outputs import write_text
 from pipeline.samples import Reader
 from pipeline.torch_student import load_torch_student
 
@@ -67,5 +68,5 @@ def choose(checkpoints: Sequence[Path], reader: Reader, ids: Sequence[str], devi
         "scores": {path.name: round(score, 4) for path, score in scores.items()},
         "chosen": best.name,
     }
-    (best.parent / "selection.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_text(best.parent / "selection.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return best

@@ -5,7 +5,6 @@ Files are read by `pipeline.checkpoints`, without unpickling. Nothing is ever fe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from mmengine.config import Config
 
 from pipeline.checkpoints import load_state_dict
 from pipeline.errors import UserError
+from pipeline.reading import load_json, shown
 from pipeline.student import STUDENT_META
 
 
@@ -44,7 +44,7 @@ def choose_start(
 def labels_of(meta: Mapping[str, Any]) -> list[str] | None:
     """The classes that a checkpoint of this project or of mmsegmentation is for; `None` where it does not say."""
     try:
-        return list(json.loads(meta[STUDENT_META])["classes"])
+        return [str(name) for name in load_json(meta[STUDENT_META])["classes"]]
     except (KeyError, TypeError, ValueError):
         pass
     try:
@@ -59,7 +59,7 @@ def refuse_addresses(model: Mapping[str, Any]) -> None:
     for key, value in _named_weights(model, "model"):
         if "://" in value:
             raise UserError(
-                f"{key}: found {value!r}; expected weights in a local file: train.pretrained_backbone or "
+                f"{key}: found {shown(value, 200)}; expected weights in a local file: train.pretrained_backbone or "
                 f"train.load_from (or --set 'train.overrides={{{key}: null}}' for random ones)"
             )
 

@@ -38,6 +38,8 @@ def command(
 
     data, settings = read_run(manifest, config, set_, cache)
     opened = Cache(settings.cache, data.name)
+    if not opened.artefacts():
+        say(f"nothing is cached in {opened.storage.url}")
     _, refused = opened.readable_artefacts()
     checked, damaged, forgotten = Checked(), 0, 0
     outdated: list[Problem] = []

@@ -24,10 +24,9 @@ def command(
 
     Image, SAM masks, boundary, TA, ensemble, weight and student, below each other.
     """
+    from pipeline.pictures import save_picture
     from stages.view.picture import draw
 
     data, settings = read_run(manifest, config, set_, cache, fusion)
-    picture = draw(data, settings, image, student)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(out)
+    save_picture(draw(data, settings, image, student), out)
     say(str(out))

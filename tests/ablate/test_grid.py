@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,12 +49,13 @@ def test_what_is_no_list_of_values_is_told(text: str, message: str) -> None:
 
 
 text = st.text(st.characters(min_codepoint=32, max_codepoint=0x17F, exclude_categories=["Cc", "Zs"]), max_size=8)
-value = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text
+numbers = st.integers(-(2**63) + 1, 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+value = st.none() | st.booleans() | numbers | text
 
 
 @given(st.lists(value | st.lists(value, max_size=3) | st.dictionaries(text, value), min_size=1))
 def test_whatever_yaml_can_say_is_read_back(values: list[Any]) -> None:
-    flow = yaml.safe_dump(values, default_flow_style=True, width=10**6, allow_unicode=True).strip()
+    flow = json.dumps(values, ensure_ascii=False)  # JSON is YAML, and says of every text that it is one
     assert parse_vary(f"a.b={flow[1:-1]}") == Vary(("a.b",), tuple(values))
 
 

@@ -223,3 +223,29 @@ def test_the_same_seed_gives_the_same_ta() -> None:
     weights = [trained(settings)[0][0].weight, trained(settings)[0][0].weight, tiny_teacher(classes=4).weight]  # type: ignore[index]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "empty", "foreign", "history", "model", "step"])
+def test_a_damaged_state_begins_the_round_anew(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.adapt.finetune.SAVE_STEPS", 2)
+    settings, state = AdaptSettings(iterations=4, learning_rate=0.02), tmp_path / "training.pt"
+    whole, terms = trained(settings, state=state)
+    data, content = state.read_bytes(), torch.load(state, weights_only=True)
+    if damage in ("cut", "text", "empty"):
+        state.write_bytes({"cut": data[: len(data) // 2], "text": b"no checkpoint", "empty": b""}[damage])
+    else:
+        changes = {
+            "foreign": {"decay": {"x": object.__doc__}},
+            "history": {"history": [{"ensemble": "x"}]},
+            "model": {"model": {"weight": torch.zeros(2)}},
+            "step": {"history": content["history"][:1]},
+        }
+        torch.save({**content, **changes[damage]}, state)
+    notes: list[str] = []
+    monkeypatch.setattr(SilentProgress, "note", lambda _, text: notes.append(text))
+    model, again = trained(settings, state=state)
+    assert again == terms
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), model.parameters(), strict=True))
+    assert len(notes) == 1
+    assert notes[0].startswith(f"{state}: cannot be read (")
+    assert notes[0].endswith("); the round begins anew")

@@ -248,7 +248,7 @@ def test_an_export_that_is_killed_leaves_no_pair_that_looks_whole(
         shutil.move(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage.os, "replace", replace)
+        patch.setattr("pipeline.outputs.os.replace", replace)
         with pytest.raises(KeyboardInterrupt):
             export_student(checkpoint, path)
     assert path.read_bytes() == exported.read_bytes()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.checkpoints import load_into
-from pipeline.errors import UserError
+from pipeline.errors import ImageError, UserError
 from stages.precompute.teachers.huggingface import HuggingFace
 from stages.precompute.teachers.mmseg import Mmseg
 from stages.precompute.teachers.module import Module
@@ -163,3 +163,60 @@ def test_where_memory_runs_out_the_batch_is_halved() -> None:
     whole = Module(builder="tests.models:tiny_teacher", batch_size=8).build("cpu")
     halved = Module(builder="tests.models:hungry_teacher", batch_size=8).build("cpu")
     np.testing.assert_allclose(halved(VIEWS), whole(VIEWS), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"model_type": "segformer", "hidden_sizes": "x"}',
+        '{"model_type": "segformer", "depths": {}}',
+        "[]",
+        "[" * 100_000,
+    ],
+    ids=range(4),
+)
+def test_configs_that_transformers_chokes_on_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json(:| gives no segmentation model)") as error:
+        HuggingFace(config=tmp_path / "config.json", random_weights=True).build("cpu")
+    assert len(str(error.value)) < 700
+
+
+def test_a_pretrained_backbone_is_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: object, **_: object) -> None:
+        raise AssertionError(f"fetched {arguments}")
+
+    for name in ("socket.socket.connect", "socket.getaddrinfo", "socket.create_connection"):
+        monkeypatch.setattr(name, refused)
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "upernet", "backbone": "some/backbone", "use_pretrained_backbone": true, "hidden_size": 8}'
+    )
+    with pytest.raises(UserError, match=r"config\.json gives no segmentation model") as error:
+        HuggingFace(config=tmp_path / "config.json", random_weights=True).build("cpu")
+    assert "fetched" not in str(error.value)
+
+
+def test_views_that_a_ta_cannot_run_on_are_the_failure_of_their_image() -> None:
+    infer = Module(builder="tests.models:tiny_teacher", options={"stride": 32}).build("cpu")
+    assert infer(VIEWS).shape == (5, 19, 2, 4)
+    with pytest.raises(ImageError, match=r"the TA cannot run on views of 16 x 128 \(.*[Kk]ernel size"):
+        infer(VIEWS[:, :16])
+
+
+def test_weights_that_an_mmseg_config_names_are_not_read(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = config.read_text().replace("model = dict(", "model = dict(pretrained='torchvision://resnet50', ", 1)
+    named = "backbone=dict(init_cfg=dict(_delete_=True, type='Pretrained', checkpoint='http://localhost:9/x.pth'), "
+    config.write_text(text.replace("backbone=dict(", named, 1))
+
+    def refused(*arguments: object, **_: object) -> None:
+        raise AssertionError(f"read {arguments}")
+
+    monkeypatch.setattr("mmengine.runner.CheckpointLoader.load_checkpoint", refused)
+    assert Mmseg(config=config, random_weights=True).build("cpu")(VIEWS).shape == (5, 19, 16, 32)
+
+
+@pytest.mark.parametrize("model", ["1", "dict(type='Nothing')", "dict(type='EncoderDecoder')"])
+def test_configs_without_a_network_are_refused(tmp_path: Path, model: str) -> None:
+    (tmp_path / "odd.py").write_text(f"model = {model}\n")
+    with pytest.raises(UserError, match=r"odd\.py(: has no key 'model'| gives no model)"):
+        Mmseg(config=tmp_path / "odd.py", random_weights=True).build("cpu")

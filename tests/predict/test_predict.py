@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +14,10 @@ import pytest
 import typer
 from PIL import Image
 
+import stages.predict.stage
 from pipeline.errors import UserError
 from pipeline.images import Preparation
+from pipeline.progress import LogProgress
 from stages.predict.cli import command
 from stages.predict.stage import find_images, override_preparation, predict
 from tests.models import street
@@ -129,3 +133,53 @@ def test_a_system_that_refuses_is_told_in_one_sentence(folder: Path) -> None:
         assert ended.returncode == 2, ended.stderr
         assert re.search(message, ended.stderr), ended.stderr
         assert "Traceback" not in ended.stderr
+
+
+def test_odd_files_neither_hang_nor_end_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    student, images = untrained(tmp_path / "student.pth"), tmp_path / "images"
+    images.mkdir()
+    for name in ("a.png", "b.jpg", os.fsdecode(b"c\xff.png")):
+        Image.fromarray(street(64, 128)).save(images / name)
+    os.mkfifo(images / "fifo.png")
+    (images / "loop.png").symlink_to("loop.png")
+    (images / "lost.png").symlink_to("nowhere.png")
+    found = find_images([str(images)])
+    assert sorted(found) == ["a", "b", os.fsdecode(b"c\xff")]
+    read = stages.predict.stage.read_image
+
+    def mutated(path: Path, preparation: Preparation) -> np.ndarray:
+        with monkeypatch.context() as patch:
+            if path.name != "a.png":
+                patch.setattr("pipeline.images.ImageOps.exif_transpose", lambda _: struct.unpack("<L", b""))
+            return read(path, preparation)
+
+    monkeypatch.setattr(stages.predict.stage, "read_image", mutated)
+    done, failures = predict(found, student, tmp_path / "out", device="cpu", progress=LogProgress())
+    assert done == ["a"]
+    assert all("cannot be decoded (unpack requires" in reason for reason in failures.values())
+
+
+@pytest.mark.parametrize("pattern", ["x" * 5000, "x" * 300 + ".png", "~nobody/x", "[", "**x", "loop.png"])
+def test_patterns_that_match_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    with pytest.raises(UserError, match=r"^predict: .*(matches no image|cannot be looked for)") as error:
+        find_images([pattern])
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("size", ["100000x100000", "9" * 5000 + "x1"], ids=range(2))
+def test_absurd_sizes_are_refused(size: str) -> None:
+    with pytest.raises(UserError, match=r"--size .*: expected"):
+        override_preparation(Preparation(), None, size)
+
+
+def test_globs_end_where_links_lead_in_circles(folder: Path) -> None:
+    for name in ("one", "two", "three"):
+        (folder / "walk" / name).symlink_to(folder)
+    (folder / "drive" / ".hidden.png").write_bytes(b"")
+    pano, other = folder / "drive" / "pano.png", folder / "walk" / "other.jpg"
+    assert find_images([f"{folder}/**/drive/*"]) == {"pano": pano}
+    assert find_images([f"{folder}/drive/**"]) == {"pano": pano}
+    assert find_images([f"{folder}/drive/.h*"]) == {".hidden": folder / "drive" / ".hidden.png"}
+    assert find_images([f"{folder}/**/o*.jpg"]) == {"other": other}

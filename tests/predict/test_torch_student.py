@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from pipeline.errors import ImageError, UserError
-from pipeline.student import load_student
+from pipeline.student import STUDENT_META, load_student
 from pipeline.torch_student import TorchStudent, load_torch_student, network_config
 from tests.models import street
 from tests.predict.helpers import untrained
@@ -79,3 +81,79 @@ def test_a_cyclic_student_of_odd_convolutions_is_refused_by_name(tmp_path: Path)
     path = untrained(tmp_path / "odd.pth", decode_head=head, cyclic=True)
     with pytest.raises(UserError, match=r"odd\.pth: cyclic padding: layer decode_head\S*: found a ConvWS2d"):
         load_student(path, "cpu")
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks up or connects to an address, or asks mmengine for weights, fails the test."""
+
+    def refused(*arguments: object, **_: object) -> None:
+        raise AssertionError(f"fetched {arguments}")
+
+    for name in ("socket.socket.connect", "socket.getaddrinfo", "socket.create_connection"):
+        monkeypatch.setattr(name, refused)
+    for name in ("mmengine.runner.CheckpointLoader.load_checkpoint", "mmengine.load", "numpy.load", "torch.hub.load"):
+        monkeypatch.setattr(name, refused)
+
+
+ADDRESS = "http://localhost:9/weights.pth"
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("address", [ADDRESS, "torchvision://resnet50", "open-mmlab://resnet50", "/tmp/planted.pth"])
+@pytest.mark.parametrize("place", ["backbone", "decode_head", "model"])
+def test_weights_that_a_checkpoint_names_are_not_fetched(tmp_path: Path, address: str, place: str) -> None:
+    path = untrained(tmp_path / "student.pth")
+    named = {
+        "init_cfg": {"type": "Pretrained", "checkpoint": address, "prefix": "backbone."},
+        "pretrained": address,
+        "load_from": {"path": address, "classifier": True},
+    }
+    rewrite(path, lambda model: (model if place == "model" else model[place]).update(named))
+    student = load_student(path, "cpu")
+    assert student(street(64, 128)).shape == (64, 128)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("name", [ADDRESS, "/tmp/weights.pkl", "weights.npy"])
+def test_class_weights_that_a_checkpoint_names_are_not_read(tmp_path: Path, name: str) -> None:
+    """mmsegmentation's losses read them from a file or an address, and unpickle them."""
+    path = untrained(tmp_path / "student.pth")
+    loss = {"type": "CrossEntropyLoss", "class_weight": name}
+    rewrite(path, lambda model: model["decode_head"].update(loss_decode=loss))
+    assert load_student(path, "cpu")(street(64, 128)).shape == (64, 128)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"checkpoint": "torchvision://resnet50"}, "found 'torchvision://resnet50' in its model"),
+        ({"path": "../planted"}, "found '../planted' in its model"),
+        ({"num_convs": 2**21}, "found 2097152 in its model; expected numbers up to"),
+        ({"num_convs": 2**20}, "far larger than the weights in the file"),
+        ({"channels": 2**19}, "far larger than the weights in the file"),
+    ],
+)
+def test_what_is_no_network_of_the_size_of_its_weights_is_refused(tmp_path: Path, change: dict, message: str) -> None:
+    path = untrained(tmp_path / "student.pth", decode_head=HEAD)
+    rewrite(path, lambda model: model["decode_head"].update(change))
+    with pytest.raises(UserError, match=message) as error:
+        load_student(path, "cpu")
+    assert len(str(error.value)) < 700
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", '"x"', "{}", "1" * 5000, '{"model": NaN}'], ids=range(6))
+def test_descriptions_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "meta": {STUDENT_META: text}}, tmp_path / "student.pth")
+    with pytest.raises(UserError, match=r"student\.pth: not a student of this project"):
+        load_student(tmp_path / "student.pth", "cpu")
+
+
+def rewrite(path: Path, change: Callable[[dict], None]) -> None:
+    """Changes the model that a checkpoint describes, its weights stay."""
+    content = torch.load(path, weights_only=True)
+    described = json.loads(content["meta"][STUDENT_META])
+    change(described["model"])
+    content["meta"][STUDENT_META] = json.dumps(described)
+    torch.save(content, path)

@@ -20,7 +20,7 @@ class Felzenszwalb(MaskGenerator):
 
     kind: str = "felzenszwalb"
     scale: float = Field(100.0, gt=0, description="Larger gives larger segments.")
-    sigma: float = Field(0.5, ge=0, description="Width of the smoothing before, in pixels.")
+    sigma: float = Field(0.5, ge=0, le=100, description="Width of the smoothing before, in pixels.")
     min_size: int = Field(60, ge=1, description="Smallest segment, in pixels.")
 
     def build(self, device: str) -> Generate:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from pipeline.devices import Precision
 from pipeline.errors import UserError
+from pipeline.reading import shortened
 from pipeline.settings import NOT_IN_KEY, SettingsFile
 from stages.precompute.generators.base import Generate, MaskGenerator
 
@@ -31,7 +32,7 @@ class AutomaticMasks(MaskGenerator):
     )
     checkpoint: SettingsFile | None = Field(None, description="Weights; .pth or .safetensors.")
     random_weights: bool = Field(False, description="Run without a checkpoint (tests and timings).")
-    points_per_side: int = Field(32, ge=1)
+    points_per_side: int = Field(32, ge=1, le=1024)
     points_per_batch: int | None = Field(
         None,
         ge=1,
@@ -42,10 +43,10 @@ class AutomaticMasks(MaskGenerator):
     stability_score_thresh: float = Field(0.8, ge=0, le=1)
     stability_score_offset: float = Field(1.0, ge=0)
     box_nms_thresh: float = Field(0.7, ge=0, le=1)
-    crop_n_layers: int = Field(0, ge=0)
+    crop_n_layers: int = Field(0, ge=0, le=5)
     crop_nms_thresh: float = Field(0.7, ge=0, le=1)
     crop_overlap_ratio: float = Field(512 / 1500, ge=0, le=1)
-    crop_n_points_downscale_factor: int = Field(1, ge=1)
+    crop_n_points_downscale_factor: int = Field(1, ge=1, le=1024)
     min_mask_region_area: int = Field(0, ge=0)
     keep_prompt_component: bool = Field(
         False,
@@ -89,10 +90,12 @@ class AutomaticMasks(MaskGenerator):
         if self.builder is not None:
             module, _, function = self.builder.partition(":")
             try:
-                build = getattr(importlib.import_module(module), function)
-            except (ImportError, AttributeError, ValueError) as error:
-                raise UserError(f"sam.generator.builder: {self.builder!r} cannot be imported: {error}") from None
-            model = build()
+                model = getattr(importlib.import_module(module), function)()
+            except Exception as error:  # the user's code may raise anything
+                reason = shortened(error) or type(error).__name__
+                raise UserError(
+                    f"sam.generator.builder: {self.builder!r} cannot be imported or called: {reason}"
+                ) from error
         elif self.model_type in sam_model_registry:
             model = sam_model_registry[self.model_type]()
         else:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
 from pipeline.components import Component
 from pipeline.devices import BatchSize, Precision, autocast
-from pipeline.errors import UserError
+from pipeline.errors import ImageError, UserError
+from pipeline.reading import shortened
+
+#: A standard deviation of pixels, 0..255.
+Deviation = Annotated[float, Field(gt=0)]
 
 #: Views RGB uint8 (N, h, w, 3) -> logits float32 (N, C, h', w').
 Infer = Callable[[np.ndarray], np.ndarray]
@@ -35,7 +39,7 @@ class Teacher(Component):
     precision: Precision = Field("float32", description="float16 or bfloat16 run under autocast.")
     batch_size: int = Field(4, ge=1, json_schema_extra={"in_key": False}, description="Views a forward pass.")
     scale: float = Field(
-        1.0, gt=0, le=4, description="Enlarge the views by this for the model; logits keep their size."
+        1.0, ge=1 / 16, le=4, description="Enlarge the views by this for the model; logits keep their size."
     )
     flip: bool = Field(False, description="Average the logits with those of the mirrored view.")
 
@@ -54,7 +58,7 @@ def inference(settings: Teacher, network: Network, device: str) -> Infer:
     """A network as :data:`Infer`, at the settings' precision, batch size (less where memory runs out), scale and flip.
 
     Enlarged by ``scale``, a view gives logits at the same output stride: they are brought back to the size they would
-    have had.
+    have had. The function raises :class:`ImageError` for views that the network cannot run on.
     """
     import torch
     from torch.nn.functional import interpolate
@@ -66,7 +70,8 @@ def inference(settings: Teacher, network: Network, device: str) -> Infer:
     def logits_of(batch: Any) -> Any:
         height, width = batch.shape[-2:]
         if scale != 1:
-            batch = interpolate(batch, (round(height * scale), round(width * scale)), mode="bilinear")
+            size = max(1, round(height * scale)), max(1, round(width * scale))
+            batch = interpolate(batch, size, mode="bilinear")
         with autocast(device, settings.precision):
             logits = model(batch).float()
             if settings.flip:
@@ -82,7 +87,14 @@ def inference(settings: Teacher, network: Network, device: str) -> Infer:
         batch = batch.permute(0, 3, 1, 2).float()
         if network.bgr:
             batch = batch.flip(1)
-        logits: np.ndarray = logits_of((batch - offset) / deviation).cpu().numpy()
+        try:
+            logits: np.ndarray = logits_of((batch - offset) / deviation).cpu().numpy()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            height, width = views.shape[1:3]
+            reason = shortened(" ".join(str(error).split()))
+            raise ImageError(f"the TA cannot run on views of {height} x {width} ({reason})") from None
         return logits
 
     def infer(views: np.ndarray) -> np.ndarray:

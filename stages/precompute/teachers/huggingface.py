@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import Field
 
 from pipeline.errors import UserError
+from pipeline.reading import is_file, read_json, shortened
 from pipeline.settings import SettingsFile
-from stages.precompute.teachers.base import Infer, Network, Teacher, inference
+from stages.precompute.teachers.base import Deviation, Infer, Network, Teacher, inference
 
 
 class HuggingFace(Teacher):
@@ -19,7 +22,9 @@ class HuggingFace(Teacher):
     checkpoint: SettingsFile | None = Field(None, description="Weights; .safetensors or .bin.")
     random_weights: bool = Field(False, description="Run without a checkpoint (tests and timings).")
     mean: tuple[float, float, float] = Field((123.675, 116.28, 103.53), description="RGB mean, 0..255.")
-    std: tuple[float, float, float] = Field((58.395, 57.12, 57.375), description="RGB standard deviation, 0..255.")
+    std: tuple[Deviation, Deviation, Deviation] = Field(
+        (58.395, 57.12, 57.375), description="RGB standard deviation, 0..255."
+    )
 
     def network(self, device: str) -> Network:
         try:
@@ -31,14 +36,19 @@ class HuggingFace(Teacher):
 
         from pipeline.checkpoints import load_into
 
-        if not self.config.is_file():
+        if not is_file(self.config):
             raise UserError(f"teacher.model.config: {self.config} is missing; expected the model's config.json")
+        read_json(self.config, "the model's config.json")
         try:
-            config = AutoConfig.from_pretrained(str(self.config), local_files_only=True, trust_remote_code=False)
-            model: Any = AutoModelForSemanticSegmentation.from_config(config, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"teacher.model.config: {self.config} gives no segmentation model: {reason}") from None
+            with _offline():
+                config = AutoConfig.from_pretrained(str(self.config), local_files_only=True, trust_remote_code=False)
+                for part in filter(None, (config, getattr(config, "backbone_config", None))):
+                    if getattr(part, "use_pretrained_backbone", False):  # the checkpoint brings its weights
+                        part.use_pretrained_backbone = False
+                model: Any = AutoModelForSemanticSegmentation.from_config(config, trust_remote_code=False)
+        except Exception as error:  # transformers checks little: a wrong value shows where it is used
+            reason = shortened(" ".join(str(error).split())) or type(error).__name__
+            raise UserError(f"teacher.model.config: {self.config} gives no segmentation model: {reason}") from error
         if self.checkpoint is not None:
             load_into(model, self.checkpoint, f"TA {config.model_type}")
         elif not self.random_weights:
@@ -49,6 +59,19 @@ class HuggingFace(Teacher):
 
     def build(self, device: str) -> Infer:
         return inference(self, self.network(device), device)
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """A config may name a backbone of the hub, which ``local_files_only`` does not hold back: nothing is asked for."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 COMPONENT = HuggingFace

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field
 
 from pipeline.errors import UserError
+from pipeline.reading import is_file, shortened
 from pipeline.settings import SettingsFile
+from pipeline.student import without_weights
 from stages.precompute.teachers.base import Infer, Network, Teacher, inference
 
 
@@ -26,24 +29,25 @@ class Mmseg(Teacher):
         from pipeline.mmseg_import import import_mmseg
 
         import_mmseg()
-        from mmengine.config import Config
+        from mmengine.config import Config, ConfigDict
         from mmengine.model import revert_sync_batchnorm
         from mmseg.registry import MODELS
 
-        from pipeline.checkpoints import load_into
+        from pipeline.checkpoints import load_into, register_safe_mmengine_loader
 
-        if not self.config.is_file():
+        if not is_file(self.config):
             raise UserError(f"teacher.model.config: {self.config} is missing; expected an mmsegmentation config")
         try:
             config = Config.fromfile(self.config)
         except Exception as error:  # a Python file may raise anything
-            raise UserError(f"teacher.model.config: {self.config} cannot be read: {error}") from None
-        if "model" not in config:
-            raise UserError(f"{self.config}: has no key 'model', expected an mmsegmentation config")
-        settings = config.model.copy()
-        settings.pop("pretrained", None)
-        _drop_init_cfg(settings)
-        model: Any = revert_sync_batchnorm(MODELS.build(settings))
+            raise UserError(f"teacher.model.config: {self.config} cannot be read: {_reason(error)}") from None
+        if not isinstance(config.get("model"), Mapping):
+            raise UserError(f"{self.config}: has no key 'model' with a network, expected an mmsegmentation config")
+        register_safe_mmengine_loader()
+        try:  # the checkpoint brings all weights: those that the config names are neither read nor fetched
+            model: Any = revert_sync_batchnorm(MODELS.build(ConfigDict(without_weights(config.model.to_dict()))))
+        except Exception as error:
+            raise UserError(f"teacher.model.config: {self.config} gives no model: {_reason(error)}") from error
         if self.checkpoint is not None:
             load_into(model, self.checkpoint, f"TA {self.config.name}")
         elif not self.random_weights:
@@ -61,15 +65,8 @@ class Mmseg(Teacher):
         return inference(self, self.network(device), device)
 
 
-def _drop_init_cfg(settings: Any) -> None:
-    """Removes every ``init_cfg`` that would load pretrained weights: the checkpoint brings all of them."""
-    if isinstance(settings, dict):
-        settings.pop("init_cfg", None)
-        for value in settings.values():
-            _drop_init_cfg(value)
-    elif isinstance(settings, list | tuple):
-        for value in settings:
-            _drop_init_cfg(value)
+def _reason(error: Exception) -> str:
+    return shortened(" ".join(str(error).split())) or type(error).__name__
 
 
 COMPONENT = Mmseg

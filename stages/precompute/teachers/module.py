@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import Field
 
 from pipeline.errors import UserError
+from pipeline.reading import shortened
 from pipeline.settings import SettingsFile
-from stages.precompute.teachers.base import Infer, Network, Teacher, inference
+from stages.precompute.teachers.base import Deviation, Infer, Network, Teacher, inference
 
 
 class Module(Teacher):
@@ -20,7 +21,9 @@ class Module(Teacher):
     options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the function.")
     checkpoint: SettingsFile | None = Field(None, description="Weights, loaded strictly; none if the function loads.")
     mean: tuple[float, float, float] = Field((123.675, 116.28, 103.53), description="RGB mean, 0..255.")
-    std: tuple[float, float, float] = Field((58.395, 57.12, 57.375), description="RGB standard deviation, 0..255.")
+    std: tuple[Deviation, Deviation, Deviation] = Field(
+        (58.395, 57.12, 57.375), description="RGB standard deviation, 0..255."
+    )
 
     def network(self, device: str) -> Network:
         import torch
@@ -30,8 +33,9 @@ class Module(Teacher):
         name, _, function = self.builder.partition(":")
         try:
             model = getattr(importlib.import_module(name), function)(**self.options)
-        except (ImportError, AttributeError, ValueError, TypeError) as error:
-            raise UserError(f"teacher.model.builder: {self.builder!r} cannot be called: {error}") from None
+        except Exception as error:  # the user's code may raise anything
+            reason = shortened(error) or type(error).__name__
+            raise UserError(f"teacher.model.builder: {self.builder!r} cannot be called: {reason}") from error
         if not isinstance(model, torch.nn.Module):
             raise UserError(f"teacher.model.builder: {self.builder!r} gave {type(model)}, expected a torch.nn.Module")
         if self.checkpoint is not None:

@@ -1,0 +1,191 @@
+"""Random contents of the cache's files: markers, records, root groups, and the groups of images.
+
+Digests are made to fit, as somebody who hands over a cache can: only what is inside is left to protect the reader.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from pipeline.labels import load_label_space
+from pipeline.progress import SilentProgress
+from pipeline.store import Artefact, Attempt, Cache, Marker, Source
+from pipeline.store.groups import read_mask_sets, views_from_attributes
+from pipeline.store.marker import seal
+from pipeline.store.upstream import upstream_markers
+from pipeline.store.zip_file import pack
+from stages.fuse.tasks import read_logits
+from stages.verify.check import Checked, check_cache, repair
+from tests.fuzz.guard import Inputs
+from tests.fuzz.inputs import changed, changed_bytes
+from tests.fuzz.tiers import tiers
+
+SPACE = load_label_space("cityscapes19")
+ATTRIBUTES = {
+    "image_size": [16, 64],
+    "views": [[0, 0, 16, 32], [0, 32, 16, 32], {"column": 0, "pitch": 0.0, "fov": 90.0, "height": 16, "width": 16}],
+    "output_stride": 4,
+    "columns": ["view", "plane", "predicted_iou"],
+}
+
+
+@cache
+def members() -> dict[str, bytes]:
+    """An image that has the arrays of ``sam`` and of ``teacher``."""
+    attempt = Attempt("a", Source(1, 2, "3"))
+    attempt.attributes |= ATTRIBUTES
+    planes = np.zeros((2, 16, 32), np.uint16)
+    planes[0, 2:9, 3:9] = 1
+    attempt.array("planes", planes, chunks=(1, 16, 32))
+    attempt.array("plane_view", np.array([0, 1], np.uint16))
+    attempt.array("table", np.array([[0, 0, 0.9]]))
+    attempt.array("logits", np.zeros((3, 19, 4, 8), np.float16), chunks=(1, 19, 4, 8))
+    return attempt.members()
+
+
+def artefact_in(folder: Path) -> Artefact:
+    """An artefact with one whole image, ``a``; nothing of an earlier input is left."""
+    artefact = Cache(str(folder / "cache"), "toy").artefact("teacher", "k")
+    artefact.storage.delete("teacher")
+    artefact.create({"a": 1}, {})
+    artefact.commit(members(), "a", Source(1, 2, "3"), {"sam": "0"}, "0123456789abcdef")
+    return artefact
+
+
+def read_everything(artefact: Artefact) -> None:
+    """What the stages do with an artefact. Errors for users of one part do not keep the others from being read."""
+    cache = Cache(artefact.storage.url.rpartition("/")[0], "toy")
+    readable, _ = cache.readable_artefacts()
+    cache.artefact("teacher", "k").marker("a")
+    list(artefact.failures())
+    artefact.failure_reason("a")
+    for found in readable:
+        cache.summarise(found)
+    list(cache.orphans(readable, 0))
+    for problem in list(check_cache(cache, [], SilentProgress(), Checked())):
+        repair(cache, problem)
+
+
+def read_image(artefact: Artefact) -> None:
+    marker = upstream_markers("a", {"teacher": artefact})["teacher"]
+    group = artefact.group(marker)
+    views, _ = views_from_attributes(group)
+    for name in group.names():
+        group.array(name)
+    read_mask_sets(group, [(view.height, view.width) for view in views])
+    read_logits(group, SPACE)
+
+
+MARKER_2: dict[str, Any] = {
+    "id": "a", "file": "a.0123456789abcdef.zip", "size": 100, "sha256": "0" * 64, "content": "0" * 16,
+    "source": {"size": 1, "mtime_ns": 2, "sha256": "3"}, "inputs": {"sam": "0"}, "arrays": {"": 9, "logits": 90},
+}  # fmt: skip
+MARKER_1: dict[str, Any] = {
+    "id": "a", "attempt": "20250131T120000-0f9c2a7be113", "source": {"size": 1, "mtime_ns": 2, "sha256": "3"},
+    "inputs": {"sam": "0"}, "files": {"zarr.json": [301, "0" * 64], "logits/c/0/0/0/0": [12, "1" * 64]},
+}  # fmt: skip
+
+
+def as_bytes(value: Any) -> bytes:
+    return json.dumps(value, default=str).encode()
+
+
+def sealed(value: Any) -> bytes:
+    return seal(value) if isinstance(value, dict) else as_bytes(value)
+
+
+MARKERS = st.one_of(
+    changed(MARKER_2).map(sealed),
+    changed(MARKER_1).map(as_bytes),
+    changed_bytes(as_bytes(MARKER_2)),
+    changed_bytes(seal(MARKER_2)),
+    st.just(b"[" * 200_000),
+    st.just(b'{"id": ' + b"9" * 6000 + b"}"),
+)
+
+
+@tiers(MARKERS, 60, 5_000)
+def test_markers(data: bytes, folder: Path, inputs: Inputs) -> None:
+    artefact = artefact_in(folder)
+    artefact.storage.replace(f"{artefact.path}/done/a.json", data)
+    artefact.storage.replace(f"{artefact.path}/done/b.json", data)
+    inputs.run(lambda: read_image(artefact))
+    inputs.run(lambda: read_everything(artefact))
+
+
+@tiers(
+    st.one_of(changed({"id": "a", "reason": "x"}).map(sealed), changed_bytes(b'{"id": "a", "reason": 1}')), 30, 1_000
+)
+def test_records_of_failures(data: bytes, folder: Path, inputs: Inputs) -> None:
+    artefact = artefact_in(folder)
+    artefact.storage.replace(f"{artefact.path}/failed/a.json", data)
+    inputs.run(lambda: read_everything(artefact))
+
+
+ROOT = {
+    "zarr_format": 3,
+    "node_type": "group",
+    "attributes": {"format": 2, "kind": "teacher", "key": "k", "upstream": {"sam": "x"}, "classes": ["a"]},
+}
+
+
+@tiers(st.one_of(changed(ROOT).map(as_bytes), changed_bytes(as_bytes(ROOT))), 30, 1_000)
+def test_root_groups(data: bytes, folder: Path, inputs: Inputs) -> None:
+    artefact = artefact_in(folder)
+    artefact.storage.replace(f"{artefact.path}/zarr.json", data)
+    inputs.run(artefact.attributes)
+    inputs.run(lambda: artefact.create({"a": 1}, {}))
+    artefact.storage.replace(f"{artefact.path}/zarr.json", data)
+    inputs.run(lambda: read_everything(artefact))
+
+
+def put(artefact: Artefact, changes: dict[str, bytes]) -> None:
+    """The image ``a`` with other members, and a marker that fits them."""
+    artefact.commit({**members(), **changes}, "a", Source(1, 2, "3"), {}, "0123456789abcdef")
+
+
+@st.composite
+def changed_metadata(draw: st.DrawFn) -> dict[str, bytes]:
+    """The metadata of the group, or of an array."""
+    name = draw(st.sampled_from(sorted(name for name in members() if name.endswith("zarr.json"))))
+    document = json.loads(members()[name])
+    return {name: draw(st.one_of(changed(document).map(as_bytes), changed_bytes(members()[name])))}
+
+
+@tiers(st.deferred(changed_metadata), 100, 5_000)
+def test_metadata_of_images(changes: dict[str, bytes], folder: Path, inputs: Inputs) -> None:
+    artefact = artefact_in(folder)
+    put(artefact, changes)
+    inputs.run(lambda: read_image(artefact))
+    inputs.run(lambda: read_everything(artefact))
+
+
+@st.composite
+def changed_chunks(draw: st.DrawFn) -> dict[str, bytes]:
+    name = draw(st.sampled_from(sorted(name for name in members() if "/c/" in name)))
+    return {name: draw(changed_bytes(members()[name]))}
+
+
+@tiers(st.deferred(changed_chunks), 60, 5_000)
+def test_chunks(changes: dict[str, bytes], folder: Path, inputs: Inputs) -> None:
+    artefact = artefact_in(folder)
+    put(artefact, changes)
+    inputs.run(lambda: read_image(artefact))
+
+
+@tiers(st.deferred(lambda: changed_bytes(pack(members()))), 60, 5_000)
+def test_zip_files(data: bytes, folder: Path, inputs: Inputs) -> None:
+    """With the sums of the zip file itself checked, and with a digest that fits the damaged file."""
+    artefact = artefact_in(folder)
+    artefact.storage.replace(f"{artefact.path}/images/a.x.zip", data)
+    fitting = {"size": len(data), "sha256": sha256(data).hexdigest()}
+    for marker in (Marker("a", "a.x.zip"), Marker("a", "a.x.zip", **fitting)):
+        artefact.storage.replace(f"{artefact.path}/done/a.json", marker.to_json())
+        inputs.run(lambda: read_image(artefact))

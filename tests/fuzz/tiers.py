@@ -1,0 +1,47 @@
+"""A test of random input in two sizes: a few inputs each time, many in the slow tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.guard import Inputs
+
+
+def tiers(strategy: st.SearchStrategy[Any], fast: int, slow: int) -> Callable[[Callable[..., None]], Any]:
+    """The test as a quick one and as one of many more inputs, ``test.slow``."""
+    quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
+
+    def both(test: Callable[..., None]) -> Any:
+        @pytest.mark.parametrize(
+            "examples", [pytest.param(fast, id="few"), pytest.param(slow, id="many", marks=pytest.mark.slow)]
+        )
+        @pytest.mark.filterwarnings("ignore")
+        def run(examples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+            monkeypatch.chdir(tmp_path)
+            monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+            inputs = Inputs(test.__name__.removeprefix("test_"), (tmp_path,))
+
+            @settings(
+                max_examples=examples * int(os.environ.get("FUZZ_TIMES", "1")),
+                deadline=None,
+                suppress_health_check=quiet,
+                database=None,
+            )
+            @given(strategy)
+            def each(value: Any) -> None:
+                test(value, tmp_path, inputs)
+
+            each()
+            inputs.report()
+
+        run.__doc__ = test.__doc__
+        return run
+
+    return both
