@@ -46,9 +46,9 @@ class Figure:
         return value <= self.limit if self.better == "lower" else value >= self.limit
 
 
-def read_book(path: Path = BOOK) -> list[Figure]:
+def read_book(path: Path | None = None) -> list[Figure]:
     """Every figure of the book."""
-    document = json.loads(path.read_text(encoding="utf-8"))
+    document = json.loads((path or BOOK).read_text(encoding="utf-8"))
     return [
         Figure(benchmark, name, **{**line, "measured": tuple(line["measured"])})
         for benchmark, lines in document.items()
@@ -56,12 +56,12 @@ def read_book(path: Path = BOOK) -> list[Figure]:
     ]
 
 
-def checked_benchmarks(path: Path = BOOK) -> list[str]:
+def checked_benchmarks(path: Path | None = None) -> list[str]:
     """The benchmarks that have a figure in the book."""
     return list(dict.fromkeys(figure.benchmark for figure in read_book(path)))
 
 
-def compare(benchmark: str, figures: dict[str, Any], path: Path = BOOK) -> tuple[list[list[Any]], list[str]]:
+def compare(benchmark: str, figures: dict[str, Any], path: Path | None = None) -> tuple[list[list[Any]], list[str]]:
     """A row for each figure of the book that the benchmark has, and a sentence for each that is worse than its limit.
 
     Raises :class:`UserError` if the benchmark did not measure a figure of the book.
@@ -69,7 +69,7 @@ def compare(benchmark: str, figures: dict[str, Any], path: Path = BOOK) -> tuple
     rows, regressions = [], []
     for figure in (figure for figure in read_book(path) if figure.benchmark == benchmark):
         if figure.name not in figures:
-            raise UserError(f"{path}: {benchmark}.{figure.name}: was not measured; found {', '.join(figures)}")
+            raise UserError(f"{path or BOOK}: {benchmark}.{figure.name}: was not measured; found {', '.join(figures)}")
         value = float(figures[figure.name])
         first = f"{figure.measured[0]:g}" if figure.measured else "-"
         rows.append([f"{benchmark}.{figure.name}", f"{value:g}", first, f"{figure.limit:.4g}"])
@@ -79,8 +79,9 @@ def compare(benchmark: str, figures: dict[str, Any], path: Path = BOOK) -> tuple
     return rows, regressions
 
 
-def record(benchmark: str, figures: dict[str, Any], path: Path = BOOK) -> None:
+def record(benchmark: str, figures: dict[str, Any], path: Path | None = None) -> None:
     """Adds a run's values to the book."""
+    path = path or BOOK
     document = json.loads(path.read_text(encoding="utf-8"))
     for name, line in document.get(benchmark, {}).items():
         line["measured"] = [*line["measured"], float(figures[name])]

@@ -70,8 +70,7 @@ def bring_up_to_date(
 ) -> Report:
     """Runs ``task`` on the images that ``stale`` names; ``described`` become attributes of a new artefact."""
     artefact = task.artefact()
-    artefacts = task.artefacts
-    artefact.create(artefacts.settings(task.kind), artefacts.upstream(task.kind), **described)
+    task.create_artefact(**described)
     report = Report(artefact, len(records))
     began = time.perf_counter()
     totals: tuple[float, ...] = ()

@@ -91,10 +91,12 @@ class CacheReader:
             inputs = {kind: marker for kind, marker in zip(keys, above, strict=True) if marker is not None}
             if fused is None:
                 yield record, f"not fused: {self.artefact.failure_reason(record.id) or 'not computed'}"
-            elif any(not made_from_file(marker, record.path) for marker in inputs.values() if marker.source):
+            elif not all(made_from_file(marker, record.path) for marker in inputs.values()):
                 yield record, f"{record.path} is not the image that was fused; run precompute and fuse again"
             elif any(fused.inputs.get(kind, marker.content) != marker.content for kind, marker in inputs.items()):
                 yield record, "was fused from an earlier run of precompute; run fuse again"
+            elif not made_from_file(fused, record.path):
+                yield record, f"{record.path} is not the image that was fused; run precompute and fuse again"
             else:
                 yield record, None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.config import Artefacts, Config
 from pipeline.executor import ImageTask
@@ -36,6 +37,11 @@ class CacheTask(ImageTask):
         """The task's own artefact, or the one named."""
         kind = kind or self.kind
         return self.cache.artefact(kind, self.artefacts.key(kind))
+
+    def create_artefact(self, **described: Any) -> None:
+        """Writes the root group unless it is there and whole; ``described`` become attributes."""
+        artefacts = self.artefacts
+        self.artefact().create(artefacts.settings(self.kind), artefacts.upstream(self.kind), **described)
 
     def record_failure(self, image_id: str, reason: str) -> None:
         self.artefact().record_failure(image_id, reason)

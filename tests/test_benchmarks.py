@@ -9,9 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
-from benchmarks import cache, fuse, generator, pseudo_labels, rerun, roll, seam, sensitivity, sphere, workers
+from benchmarks import (
+    cache,
+    check,
+    fuse,
+    generator,
+    pseudo_labels,
+    rerun,
+    roll,
+    scale,
+    seam,
+    sensitivity,
+    sphere,
+    workers,
+)
 from benchmarks.__main__ import BENCHMARKS, run_benchmarks
 from pipeline.config import load_config
 from pipeline.errors import UserError
@@ -176,3 +190,78 @@ def test_sensitivity_is_measured_once_a_row(tmp_path: Path, capsys: pytest.Captu
     capsys.readouterr()
     assert sensitivity.compare(1, "target-tune", **options) == figures
     assert "images/s" not in capsys.readouterr().out
+
+
+def test_flipped_bits_of_a_small_cache_are_all_told() -> None:
+    small = cache.Size("100 x 512", "half", 256)
+    figures = scale.one_panorama(small, flips=40, points_per_side=2)
+    assert (figures["silent_wrong_reads"], figures["flips_tracebacks"]) == (0, 0)
+    assert figures["inodes_per_image"] == 8
+    assert figures["flips_told"] + figures["flips_without_effect"] == figures["flips"] == 40
+    assert figures["mib_per_image"] <= figures["mib_per_image_format_1"]
+
+
+def test_reruns_of_two_sizes_say_what_a_million_take() -> None:
+    figures = scale.reruns(40, 20)
+    assert figures["rerun_mib_1000000_extrapolated"] >= figures["rerun_mib_40"] > 20
+
+
+@pytest.mark.slow
+def test_rate_and_memory_over_many_images_are_measured() -> None:
+    figures = scale.steady(120)
+    assert all(figures[f"steady_rate_ratio_{kind}"] > 0 for kind in ("sam", "masks", "teacher", "fused"))
+
+
+BOOK_LINES = {
+    "fuse": {
+        "time": {"better": "lower", "measured": [2.0, 2.2], "meaning": "x"},
+        "speedup": {"better": "higher", "measured": [30.0], "meaning": "x"},
+        "share": {"better": "higher", "measured": [0.99], "margin": 0.005, "meaning": "x"},
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("figures", "worse"),
+    [
+        ({"time": 2.1, "speedup": 31, "share": 0.99}, []),
+        ({"time": 2.5, "speedup": 26, "share": 0.986}, []),
+        ({"time": 2.6, "speedup": 25, "share": 0.98}, ["fuse.time", "fuse.speedup", "fuse.share"]),
+    ],
+)
+def test_a_figure_beyond_noise_is_a_regression(tmp_path: Path, figures: dict[str, float], worse: list[str]) -> None:
+    path = tmp_path / "book.json"
+    path.write_text(json.dumps(BOOK_LINES))
+    rows, regressions = check.compare("fuse", figures, path)
+    assert len(rows) == 3
+    assert [sentence.partition(":")[0] for sentence in regressions] == worse
+    check.record("fuse", figures, path)
+    assert check.compare("fuse", figures, path)[1] == []
+    with pytest.raises(UserError, match=r"fuse\.time: was not measured"):
+        check.compare("fuse", {}, path)
+
+
+def test_the_book_is_about_benchmarks_that_there_are() -> None:
+    assert set(check.checked_benchmarks()) <= set(BENCHMARKS)
+    page = (REPOSITORY / "docs" / "performance.md").read_text(encoding="utf-8")
+    for figure in check.read_book():
+        assert figure.better in ("lower", "higher")
+        assert len(figure.measured) >= 2, figure.name
+        assert f"`{figure.name}`" in page, figure.name
+
+
+def test_a_regression_fails_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    import benchmarks.__main__ as command_line
+
+    path = tmp_path / "book.json"
+    path.write_text(json.dumps({"rerun": {"rerun_over_floor": {"better": "lower", "measured": [2], "meaning": "x"}}}))
+    monkeypatch.setattr(check, "BOOK", path)
+    app = typer.Typer()
+    app.command()(command_line.command)
+    for value, status in ((2.1, 0), (9.9, 1)):
+        monkeypatch.setattr(rerun, "run", lambda value=value: {"rerun_over_floor": value})
+        result = CliRunner().invoke(app, ["--only", "rerun", "--check"])
+        assert result.exit_code == status, result.output
+        assert ("worse: rerun.rerun_over_floor" in result.output) == (status == 1)

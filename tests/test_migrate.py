@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ImageError
+from pipeline.progress import SilentProgress
 from pipeline.store import Artefact, Cache, Marker
 from stages.fuse.stage import fuse
 from stages.migrate.stage import migrate
 from stages.precompute.stage import precompute
+from stages.verify.check import Checked, check_cache, repair
 from tests.conftest import Project
 
 OLD = Path(__file__).parent / "data" / "cache_format_1.zip"
@@ -107,12 +109,12 @@ def test_a_migration_that_is_killed_goes_on(
     before = everything(old)
     commit, done = Artefact.commit, []
 
-    def killed(self: Artefact, *arguments: Any) -> Marker:
+    def killed(self: Artefact, *arguments: Any, **more: Any) -> Marker:
         if len(done) < images:
-            done.append(commit(self, *arguments))
+            done.append(commit(self, *arguments, **more))
             return done[-1]
         if committed:
-            commit(self, *arguments)
+            commit(self, *arguments, **more)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -174,3 +176,35 @@ def test_the_command_says_what_it_did(old: Project) -> None:
     assert json.loads(done.stdout.splitlines()[-1]) == {
         "stage": "migrate", "converted": 8, "skipped": 0, "failed": 0, "passed_over": 0
     }  # fmt: skip
+
+
+def test_a_repair_of_format_1_forgets_the_ensemble_that_was_made_from_damage(old: Project) -> None:
+    """The logits are made again with the same content: nothing else tells that the ensemble was made from others."""
+    before = everything(old)
+    teacher, fused = (next(a for a in opened(old).artefacts() if a.kind == kind) for kind in ("teacher", "fused"))
+    chunk = next(path for path in files_of(old) if "teacher" in path.parts and "c" in path.parts)
+    data = bytearray(chunk.read_bytes())
+    data[-1] ^= 1
+    chunk.write_bytes(data)
+    (problem,) = check_cache(opened(old), old.manifest().images, SilentProgress(), Checked())
+    assert repair(opened(old), problem) == [teacher.path, fused.path]
+    assert set(fused.done()) == {"street/first walk"}
+    assert computed(old) == {**NOTHING, "teacher": 1, "fused": 1}
+    after = everything(old)
+    arrays = {name for name in before if not name.endswith(("p000", "first walk"))}
+    assert {name: after[name] for name in arrays} == {name: before[name] for name in arrays}
+
+
+def test_an_object_store_is_migrated_too(old: Project) -> None:
+    before = everything(old)
+    cache = Cache(f"memory://{old.folder.parent.name}", "toy")
+    for path in files_of(old):
+        cache.storage.replace(path.relative_to(old.folder / "cache" / "toy").as_posix(), path.read_bytes())
+    assert migrate(cache).converted == 2 * len(KINDS)
+    for artefact in cache.artefacts():
+        assert not artefact.storage.folders(f"{artefact.path}/images")
+        for image_id, marker in artefact.done().items():
+            assert marker.is_zip
+            for name in artefact.read(image_id).names():
+                values = artefact.read(image_id).array(name)
+                assert values.tobytes() == before[f"{artefact.path} {image_id} {name}"]

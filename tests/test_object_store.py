@@ -260,6 +260,22 @@ def test_the_whole_chain_on_an_object_store(labelled: Project, bucket: Bucket, t
 
 
 @pytest.mark.slow
+def test_a_panorama_takes_few_requests(make_project: Callable[..., Project], bucket: Bucket) -> None:
+    counts = {}
+    for images in (2, 6):
+        project = make_project(images, name=f"toy{images}")
+        here = (*project.arguments(), "--cache", bucket.cache, "--set", "fusion.rule=best")
+        for name, stage in (("precompute", "precompute"), ("fuse", "fuse"), ("rerun", "fuse")):
+            before = bucket.gateway.requests
+            bucket.figures(stage, *here)
+            counts[name, images] = bucket.gateway.requests - before
+    each = {name: (counts[name, 6] - counts[name, 2]) / 4 for name in ("precompute", "fuse", "rerun")}
+    assert each["rerun"] <= 3  # a marker an artefact
+    assert each["fuse"] <= 15
+    assert each["precompute"] <= 30
+
+
+@pytest.mark.slow
 def test_a_store_that_stops_to_answer_is_one_sentence_and_the_next_run_goes_on(
     make_project: Callable[..., Project], bucket: Bucket, tmp_path: Path
 ) -> None:

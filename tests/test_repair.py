@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -17,7 +18,9 @@ import pytest
 
 from pipeline.errors import ImageError, UserError
 from pipeline.progress import SilentProgress
-from pipeline.store import Artefact, Cache
+from pipeline.store import Artefact, Attempt, Cache, Marker
+from pipeline.store.storage import LocalStorage
+from pipeline.store.zip_file import pack
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
 from stages.verify.check import Checked, Problem, check_cache, repair
@@ -277,7 +280,7 @@ def test_nothing_is_removed_behind_a_link(tmp_path: Path) -> None:
     cache = Cache(str(tmp_path / "cache"), "toy")
     cache.storage.replace("a/b", b"")
     (tmp_path / "cache" / "toy" / "a" / "link").symlink_to(tmp_path / "home")
-    with pytest.raises(UserError, match=r"a link leads out of the cache .* nothing is removed there"):
+    with pytest.raises(UserError, match=r"lies behind a link in the cache .* nothing is removed there"):
         cache.storage.delete("a/link/x")
     cache.storage.delete("a/link")
     assert (tmp_path / "home" / "x").is_dir()
@@ -323,7 +326,7 @@ def test_verify_counts_an_image_file_that_changed(project: Project) -> None:
     data[-20] ^= 1
     path.write_bytes(data)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert [p.marker.id for p in problems(project) if p.marker] == ["p000"] * 3  # sam, masks, teacher
+    assert [p.marker.id for p in problems(project) if p.marker] == ["p000"] * 4
     assert np.all([report.computed == 0 for report in precompute(project.manifest(), project.config())])
 
 
@@ -332,4 +335,187 @@ def test_an_adapted_ta_that_learned_from_repaired_labels_is_named(project: Proje
 
     (fused,) = [artefact for artefact in opened(project).artefacts() if artefact.kind == "fused"]
     Artefact(fused.storage, "teacher", "adapted").create({}, {}, adapted_from={"teacher": "x", "fused": fused.key})
-    assert learned_from(opened(project), fused) == ["teacher/adapted"]
+    assert learned_from(opened(project), fused.path) == ["teacher/adapted"]
+
+
+# -- what a repair must leave, and in which order it works
+
+
+def by_hand(project: Project, value: int) -> Artefact:
+    """A foreign program's logits, with nothing in root and marker but what is needed."""
+    (teacher,) = [a for a in opened(project).artefacts() if a.kind == "teacher" and a.key != "my_model"]
+    artefact = opened(project).artefact("teacher", "my_model")
+    document = {"zarr_format": 3, "node_type": "group", "attributes": {"format": 2}}
+    artefact.storage.replace(f"{artefact.path}/zarr.json", json.dumps(document).encode())
+    for image_id in ("p000", "p001"):
+        group = teacher.read(image_id)
+        attempt = Attempt(image_id)
+        attempt.attributes |= group.attributes
+        logits = np.zeros_like(group.array("logits"))
+        logits[:, value] = 4
+        attempt.array("logits", logits)
+        file = f"{image_id}.by-hand-{value}.zip"
+        artefact.storage.replace(f"{artefact.path}/images/{file}", pack(attempt.members()))
+        artefact.storage.replace(f"{artefact.path}/done/{image_id}.json", Marker(image_id, file).to_json())
+    return artefact
+
+
+def test_a_repair_never_forgets_what_was_made_from_images_alone(project: Project) -> None:
+    """Logits of a foreign program: nothing computes them again."""
+    mine = by_hand(project, 3)
+    for kind in ("sam", "masks"):
+        flip(next(path for path in files(project)["image"] if kind in path.parts and path.name.startswith("p000")))
+        assert repaired(project) == 1
+        compute(project)
+    assert set(mine.done()) == {"p000", "p001"}
+
+
+def test_a_new_file_name_is_new_content(project: Project) -> None:
+    """Of a program that says no more than the name, as the format allows."""
+    settings = ("teacher.artefact=my_model", "fusion.rule=ta")
+    for value in (3, 7):
+        by_hand(project, value)
+        report = fuse(project.manifest(), project.config(*settings))
+        assert report.computed == 2
+        assert (report.artefact.read("p000").array("label") == value).all()
+
+
+def test_a_lost_root_is_written_again_though_nothing_is_computed(project: Project) -> None:
+    (project.folder / "images" / "broken.png").unlink()
+    whole = everything(project)
+    for path in files(project)["root"]:
+        flip(path)
+    assert repaired(project) == 4
+    compute(project)
+    assert everything(project) == whole
+    assert problems(project) == []
+
+
+def test_a_killed_repair_leaves_the_damage_to_be_found_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = next(path for path in files(project)["image"] if "sam" in path.parts)
+    flip(path)
+    (problem,) = problems(project)
+    delete, deleted = LocalStorage.delete, []
+
+    def killed(self: LocalStorage, place: str) -> None:
+        delete(self, place)
+        deleted.append(place)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "delete", killed)
+        with pytest.raises(KeyboardInterrupt):
+            repair(opened(project), problem)
+    assert [place.partition("/")[0] for place in deleted] == ["fused"]
+    assert len(problems(project)) == 1
+
+
+def test_what_was_computed_since_is_not_forgotten(project: Project) -> None:
+    flip(next(path for path in files(project)["image"] if "teacher" in path.parts))
+    (problem,) = problems(project)
+    repair(opened(project), problem)
+    assert problem.marker is not None
+    image = project.folder / "images" / f"{problem.marker.id}.png"
+    os.utime(image, ns=(1, 1))
+    compute(project)
+    assert repair(opened(project), problem) == []
+
+
+def test_images_that_are_away_are_no_damage(project: Project) -> None:
+    records, cache = project.manifest().images, opened(project)
+    (project.folder / "images").rename(project.folder / "unmounted")
+    found = list(check_cache(cache, records, SilentProgress(), Checked()))
+    assert found
+    assert not any(repair(cache, problem) for problem in found)
+    (project.folder / "unmounted").rename(project.folder / "images")
+    assert problems(project) == []
+
+
+def test_a_bad_sector_is_damage(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = {path.stat().st_ino for path in files(project)["image"] if "teacher" in path.parts}
+    read = os.read
+
+    def fail(descriptor: int, count: int) -> bytes:
+        if os.fstat(descriptor).st_ino in bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(descriptor, count)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "read", fail)
+        assert repaired(project) == 2
+    compute(project)
+    assert problems(project) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "loop"])
+def test_something_else_in_the_place_of_a_marker_blocks_nothing(project: Project, kind: str) -> None:
+    whole = everything(project)
+    path = next(path for path in files(project)["marker"] if "sam" in path.parts)
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+        assert repaired(project) == 1
+    else:
+        path.symlink_to(path)
+    compute(project)
+    assert everything(project) == whole
+
+
+@pytest.mark.parametrize("place", ["teacher", "teacher/KEY/done", "teacher/KEY/images"])
+def test_a_link_inside_the_cache_is_refused_by_every_stage(project: Project, tmp_path: Path, place: str) -> None:
+    (teacher,) = [a for a in opened(project).artefacts() if a.kind == "teacher"]
+    path = root(project) / place.replace("KEY", teacher.key)
+    shutil.move(path, tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    before = snapshot(tmp_path / "elsewhere")
+    for run in (precompute, fuse):
+        with pytest.raises(UserError, match=r"is a link; expected a folder"):
+            run(project.manifest(), project.config(RULE))
+    for arguments in (["gc", "--older-than", "0"], ["verify", "--repair"]):
+        done = command(project, *arguments)
+        assert "is a link; expected a folder" in done.stdout, done.stderr
+    assert snapshot(tmp_path / "elsewhere") == before
+
+
+def test_nothing_is_swept_while_the_markers_are_away(project: Project) -> None:
+    """A copy that has not come to its end, or a disk that is not mounted."""
+    (sam, *_) = opened(project).artefacts()
+    (root(project) / sam.path / "done").rename(root(project) / sam.path / "done-later")
+    assert list(opened(project).orphans([sam], 0)) == []
+
+
+def test_a_file_that_is_named_while_it_is_swept_stays(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Computed again, a forgotten image has the name of its old file: ``gc`` may have that name already."""
+    (sam, *_) = opened(project).artefacts()
+    marker = sam.done()["p000"]
+    sam.forget("p000")
+    (orphan,) = opened(project).orphans([sam], 0)
+    set_aside = LocalStorage.set_aside
+
+    def commit_first(self: LocalStorage, path: str) -> str:
+        compute(project)
+        return set_aside(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "set_aside", commit_first)
+        assert not opened(project).sweep(orphan, 0)
+    assert sam.marker("p000") == marker
+    sam.verify(marker)
+
+
+def test_an_artefact_without_a_root_can_be_dropped(project: Project) -> None:
+    (sam, *_) = opened(project).artefacts()
+    (root(project) / sam.path / "zarr.json").unlink()
+    assert command(project, "gc", "--drop", sam.path).returncode == 0
+    assert not (root(project) / sam.path).exists()
+
+
+def test_a_root_of_another_format_that_has_a_checksum_of_its_own_is_left_alone(project: Project) -> None:
+    (sam, *_) = opened(project).artefacts()
+    path = root(project) / sam.path / "zarr.json"
+    document = json.loads(path.read_text())
+    document["attributes"] |= {"format": 3, "checksum": "of another rule"}
+    path.write_text(json.dumps(document))
+    before = snapshot(root(project) / sam.path)
+    assert command(project, "verify", "--repair").returncode == 0
+    assert snapshot(root(project) / sam.path) == before

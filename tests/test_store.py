@@ -154,7 +154,7 @@ def test_what_a_killed_writer_left_is_swept_and_nothing_else(artefact: Artefact,
     assert list(cache.orphans([artefact], 3600)) == []
     (orphan,) = cache.orphans([artefact], 0)
     assert "/images/b." in orphan
-    cache.sweep(orphan)
+    assert cache.sweep(orphan, 0)
     assert list(cache.orphans([artefact], 0)) == []
     artefact.verify(artefact.done()["a"])
 

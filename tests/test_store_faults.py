@@ -74,11 +74,12 @@ def test_what_is_swept_while_it_is_written_is_written_again(
 ) -> None:
     """``gc --older-than 0`` beside a run, or a clock that jumps by a day."""
     cache = Cache(artefact.storage.url.rsplit("/", 1)[0], "toy")
+    write(artefact, "b")  # where nothing is finished, nothing is swept
     swept: list[str] = []
 
     def sweep() -> None:
         for path in list(cache.orphans([artefact], 0)):
-            cache.sweep(path)
+            assert cache.sweep(path, 0)
             swept.append(path)
 
     real_replace, real_create = os.replace, LocalStorage.create
@@ -133,7 +134,7 @@ def test_temporary_files_of_killed_writers_are_swept(artefact: Artefact, monkeyp
     cache = Cache(str(root.parent), "toy")
     assert list(cache.orphans([artefact], 3600)) == []
     for path in list(cache.orphans([artefact], 0)):
-        cache.sweep(path)
+        cache.sweep(path, 0)
     assert not any(path.exists() for path in left)
     artefact.verify(artefact.done()["a"])
 

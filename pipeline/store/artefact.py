@@ -73,13 +73,22 @@ class Artefact:
             raise UserError(
                 f"{self}/zarr.json: {error}; expected a zarr group's metadata; run `verify --repair`"
             ) from None
-        found = attributes.get("format")
-        if found not in READ_VERSIONS:
+        if not _is_known(attributes):
             raise UserError(
-                f"{self}/zarr.json: attribute 'format' is {found!r}, expected {FORMAT_VERSION}; "
+                f"{self}/zarr.json: attribute 'format' is {attributes['format']!r}, expected {FORMAT_VERSION}; "
                 f"the cache was written by another version of this program"
             )
+        self._check_links()
         return attributes
+
+    def _check_links(self) -> None:
+        """Raises :class:`UserError` if a folder of the artefact is a link: it may lead out of the cache."""
+        folders = (self.kind, self.path, *(f"{self.path}/{name}" for name in ("done", "failed", "images")))
+        for folder in folders:
+            if self.storage.is_link(folder):
+                raise UserError(
+                    f"{self.storage.url}/{folder}: is a link; expected a folder (the cache as a whole may be a link)"
+                )
 
     def root_attributes(self) -> dict[str, Any]:
         """The root group's attributes, of whatever format.
@@ -91,6 +100,10 @@ class Artefact:
             raise ValueError(f"attributes is {attributes!r}")
         if "format" not in attributes:
             raise ValueError("has no attribute 'format'")
+        if not _is_known(attributes):
+            if attributes.get("checksum") == _checksum({**attributes, "format": FORMAT_VERSION}):
+                raise ValueError(f"attribute 'format' is {attributes['format']!r}, its checksum is that of another one")
+            return attributes
         needed = "settings" in attributes and attributes["format"] == FORMAT_VERSION  # the pipeline wrote them
         if (needed or "checksum" in attributes) and attributes.get("checksum") != _checksum(attributes):
             raise ValueError("its attributes do not have the checksum that they were written with")
@@ -99,15 +112,22 @@ class Artefact:
                 raise ValueError(f"attribute {name!r} is {attributes[name]!r}, expected {expected!r}")
         return attributes
 
+    def is_of_another_format(self) -> bool:
+        """Whether the root group is whole, and of a format that is not read here."""
+        try:
+            return not _is_known(self.root_attributes())
+        except (FileNotFoundError, ValueError):
+            return False
+
     def _expected(self) -> str:
         """What a user does about an artefact that is missing: its stage, and the likely slip, other settings."""
         others = []
         for key in self.storage.folders(self.kind):
             try:
                 settings = Artefact(self.storage, self.kind, key).root_attributes().get("settings") or {}
-            except (FileNotFoundError, ValueError):
+                rule = settings["fusion"].get("rule", {}).get("kind", "by default") if "fusion" in settings else None
+            except (FileNotFoundError, ValueError, TypeError, AttributeError):
                 continue
-            rule = settings["fusion"].get("rule", {}).get("kind", "by default") if "fusion" in settings else None
             others.append(f"{key} (rule {rule})" if rule else key)
         stage = "fuse" if self.kind == "fused" else "precompute"
         text = f"expected one made by {stage} with the same settings"
@@ -127,20 +147,29 @@ class Artefact:
             pass
         else:
             self.attributes()
-        self._write_root(settings=settings, upstream=upstream, versions=_versions(), **more)
+        self._check_links()
+        self._write_root({"settings": settings, "upstream": upstream, "versions": _versions(), **more})
 
     def repair_root(self) -> None:
-        """Writes a root group that names the format alone; the next run with its settings completes it."""
-        self._write_root()
+        """Writes a root group that names the format; the next run with its settings completes it.
+
+        Of a foreign program's root, which has no checksum, all attributes that can be read are kept.
+        """
+        try:
+            attributes = parse_json(self.storage.read(f"{self.path}/zarr.json")).get("attributes")
+        except (FileNotFoundError, ValueError):
+            attributes = None
+        foreign = isinstance(attributes, dict) and not {"checksum", "settings"} & set(attributes)
+        self._write_root(attributes if foreign and attributes else {})
 
     def upgrade(self) -> None:
         """Says in the root group that images of the present format may follow; those of the one before stay."""
         attributes = self.attributes()
         if attributes["format"] != FORMAT_VERSION:
-            self._write_root(**{name: value for name, value in attributes.items() if name not in ("format", "key")})
+            self._write_root(attributes)
 
-    def _write_root(self, **attributes: Any) -> None:
-        values = {"format": FORMAT_VERSION, "kind": self.kind, "key": self.key, **attributes}
+    def _write_root(self, attributes: Mapping[str, Any]) -> None:
+        values = {**attributes, "format": FORMAT_VERSION, "kind": self.kind, "key": self.key}
         values["checksum"] = _checksum(values)
         document = {"zarr_format": 3, "node_type": "group", "attributes": values}
         text = json.dumps(document, indent=1, ensure_ascii=False).encode()
@@ -162,7 +191,7 @@ class Artefact:
         return (failure for failure in found if self.marker(failure.id) is None)
 
     def _listing(self, folder: str, parse: Callable[[str, bytes], Any], damaged: Damaged | None) -> Iterator[Any]:
-        names = (name for name in self.storage.files(f"{self.path}/{folder}") if not name.startswith("."))
+        names = self._names(folder, damaged)
         while batch := list(islice(names, _BATCH)):
             paths = [f"{self.path}/{folder}/{name}" for name in batch]
             for path, name, data in zip(paths, batch, self.storage.read_many(paths), strict=True):
@@ -173,6 +202,28 @@ class Artefact:
                 except ValueError as error:
                     if damaged is not None:
                         damaged(path, str(error))
+
+    def _names(self, folder: str, damaged: Damaged | None) -> Iterator[str]:
+        for entry in self.storage.entries(f"{self.path}/{folder}"):
+            if entry.name.startswith("."):
+                continue
+            if not entry.is_folder:
+                yield entry.name
+            elif damaged is not None:
+                damaged(f"{self.path}/{folder}/{entry.name}", "is a folder, expected a file")
+
+    def names_file(self, name: str, file: str) -> bool:
+        """Whether the marker of the image whose id is encoded as ``name`` says ``file``.
+
+        A marker that is damaged keeps every file of its image: ``verify --repair`` decides.
+        """
+        try:
+            data = self.storage.read(f"{self.path}/done/{name}.json")
+            return self._parse_marker(f"{name}.json", data).file == file
+        except FileNotFoundError:
+            return False
+        except (ValueError, OSError):
+            return True
 
     def done(self) -> dict[str, Marker]:
         """Every finished image's marker by id, all in memory: for a small cache."""
@@ -252,7 +303,7 @@ class Artefact:
 
     def forget(self, image_id: str) -> None:
         """Takes an image's marker away, so that it is computed again; ``gc`` sweeps its arrays."""
-        self.storage.delete(f"{self.path}/done/{encode_id(image_id)}.json")
+        self.storage.delete_file(f"{self.path}/done/{encode_id(image_id)}.json")
 
     @contextmanager
     def write(
@@ -264,9 +315,20 @@ class Artefact:
         self.commit(attempt.members(), image_id, source, dict(inputs or {}), attempt.content())
 
     def commit(
-        self, members: Mapping[str, bytes], image_id: str, source: Source | None, inputs: dict[str, str], content: str
+        self,
+        members: Mapping[str, bytes],
+        image_id: str,
+        source: Source | None,
+        inputs: dict[str, str],
+        content: str,
+        *,
+        check: bool = False,
     ) -> Marker:
-        """Writes an image's file, then its marker. Returns the marker that counts."""
+        """Writes an image's file, then its marker, which is returned.
+
+        With ``check`` the file is read and decoded before there is a marker; raises :class:`ImageError` if it is
+        damaged.
+        """
         data = pack(members)
         digest = hashlib.sha256(data).hexdigest()
         arrays = bytes_by_array(members)
@@ -274,12 +336,14 @@ class Artefact:
         file = f"{encode_id(image_id)}.{digest[:16]}.zip"
         marker = Marker(image_id, file, source, inputs, content, len(data), digest, arrays)
         self.storage.replace(self.file_path(marker), data)
+        if check:
+            self.verify(marker)
         name = f"{self.path}/done/{encode_id(image_id)}.json"
         if not self.storage.create(name, marker.to_json()) and self.marker(image_id) != marker:
             self.storage.replace(name, marker.to_json())
         if not self.storage.exists(self.file_path(marker)):  # swept before the marker was there
             self.storage.replace(self.file_path(marker), data)
-        self.storage.delete(f"{self.path}/failed/{encode_id(image_id)}.json")
+        self.storage.delete_file(f"{self.path}/failed/{encode_id(image_id)}.json")
         return marker
 
 
@@ -290,6 +354,11 @@ def bytes_by_array(members: Mapping[str, bytes]) -> dict[str, int]:
         array = array_of_file(name)
         arrays[array] = arrays.get(array, 0) + len(data)
     return arrays
+
+
+def _is_known(attributes: Mapping[str, Any]) -> bool:
+    """Whether a root group is of a format that is read here."""
+    return type(attributes["format"]) is int and attributes["format"] in READ_VERSIONS
 
 
 def _check_name(name: str, image_id: str) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from pipeline.errors import UserError
 from pipeline.store.artefact import Artefact
-from pipeline.store.marker import Marker
 from pipeline.store.storage import Storage, open_storage
 
 KINDS = ("sam", "masks", "teacher", "fused")
@@ -44,8 +43,11 @@ class Cache:
         return [self.artefact(kind, key) for kind in KINDS for key in self.storage.folders(kind)]
 
     def readable_artefacts(self) -> tuple[list[Artefact], list[str]]:
-        """The artefacts of a format that this program reads, and a sentence for each other one."""
+        """The artefacts of a format that this program reads, and a sentence for each other one and for each link."""
         readable, refused = [], []
+        for folder in ("", *KINDS):
+            for name in self.storage.links(folder):
+                refused.append(f"{self.storage.url}/{folder}/{name}: is a link; expected a folder".replace("//", "/"))
         for artefact in self.artefacts():
             try:
                 artefact.attributes()
@@ -72,8 +74,8 @@ class Cache:
     def orphans(self, artefacts: list[Artefact], older_than_seconds: float) -> Iterator[str]:
         """Files that no marker names and that nobody has written to for this long; and left-over temporary files.
 
-        Only ``artefacts`` are looked at. Whether a marker names a file is asked when the file comes up: one that was
-        committed meanwhile is none.
+        Only ``artefacts`` are looked at, and of them only those that have markers at all: where ``done`` is missing,
+        its copy or its disk may still be on the way.
         """
         for path in self._unnamed(artefacts):
             if self.storage.age(path) >= older_than_seconds:
@@ -84,36 +86,51 @@ class Cache:
         for artefact in artefacts:
             for folder in ("", "/done", "/failed", "/images"):
                 yield from self._temporaries(f"{artefact.path}{folder}")
+            if not self.storage.has_folder(f"{artefact.path}/done"):
+                continue
             images = f"{artefact.path}/images"
             for entry in self.storage.entries(images):
                 if entry.is_folder:
-                    for attempt in self.storage.folders(f"{images}/{entry.name}"):
-                        if not self._is_named(artefact, entry.name, f"{entry.name}/{attempt}"):
+                    attempts = self.storage.folders(f"{images}/{entry.name}")
+                    for attempt in attempts:
+                        if not artefact.names_file(entry.name, f"{entry.name}/{attempt}"):
                             yield f"{images}/{entry.name}/{attempt}"
-                elif entry.name.endswith(".zip") and not entry.name.startswith("."):
-                    name = entry.name.removesuffix(".zip").rpartition(".")[0]
-                    if not self._is_named(artefact, name, entry.name):
-                        yield f"{images}/{entry.name}"
+                elif not entry.name.endswith(".zip") or entry.name.startswith("."):
+                    continue
+                elif not artefact.names_file(_image_name(entry.name), entry.name):
+                    yield f"{images}/{entry.name}"
 
     def _temporaries(self, folder: str) -> Iterator[str]:
         prefix = f"{folder}/" if folder else ""
         names = self.storage.files(folder)
         return (f"{prefix}{name}" for name in names if name.startswith(".") and name.endswith(".tmp"))
 
-    def _is_named(self, artefact: Artefact, name: str, file: str) -> bool:
-        """Whether the marker of the image that is encoded as ``name`` says ``file``.
+    def sweep(self, path: str, older_than_seconds: float) -> bool:
+        """Removes what :meth:`orphans` found; False if it is no orphan any more.
 
-        A marker that is damaged keeps its file: ``verify --repair`` decides.
+        The file of an image is set aside first. A writer that names it in this moment then finds it missing and writes
+        it again, or its marker is there, and the file is put back.
         """
-        try:
-            data = self.storage.read(f"{artefact.path}/done/{name}.json")
-        except FileNotFoundError:
-            return False
-        try:
-            return Marker.from_json(data).file == file
-        except ValueError:
+        parts = path.split("/")
+        if len(parts) != 4 or not parts[3].endswith(".zip"):
+            self.storage.delete(path)
             return True
+        kind, key, _, file = parts
+        aside = self.storage.set_aside(path)
+        artefact = self.artefact(kind, key)
+        named = artefact.names_file(_image_name(file), file)
+        if named or self.storage.written_ago(aside) < older_than_seconds:
+            self.storage.put_back(aside, path)
+            return False
+        self.storage.delete(aside)
+        return True
 
-    def sweep(self, path: str) -> None:
-        """Removes what :meth:`orphans` found, or a whole artefact; empty folders of images go along."""
-        self.storage.delete(path)
+    def drop(self, artefact: Artefact) -> None:
+        """Removes a whole artefact: its markers first, so that a kill leaves no images that seem to be finished."""
+        self.storage.delete(f"{artefact.path}/done")
+        self.storage.delete(artefact.path)
+
+
+def _image_name(file: str) -> str:
+    """The encoded id in the name of an image's file."""
+    return file.removesuffix(".zip").rpartition(".")[0]

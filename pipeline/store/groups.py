@@ -34,7 +34,7 @@ def views_from_attributes(group: ImageGroup) -> tuple[tuple[View, ...], tuple[in
     try:
         height, width = (int(n) for n in attributes["image_size"])
         views = tuple(_view(described) for described in attributes["views"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ImageError(
             f"{group.marker.id}: {group.artefact.path}: expected attributes image_size [H, W] and "
             f"views [[y0, x0, height, width] or {{column, pitch, fov, height, width}}, ...]"

@@ -44,6 +44,8 @@ class ZipMembers:
             data = artefact.storage.read(artefact.file_path(marker))
         except FileNotFoundError:
             raise ValueError("is missing") from None
+        except OSError as error:
+            raise ValueError(f"cannot be read ({error.strerror})") from None
         if marker.size is not None and len(data) != marker.size:
             raise ValueError(f"has {len(data)} bytes, expected {marker.size} bytes")
         if marker.sha256 is not None and hashlib.sha256(data).hexdigest() != marker.sha256:
@@ -79,6 +81,8 @@ class FolderMembers:
             data = self._storage.read(f"{self._path}/{name}")
         except FileNotFoundError:
             raise ValueError(f"{name} is missing") from None
+        except OSError as error:
+            raise ValueError(f"{name} cannot be read ({error.strerror})") from None
         if self._files and hashlib.sha256(data).hexdigest() != self._files[name][1]:
             raise ValueError(f"{name} does not have the content it was written with")
         return data
@@ -102,9 +106,9 @@ class ImageGroup:
             raise ImageError(f"{self.marker.id}: {where}: {error}; {_ADVICE}") from None
 
     def _check_identity(self) -> None:
-        """The group must say that it is of this image and this image file, if it says so at all."""
+        """The group must say that it is of this image and this image file, if it says so at all (format 2)."""
         said = self._attributes.get(IDENTITY)
-        if said is None:
+        if said is None or not self.marker.is_zip:
             return
         source = self.marker.source
         expected = identity(self.marker.id, source.to_json() if source is not None else None)
@@ -134,7 +138,7 @@ class ImageGroup:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        return {name: value for name, value in self._attributes.items() if name != IDENTITY}
+        return {name: value for name, value in self._attributes.items() if name != IDENTITY or not self.marker.is_zip}
 
     def __contains__(self, name: str) -> bool:
         return self._metadata("array", name) is not None

@@ -118,7 +118,7 @@ class Marker:
             raise ValueError(f"file is {file!r}, expected {name}.<letters, digits, '-' and '_'>.zip")
         if not (size is None or isinstance(size, int)) or not (sha256 is None or isinstance(sha256, str)):
             raise ValueError(f"size is {size!r} and sha256 {sha256!r}, expected a number and a text")
-        content = str(values.get("content") or sha256 or file)[:16]
+        content = str(values.get("content") or sha256 or short_digest(file))[:16]
         arrays: dict[str, int] = values.get("arrays") or {}
         if not all(isinstance(n, int) for n in arrays.values()):
             raise ValueError(f"arrays is {arrays!r}, expected a number of bytes for each array")

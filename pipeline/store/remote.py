@@ -34,7 +34,9 @@ class RemoteStorage(Storage):
         if url.startswith(_ARCHIVES):
             raise UserError(f"cache {url}: an archive cannot be written file by file; expected it unpacked")
         try:
-            self.fs, self.root = fsspec.core.url_to_fs(url)
+            # s3fs asks for the size of every file first, to read large ones in parts at once; ours are small
+            options = {"max_concurrency": 1} if url.startswith(("s3:", "s3a:")) else {}
+            self.fs, self.root = fsspec.core.url_to_fs(url, **options)
         except Exception as error:  # every file system raises its own kinds
             raise UserError(f"cache {url}: {_reason(error)}; expected a folder or a URL that fsspec can open") from None
         protocols = {self.fs.protocol} if isinstance(self.fs.protocol, str) else set(self.fs.protocol)
@@ -136,6 +138,13 @@ class RemoteStorage(Storage):
         except FileNotFoundError:
             return
 
+    def delete_file(self, path: str) -> None:
+        try:
+            with self._errors():
+                self.fs.rm_file(self._path(path))
+        except FileNotFoundError:
+            return
+
     def check_writable(self) -> None:
         if self.url.startswith("memory:"):
             raise UserError(
@@ -144,7 +153,7 @@ class RemoteStorage(Storage):
             )
         probe = f".{uuid.uuid4().hex}.tmp"
         self.replace(probe, b"")
-        self.delete(probe)
+        self.delete_file(probe)
 
 
 def _reason(error: Exception) -> str:

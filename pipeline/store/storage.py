@@ -28,7 +28,7 @@ _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, er
 #: How often a write is tried whose temporary file another process swept.
 _WRITE_TRIES = 3
 
-_READ_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+_READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Storage(ABC):
 
     @abstractmethod
     def read_many(self, paths: Iterable[str]) -> Iterator[bytes | None]:
-        """The bytes of each file, in order; None for what is not there."""
+        """The bytes of each file, in order; None for what is not there, none for what cannot be read."""
 
     @abstractmethod
     def create(self, path: str, data: bytes) -> bool:
@@ -84,9 +84,37 @@ class Storage(ABC):
         of the cache.
         """
 
+    def delete_file(self, path: str) -> None:
+        """As :meth:`delete`, of a file: one request to an object store."""
+        self.delete(path)
+
     @abstractmethod
     def check_writable(self) -> None:
         """Raises :class:`UserError` if nothing can be written here."""
+
+    def is_link(self, path: str) -> bool:
+        """Whether ``path`` is a symbolic link."""
+        return False
+
+    def links(self, path: str) -> list[str]:
+        """Names of the links directly in a folder, sorted."""
+        return []
+
+    def has_folder(self, path: str) -> bool:
+        """Whether there is a folder; an object store has those in which something lies."""
+        return next(self.entries(path), None) is not None
+
+    def set_aside(self, path: str) -> str:
+        """Renames a file to a temporary one, whose path is returned, where the system can; else it stays."""
+        return path
+
+    def put_back(self, aside: str, path: str) -> None:
+        """Undoes :meth:`set_aside`, unless there is a new file at ``path``."""
+        return
+
+    def written_ago(self, path: str) -> float:
+        """Seconds since a file got its content: a later renaming does not count."""
+        return self.age(path)
 
     def folders(self, path: str) -> list[str]:
         """Names of the folders directly in a folder, sorted."""
@@ -116,7 +144,7 @@ class LocalStorage(Storage):
 
     def read_many(self, paths: Iterable[str]) -> Iterator[bytes | None]:
         root = self.url
-        return (_read_file(f"{root}/{path}") for path in paths)
+        return (_read_or_nothing(f"{root}/{path}") for path in paths)
 
     def create(self, path: str, data: bytes) -> bool:
         return self._write(path, data, self._link)
@@ -197,6 +225,36 @@ class LocalStorage(Storage):
     def exists(self, path: str) -> bool:
         return os.path.isfile(f"{self.url}/{path}")
 
+    def is_link(self, path: str) -> bool:
+        return os.path.islink(f"{self.url}/{path}")
+
+    def links(self, path: str) -> list[str]:
+        try:
+            with os.scandir(self.root / path) as found:
+                return sorted(entry.name for entry in found if entry.is_symlink())
+        except OSError:
+            return []
+
+    def has_folder(self, path: str) -> bool:
+        return not self.is_link(path) and os.path.isdir(f"{self.url}/{path}")
+
+    def set_aside(self, path: str) -> str:
+        folder, _, _ = path.rpartition("/")
+        aside = f"{folder}/.{uuid.uuid4().hex}.tmp"
+        with _passing_over_errors():
+            os.rename(self.root / path, self.root / aside)
+        return aside
+
+    def put_back(self, aside: str, path: str) -> None:
+        with _passing_over_errors():
+            os.link(self.root / aside, self.root / path)  # unlike a rename, it takes no new file's place
+            os.unlink(self.root / aside)
+            return
+        if not os.path.lexists(self.root / path):
+            with _passing_over_errors():
+                os.rename(self.root / aside, self.root / path)
+        self.delete(aside)
+
     def entries(self, path: str) -> Iterator[Entry]:
         folder = self.root / path
         try:
@@ -239,11 +297,18 @@ class LocalStorage(Storage):
                 newest = max(newest, _modified(place))
         return time.time() - newest
 
+    def written_ago(self, path: str) -> float:
+        try:
+            return time.time() - os.lstat(self.root / path).st_mtime
+        except OSError:
+            return float("inf")
+
     def delete(self, path: str) -> None:
         target = self.root / path
-        root = os.path.realpath(self.root)
-        if os.path.commonpath([root, os.path.realpath(target.parent)]) != root:
-            raise UserError(f"{target}: a link leads out of the cache {self.root}; nothing is removed there")
+        if not os.path.lexists(target):
+            return
+        if os.path.realpath(target.parent) != os.path.join(os.path.realpath(self.root), *path.split("/")[:-1]):
+            raise UserError(f"{target}: lies behind a link in the cache {self.root}; nothing is removed there")
         try:
             if target.is_symlink() or not target.is_dir():
                 target.unlink(missing_ok=True)
@@ -258,12 +323,23 @@ class LocalStorage(Storage):
         writable_folder(self.root, "cache")
 
 
+def _read_or_nothing(path: str) -> bytes | None:
+    try:
+        return _read_file(path)
+    except OSError:  # a bad sector
+        return b""
+
+
 def _read_file(path: str) -> bytes | None:
-    """The bytes of a regular file; None if there is none."""
+    """The bytes of a regular file; None if there is none, or a link in its place."""
     try:
         descriptor = os.open(path, _READ_FLAGS)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
@@ -288,9 +364,10 @@ def _passing_over_errors() -> Iterator[None]:
 
 
 def _modified(path: str | Path) -> float:
-    """Modification time in seconds; minus infinity for what is gone."""
+    """When it was last written or renamed, in seconds; minus infinity for what is gone. A copy may keep the first."""
     try:
-        return os.lstat(path).st_mtime
+        found = os.lstat(path)
+        return max(found.st_mtime, found.st_ctime)
     except OSError:
         return float("-inf")
 

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
-_ENCRYPTED = 0x1
+_ENCRYPTED, _UTF_8 = 0x1, 0x800
 
 
 def pack(members: Mapping[str, bytes]) -> bytes:
@@ -45,10 +45,13 @@ def unpack(data: bytes, *, check: bool) -> dict[str, memoryview]:
                 member = view[start : start + info.file_size]
                 if magic != b"PK\x03\x04" or len(member) != info.file_size:
                     raise ValueError(f"member {info.filename!r} is cut")
+                name = bytes(view[start - extra_length - name_length : start - extra_length])
+                if name != info.orig_filename.encode("utf-8" if info.flag_bits & _UTF_8 else "cp437"):
+                    raise ValueError(f"member {info.filename!r} has another name where its content is")
                 if check and zlib.crc32(member) != info.CRC:
                     raise ValueError(f"member {info.filename!r} does not have the content it was written with")
                 if not info.is_dir():
                     members[info.filename] = member
-    except (zipfile.BadZipFile, struct.error, NotImplementedError, UnicodeDecodeError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, struct.error, NotImplementedError, UnicodeError, EOFError, OSError) as error:
         raise ValueError(f"is no whole zip file ({error})") from None
     return members

@@ -35,6 +35,8 @@ def fuse(
     needs: tuple[str, ...] = config.fusion.rule.needs  # type: ignore[attr-defined]
     upstream = open_artefacts(task.cache, task.artefacts, needs)
     space, stored = config.teacher_space(), upstream["teacher"].attributes().get("classes")
+    if stored is not None and not isinstance(stored, list):
+        raise UserError(f"{upstream['teacher']}: attribute classes is {stored!r}, expected a list of names")
     if stored is not None and len(stored) != space.num_classes:
         raise UserError(
             f"{upstream['teacher']}: holds logits of {len(stored)} classes, but teacher.label_space {space.name} has "

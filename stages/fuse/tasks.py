@@ -71,7 +71,7 @@ class FuseTask(CacheTask):
             placed_windows = views_to_attributes(inputs.windows, size) if ensemble.more else {}
             signals = _signals(pooled, ensemble.weight)
             contents = {kind: marker.content for kind, marker in markers.items()}
-            with artefact.write(record.id, inputs=contents) as attempt:
+            with artefact.write(record.id, source=markers["teacher"].source, inputs=contents) as attempt:
                 attempt.attributes |= {"image_size": list(size), "output_stride": stride, "signals": signals}
                 attempt.attributes |= placed_windows
                 attempt.array("stitched", stitched)

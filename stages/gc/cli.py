@@ -26,8 +26,6 @@ def command(
 
     Follows no link and leaves artefacts of another format alone.
     """
-    from itertools import chain
-
     from pipeline.errors import UserError
     from pipeline.store import Cache
 
@@ -36,18 +34,24 @@ def command(
     if not opened.artefacts():
         say(f"nothing is cached in {opened.storage.url}")
     readable, refused = opened.readable_artefacts()
-    known = {artefact.path for artefact in readable}
+    known = {artefact.path for artefact in opened.artefacts() if not artefact.is_of_another_format()}
     if unknown := set(drop or ()) - known:
         raise UserError(f"--drop {sorted(unknown)[0]}: no such artefact; found {', '.join(sorted(known)) or 'none'}")
     for sentence in refused:
         say(f"passed over: {sentence}")
     found = size = 0
-    for path in chain(opened.orphans(readable, hours * 3600), sorted(drop or ())):
+    for path in opened.orphans(readable, hours * 3600):
+        bytes_ = opened.storage.size(path)
+        if dry_run or opened.sweep(path, hours * 3600):
+            found += 1
+            size += bytes_
+            say(path)
+    for path in sorted(drop or ()):
         found += 1
         size += opened.storage.size(path)
         say(path)
         if not dry_run:
-            opened.sweep(path)
+            opened.drop(opened.artefact(*path.split("/")))
     say(f"{'would remove' if dry_run else 'removed'} {found} files and folders, {size / 2**20:.2f} MiB")
     removed = 0 if dry_run else found
     say_json({"stage": "gc", "removed": removed, "found": found, "bytes": size, "passed_over": len(refused)})

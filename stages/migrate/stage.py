@@ -33,7 +33,7 @@ def migrate(cache: Cache, progress: Progress | None = None) -> Migrated:
         folders = sum(1 for entry in artefact.storage.entries(f"{artefact.path}/images") if entry.is_folder)
         artefact.upgrade()
         progress.start(f"migrate {artefact.path}", folders)
-        for marker in artefact.markers():
+        for marker in artefact.markers(result.failures.__setitem__):
             if marker.is_zip:
                 result.skipped += 1
                 continue
@@ -59,8 +59,7 @@ def convert(artefact: Artefact, marker: Marker) -> None:
     source = marker.source.to_json() if marker.source is not None else None
     document["attributes"] = {**group.attributes, IDENTITY: identity(marker.id, source)}
     members["zarr.json"] = json.dumps(document, ensure_ascii=False).encode()
-    written = artefact.commit(members, marker.id, marker.source, marker.inputs, marker.content)
-    artefact.verify(written)
+    artefact.commit(members, marker.id, marker.source, marker.inputs, marker.content, check=True)
     artefact.storage.delete(artefact.file_path(marker))
 
 

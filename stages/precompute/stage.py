@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from pipeline.config import Config
 from pipeline.errors import UserError
@@ -58,6 +59,9 @@ def precompute(
             task.open()
         elif task.artefact().exists():
             finished.add(task.kind)
+    for task in tasks:
+        if task.kind in finished:
+            task.create_artefact(**_described(task))  # its root may be damaged
     return [
         Report(task.artefact(), len(records)) if task.kind in finished else _run(task, records, execution, progress)
         for task in tasks
@@ -85,8 +89,12 @@ def _run(task: CacheTask, records: Sequence[ImageRecord], execution: Execution, 
             return stale_by_inputs(artefact, {"sam": task.artefact("sam")}, records)
         return stale_by_file(artefact, records, by_content=task.by_content)
 
-    described = {}
-    if task.kind == "teacher":
-        space = task.config.teacher_space()
-        described = {"classes": list(space.classes), "label_space": space.name}
-    return bring_up_to_date(task, stale, records, execution, progress, TITLES[task.kind], **described)
+    return bring_up_to_date(task, stale, records, execution, progress, TITLES[task.kind], **_described(task))
+
+
+def _described(task: CacheTask) -> dict[str, Any]:
+    """Attributes of the artefact's root group, besides those that all have."""
+    if task.kind != "teacher":
+        return {}
+    space = task.config.teacher_space()
+    return {"classes": list(space.classes), "label_space": space.name}

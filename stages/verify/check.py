@@ -11,20 +11,22 @@ from pipeline.errors import ImageError, UserError
 from pipeline.manifests import ImageRecord
 from pipeline.progress import Progress
 from pipeline.store import Artefact, Cache, Marker
-from pipeline.store.cache import KINDS
 from pipeline.store.marker import encode_id
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One damaged or outdated thing in the cache: an image, a root group, or a file where records are."""
+    """One thing in the cache that is damaged or outdated.
+
+    With ``marker`` it is an image, with ``path`` a file that is no valid marker or record, with neither the root group.
+    One that is not ``repairable`` is told alone.
+    """
 
     artefact: Artefact
     reason: str
     marker: Marker | None = None
-    """Of an image whose marker is whole."""
     path: str | None = None
-    """Of a file that is no valid marker or record, relative to the storage."""
+    repairable: bool = True
 
 
 @dataclass
@@ -53,12 +55,13 @@ def check_cache(
         count = sum(1 for name in artefact.storage.files(f"{artefact.path}/done") if not name.startswith("."))
         progress.start(f"verify {artefact.path}", count)
         for marker in artefact.markers(stray):
+            found = None
             if all_images or marker.id in wanted:
                 checked.images += 1
-                reason = _check_image(artefact, marker, wanted.get(marker.id))
-                if reason is not None:
-                    yield Problem(artefact, reason, marker)
-                progress.advance(failed=reason is not None)
+                found = _check_image(artefact, marker, wanted.get(marker.id))
+                if found is not None:
+                    yield found
+            progress.advance(failed=found is not None)
         for _ in artefact.failures(stray):
             pass
         yield from strays
@@ -87,56 +90,68 @@ def _readable(artefact: Artefact) -> bool:
     return True
 
 
-def _check_image(artefact: Artefact, marker: Marker, record: ImageRecord | None) -> str | None:
+def _check_image(artefact: Artefact, marker: Marker, record: ImageRecord | None) -> Problem | None:
     try:
         artefact.verify(marker)
     except ImageError as error:
-        return str(error)
+        return Problem(artefact, str(error), marker)
     if record is None or marker.source is None:
         return None
     try:
-        changed = file_digest(record.path) != marker.source.sha256
-    except OSError as error:
-        return f"{marker.id}: {record.path} cannot be read ({error.strerror})"
-    return f"{marker.id}: {record.path} has changed since it was cached" if changed else None
+        if file_digest(record.path) == marker.source.sha256:
+            return None
+    except OSError as error:  # its disk may be away: no reason to forget what was made from it
+        return Problem(artefact, f"{record.path} cannot be read ({error.strerror})", marker, repairable=False)
+    return Problem(artefact, f"{marker.id}: {record.path} has changed since it was cached", marker)
 
 
 def repair(cache: Cache, problem: Problem) -> list[str]:
-    """Forgets what is damaged, and all that was made from it; the stages compute it again.
+    """Forgets what is damaged, and before it all that was made from it; the stages compute it again.
 
     Returns the artefacts of which an image was forgotten. Nothing outside the cache, and no artefact of another format,
-    is touched.
+    is touched; nor is an image that was computed again since it was looked at.
     """
     artefact = problem.artefact
+    if not problem.repairable:
+        return []
     if problem.marker is not None:
-        name = f"{encode_id(problem.marker.id)}.json"
-        artefact.storage.delete(f"{artefact.path}/done/{name}")
-    elif problem.path is not None:
-        name = problem.path.rpartition("/")[2]
-        artefact.storage.delete(problem.path)
-        if f"/{problem.path}".endswith(f"/failed/{name}"):
+        if artefact.marker(problem.marker.id) != problem.marker:
             return []
+        path = f"{artefact.path}/done/{encode_id(problem.marker.id)}.json"
+    elif problem.path is not None:
+        path = problem.path
     else:
         artefact.repair_root()
         return []
-    return [artefact.path, *_forget_made_from(cache, artefact, name)]
+    folder, _, name = path.rpartition("/")
+    if folder == f"{artefact.path}/failed" or not name.endswith(".json"):
+        artefact.storage.delete(path)
+        return []
+    forgotten = _forget_made_from(cache, artefact, name)  # first: a kill leaves the damage to be found again
+    artefact.storage.delete(path)
+    return [artefact.path, *forgotten]
 
 
 def _forget_made_from(cache: Cache, artefact: Artefact, name: str) -> list[str]:
     """Takes away the marker ``name`` of every artefact that was made from ``artefact``, directly or not."""
     forgotten = []
     for other in cache.artefacts():
-        if KINDS.index(other.kind) <= KINDS.index(artefact.kind) or not _made_from(other, artefact):
-            continue
-        if other.storage.exists(f"{other.path}/done/{name}"):
-            other.storage.delete(f"{other.path}/done/{name}")
-            forgotten.append(other.path)
-        forgotten += _forget_made_from(cache, other, name)
+        if _made_from(other, artefact):
+            forgotten += _forget_made_from(cache, other, name)
+            if other.storage.exists(f"{other.path}/done/{name}"):
+                other.storage.delete(f"{other.path}/done/{name}")
+                forgotten.append(other.path)
     return forgotten
 
 
+#: What an artefact of each kind may be made from; the others are made from image files alone.
+UPSTREAM = {"masks": ("sam",), "fused": ("sam", "masks", "teacher")}
+
+
 def _made_from(other: Artefact, artefact: Artefact) -> bool:
-    """By its root group; one whose root is lost may have been made from any."""
+    """By its root group; one whose root was lost may have been made from any."""
+    if artefact.kind not in UPSTREAM.get(other.kind, ()):
+        return False
     try:
         upstream = other.root_attributes().get("upstream")
     except (FileNotFoundError, ValueError):
@@ -146,14 +161,14 @@ def _made_from(other: Artefact, artefact: Artefact) -> bool:
     return upstream.get(artefact.kind) == artefact.key if isinstance(upstream, dict) else True
 
 
-def learned_from(cache: Cache, fused: Artefact) -> list[str]:
-    """The logits of TAs that were fine-tuned on the ensembles of ``fused``."""
+def learned_from(cache: Cache, fused: str) -> list[str]:
+    """The logits of TAs that were fine-tuned on the ensembles of ``fused/<key>``."""
     found = []
     for artefact in cache.artefacts():
         try:
             parent = artefact.root_attributes().get("adapted_from")
         except (FileNotFoundError, ValueError):
             continue
-        if isinstance(parent, dict) and parent.get("fused") == fused.key:
+        if isinstance(parent, dict) and f"fused/{parent.get('fused')}" == fused:
             found.append(artefact.path)
     return found

@@ -33,7 +33,7 @@ def command(
     """Re-hashes images and reads every cached array, names what is damaged."""
     from pipeline.progress import console_progress
     from pipeline.store import Cache
-    from stages.verify.check import Checked, Problem, check_cache, learned_from
+    from stages.verify.check import Checked, check_cache, learned_from
     from stages.verify.check import repair as repair_problem
 
     data, settings = read_run(manifest, config, set_, cache)
@@ -41,25 +41,26 @@ def command(
     if not opened.artefacts():
         say(f"nothing is cached in {opened.storage.url}")
     _, refused = opened.readable_artefacts()
-    checked, damaged, forgotten = Checked(), 0, 0
-    outdated: list[Problem] = []
+    checked, damaged = Checked(), 0
+    forgotten: list[str] = []
+    unchecked: set[str] = set()  # artefacts of format 1, which earlier programs read without a check
     with console_progress() as progress:
         for problem in check_cache(opened, data.select(split or ()), progress, checked, all_images=not split):
             damaged += 1
             progress.note(f"{problem.artefact.path}: {problem.reason}")
-            if repair:
-                forgotten += len(repair_problem(opened, problem))
-            if problem.marker is not None and not problem.marker.is_zip and problem.artefact.kind == "fused":
-                outdated.append(problem)
+            changed = repair_problem(opened, problem) if repair else []
+            forgotten += changed
+            if problem.marker is not None and not problem.marker.is_zip:
+                unchecked |= {problem.artefact.path, *changed}
     for sentence in refused:
         say(f"passed over: {sentence}")
-    for problem in outdated[:1]:  # images of format 1 were read without a check
-        learned = ", ".join(["students", *learned_from(opened, problem.artefact)])
-        say(f"{learned}: may have learned from damaged labels of {problem.artefact.path}; train again with --fresh")
+    for path in sorted(path for path in unchecked if path.startswith("fused/")):
+        learned = ", ".join(["students", *learned_from(opened, path)])
+        say(f"{learned}: may have learned from damaged labels of {path}; train again with --fresh")
     if damaged:
-        again = f"{forgotten} images are forgotten; precompute and fuse compute them again"
+        again = f"{len(forgotten)} images are forgotten; precompute and fuse compute them again"
         say(again if repair else "run it again with --repair to have them computed again")
-    figures = {"stage": "verify", "checked": checked.images, "damaged": damaged, "forgotten": forgotten}
+    figures = {"stage": "verify", "checked": checked.images, "damaged": damaged, "forgotten": len(forgotten)}
     say_json({**figures, "passed_over": len(refused)})
     if damaged and not repair:
         raise typer.Exit(SOME_IMAGES_FAILED)

@@ -32,8 +32,7 @@ def remove_small_regions(mask: np.ndarray, min_area: int) -> np.ndarray:
     """``mask`` (bool ``(h, w)``) with holes below ``min_area`` pixels filled, then pieces below it removed.
 
     Holes and pieces are 8-connected, as in segment_anything; where every piece is small, the largest stays (of
-    equals the first by rows). Returns
-    ``mask`` itself if there was nothing to do.
+    equals the first by rows). Returns ``mask`` itself if there was nothing to do.
     """
     from scipy.ndimage import label
 
@@ -46,11 +45,9 @@ def remove_small_regions(mask: np.ndarray, min_area: int) -> np.ndarray:
     areas = np.bincount(pieces.ravel(), minlength=count + 1)
     keep = areas >= min_area
     keep[0] = False
-    if keep[1:].all():
-        return mask
-    if not keep.any():
+    if count and not keep.any():
         keep[1 + areas[1:].argmax()] = True
-    return keep[pieces]
+    return mask if keep[1:].all() else keep[pieces]
 
 
 def mask_nms(masks: Sequence[np.ndarray], scores: Sequence[float], threshold: float) -> list[int]:
