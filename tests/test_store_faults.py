@@ -16,7 +16,8 @@ import pytest
 
 from pipeline.errors import ImageError, UserError
 from pipeline.store import Artefact, Cache, Source
-from pipeline.store.storage import Entry, LocalStorage
+from pipeline.store.local import LocalStorage
+from pipeline.store.storage import Entry
 from pipeline.store.upstream import upstream_markers
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute

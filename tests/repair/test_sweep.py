@@ -1,252 +1,40 @@
-"""Damage of every file of the cache: never read, named by ``verify``, healed by ``verify --repair``."""
+"""What sweeping and repairing must leave alone, and in which order they work."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-import random
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline.errors import ImageError, UserError
+from pipeline.errors import UserError
 from pipeline.progress import SilentProgress
 from pipeline.store import Artefact, Attempt, Cache, Marker
-from pipeline.store.storage import LocalStorage
+from pipeline.store.local import LocalStorage
 from pipeline.store.zip_file import pack
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
-from stages.verify.check import Checked, Problem, check_cache, repair
+from stages.verify.check import Checked, check_cache, repair
 from tests.conftest import Project
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-RULE = "fusion.rule=best"
-
-
-def compute(project: Project) -> None:
-    precompute(project.manifest(), project.config())
-    fuse(project.manifest(), project.config(RULE))
-
-
-def opened(project: Project) -> Cache:
-    return Cache(project.config().cache, project.manifest().name)
-
-
-def everything(project: Project) -> dict[str, Any]:
-    """What a reader gets: every array and attribute of every finished image that can be read, and every failure."""
-    result: dict[str, Any] = {}
-    for artefact in opened(project).artefacts():
-        try:
-            attributes = artefact.attributes()
-            result[artefact.path] = {
-                name: attributes[name] for name in attributes if name not in ("versions", "checksum")
-            }
-        except UserError:
-            continue
-        for image_id in (record.id for record in project.manifest().images):
-            try:
-                group = artefact.read(image_id)
-                result[f"{artefact.path} {image_id}"] = group.attributes
-                for name in group.names():
-                    result[f"{artefact.path} {image_id} {name}"] = group.array(name).tobytes()
-            except ImageError:
-                pass
-        result |= {f"{artefact.path} {failure.id} failed": failure.reason for failure in artefact.failures()}
-    return result
-
-
-def problems(project: Project) -> list[Problem]:
-    records = project.manifest().images
-    return list(check_cache(opened(project), records, SilentProgress(), Checked()))
-
-
-def repaired(project: Project) -> int:
-    """Repairs, and returns how many problems there were."""
-    found = 0
-    for problem in check_cache(opened(project), project.manifest().images, SilentProgress(), Checked()):
-        repair(opened(project), problem)
-        found += 1
-    return found
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project of two panoramas with a whole cache, one of which failed before."""
-    from tests.conftest import write_yaml
-    from tests.models import street
-
-    folder = tmp_path_factory.mktemp("made")
-    project = Project(folder)
-    for k in range(2):
-        project.add_image(f"p{k:03d}.png", street(seed=k))
-    write_yaml(project.manifest_path, {"name": "toy", "root": "images", "splits": {"train": {"images": ["**/*"]}}})
-    views = {"width": 128, "stride": 64}
-    model = {"kind": "module", "builder": "tests.models:tiny_teacher"}
-    generator = {"kind": "felzenszwalb", "min_size": 30}
-    config = {"cache": "cache", "sam": {"views": views, "generator": generator}}
-    write_yaml(project.config_path, {**config, "teacher": {"views": views, "model": model}})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        compute(project)
-    return folder
-
-
-@pytest.fixture
-def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A copy of it, times kept, with a record of a failure."""
-    folder = tmp_path / "project"
-    shutil.copytree(made, folder)
-    monkeypatch.chdir(folder)
-    project = Project(folder)
-    (folder / "images" / "broken.png").write_bytes(b"no image")
-    compute(project)
-    return project
-
-
-def root(project: Project) -> Path:
-    return project.folder / "cache" / "toy"
-
-
-def files(project: Project) -> dict[str, list[Path]]:
-    """Every file of the cache by what it is."""
-    found: dict[str, list[Path]] = {"root": [], "marker": [], "failure": [], "image": []}
-    for path in sorted(root(project).rglob("*")):
-        if path.is_file():
-            kind = {"done": "marker", "failed": "failure", "images": "image"}.get(path.parent.name, "root")
-            found[kind].append(path)
-    return found
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def swap(path: Path) -> None:
-    """With another file of its folder; a file that is alone is filled with something else."""
-    others = [other for other in sorted(path.parent.iterdir()) if other != path and other.is_file()]
-    path.write_bytes(others[0].read_bytes() if others else b'{"a": 1}')
-
-
-DAMAGES: dict[str, Callable[[Path], None]] = {
-    "cut": cut,
-    "flipped": flip,
-    "emptied": empty,
-    "deleted": Path.unlink,
-    "swapped": swap,
-}
-
-
-def check_damage(project: Project, paths: list[Path], damage: str, kind: str) -> None:
-    """Nothing wrong is read; every damaged file is named; after a repair the stages make what was there before."""
-    whole = everything(project)
-    before = [path.read_bytes() for path in paths]
-    for path in paths:
-        DAMAGES[damage](path)
-    now = everything(project)
-    assert [name for name, value in now.items() if whole.get(name) != value] == []
-    lost_record = damage == "deleted" and kind in ("marker", "failure")  # what is not there is not finished
-    expected = 0 if lost_record else len(paths)
-    assert len(problems(project)) == expected
-    assert bool(repaired(project)) == bool(expected)  # what was made from damage goes with it
-    compute(project)
-    assert problems(project) == []
-    assert everything(project) == whole
-    if kind == "image":
-        assert [path.read_bytes() for path in paths] == before
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("kind", ["root", "marker", "failure", "image"])
-def test_any_damage_is_never_read_and_heals(project: Project, kind: str, damage: str) -> None:
-    """All files of the kind at once, of one panorama."""
-    paths = [path for path in files(project)[kind] if "p001" not in path.name]
-    check_damage(project, paths, damage, kind)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("kind", ["root", "marker", "failure", "image"])
-def test_damage_of_each_file_alone_heals(project: Project, kind: str, damage: str) -> None:
-    for path in files(project)[kind]:
-        check_damage(project, [path], damage, kind)
-
-
-def test_a_repair_forgets_what_was_made_from_it(project: Project) -> None:
-    """The same masks and logits are made again, so that nothing else tells that the ensemble was made from others."""
-    for kind, made_from_it in (("sam", {"sam", "masks", "fused"}), ("teacher", {"teacher", "fused"})):
-        (path,) = [path for path in files(project)["image"] if kind in path.parts and path.name.startswith("p001.")]
-        flip(path)
-        assert repaired(project) == 1
-        gone = {a.kind for a in opened(project).artefacts() if "p001" not in a.done()}
-        assert gone == made_from_it
-        assert all("p000" in artefact.done() for artefact in opened(project).artefacts())
-        compute(project)
-    assert problems(project) == []
-
-
-@pytest.mark.parametrize("name", ["._p000.json", "p000 (copy).json", "notes.txt", "p000.json.bak"])
-@pytest.mark.parametrize("folder", ["done", "failed"])
-def test_a_stray_file_blocks_nothing_and_goes_with_a_repair(project: Project, folder: str, name: str) -> None:
-    (artefact,) = [a for a in opened(project).artefacts() if a.kind == "sam"]
-    path = root(project) / artefact.path / folder / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes((root(project) / artefact.path / "done" / "p000.json").read_bytes())
-    whole = everything(project)
-    compute(project)
-    hidden = name.startswith(".")  # what macOS leaves beside copies; no listing sees it
-    assert repaired(project) == (0 if hidden else 1)
-    assert path.exists() == hidden
-    assert everything(project) == whole
-
-
-def test_flipped_bits_are_never_read(project: Project) -> None:
-    """Random bits of random files, whatever they are; a reader gets what was written, or is told."""
-    whole, rng = everything(project), random.Random(0)
-    every = [path for paths in files(project).values() for path in paths]
-    for _ in range(60):
-        path = rng.choice(every)
-        before = path.read_bytes()
-        data = bytearray(before)
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        path.write_bytes(data)
-        now = everything(project)
-        assert [name for name, value in now.items() if whole.get(name) != value] == [], path
-        path.write_bytes(before)
-
+from tests.repair.helpers import (
+    RULE,
+    command,
+    compute,
+    everything,
+    files,
+    flip,
+    opened,
+    problems,
+    repaired,
+    root,
+    snapshot,
+)
 
 # -- what sweeping and repairing leave alone
-
-
-def command(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pipeline", *arguments, *project.arguments()],
-        cwd=project.folder,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def snapshot(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_gc_and_verify_never_follow_a_link(project: Project, tmp_path: Path) -> None:
