@@ -179,7 +179,7 @@ def test_the_command_says_what_it_did(old: Project) -> None:
 
 
 def test_a_repair_of_format_1_forgets_the_ensemble_that_was_made_from_damage(old: Project) -> None:
-    """The logits are made again with the same content: nothing else tells that the ensemble was made from others."""
+    """It goes with the logits that it was made from, whatever their content is when they are made again."""
     before = everything(old)
     teacher, fused = (next(a for a in opened(old).artefacts() if a.kind == kind) for kind in ("teacher", "fused"))
     chunk = next(path for path in files_of(old) if "teacher" in path.parts and "c" in path.parts)
