@@ -12,7 +12,7 @@ from pipeline.executor import Execution, run_images
 from pipeline.manifests import ImageRecord
 from pipeline.progress import Progress
 from pipeline.store import Artefact, Marker
-from pipeline.store.freshness import made_from_file, made_from_inputs
+from pipeline.store.freshness import made_from_file, made_from_inputs, renewed_time
 from pipeline.tasks import DONE_BY_ANOTHER, CacheTask
 
 
@@ -39,11 +39,17 @@ class Report:
 def stale_by_file(artefact: Artefact, records: Sequence[ImageRecord], *, by_content: bool = False) -> list[ImageRecord]:
     """The images that are not done, or were made from another file content.
 
-    Files are compared by size and time first, with ``by_content`` by their digest in any case.
+    Files are compared by size and time first, with ``by_content`` by their digest in any case. The marker of a file
+    that was touched, or copied, takes over its new time, so that it is read once and not by every run.
     """
+    stale = []
     markers = artefact.markers_of(record.id for record in records)
-    pairs = zip(records, markers, strict=True)
-    return [record for record, marker in pairs if not made_from_file(marker, record.path, by_content=by_content)]
+    for record, marker in zip(records, markers, strict=True):
+        if not made_from_file(marker, record.path, by_content=by_content):
+            stale.append(record)
+        elif marker is not None and (renewed := renewed_time(marker, record.path)) is not None:
+            artefact.renew(renewed)
+    return stale
 
 
 def stale_by_inputs(

@@ -95,7 +95,7 @@ class CacheReader:
                 yield record, f"{record.path} is not the image that was fused; run precompute and fuse again"
             elif any(fused.inputs.get(kind, marker.content) != marker.content for kind, marker in inputs.items()):
                 yield record, "was fused from an earlier run of precompute; run fuse again"
-            elif not made_from_file(fused, record.path):
+            elif not any(marker.source for marker in inputs.values()) and not made_from_file(fused, record.path):
                 yield record, f"{record.path} is not the image that was fused; run precompute and fuse again"
             else:
                 yield record, None

@@ -48,7 +48,8 @@ def everything(project: Project) -> dict[str, Any]:
         for image_id, marker in artefact.done().items():
             group = artefact.read(image_id)
             place = f"{artefact.path} {image_id}"
-            result[place] = (marker.content, marker.inputs, marker.source, group.attributes)
+            digest = marker.source and marker.source.sha256  # its time is that of the copy
+            result[place] = (marker.content, marker.inputs, digest, group.attributes)
             result |= {f"{place} {name}": group.array(name).tobytes() for name in group.names()}
     return result
 

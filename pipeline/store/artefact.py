@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -140,13 +140,13 @@ class Artefact:
         the artefact is of another format.
         """
         try:
-            if "settings" in self.root_attributes():
-                self.attributes()
-                return
+            written = self.root_attributes()
         except (FileNotFoundError, ValueError):
-            pass
-        else:
-            self.attributes()
+            written = {}
+        if written:
+            self.attributes()  # refuses another format
+        if "settings" in written:
+            return
         self._check_links()
         self._write_root({"settings": settings, "upstream": upstream, "versions": _versions(), **more})
 
@@ -300,6 +300,11 @@ class Artefact:
         group.check_members()
         for name in group.names():
             group.array(name)
+
+    def renew(self, marker: Marker) -> None:
+        """Writes a marker anew that names the same file, of an image that is the same."""
+        with suppress(UserError):  # a cache that may only be read: it is compared again next time
+            self.storage.replace(f"{self.path}/done/{encode_id(marker.id)}.json", marker.to_json())
 
     def forget(self, image_id: str) -> None:
         """Takes an image's marker away, so that it is computed again; ``gc`` sweeps its arrays."""

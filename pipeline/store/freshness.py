@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.digests import file_digest
@@ -39,6 +40,22 @@ def made_from_file(marker: Marker | None, path: Path | str, *, by_content: bool 
         return file_digest(Path(path)) == marker.source.sha256
     except OSError:
         return False
+
+
+def renewed_time(marker: Marker, path: Path | str) -> Marker | None:
+    """``marker`` with the modification time that its image file has now; None if it has it already, or never will.
+
+    A file of format 1 stays as it is.
+    """
+    if marker.source is None or not marker.is_zip:
+        return None
+    try:
+        mtime_ns = os.stat(path).st_mtime_ns
+    except OSError:
+        return None
+    if mtime_ns == marker.source.mtime_ns:
+        return None
+    return replace(marker, source=replace(marker.source, mtime_ns=mtime_ns))
 
 
 def made_from_inputs(marker: Marker | None, inputs: Mapping[str, Marker]) -> bool:

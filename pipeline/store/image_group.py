@@ -112,7 +112,7 @@ class ImageGroup:
             return
         source = self.marker.source
         expected = identity(self.marker.id, source.to_json() if source is not None else None)
-        if said != expected:
+        if _without_time(said) != _without_time(expected):
             found = said.get("id") if isinstance(said, dict) else said
             raise ImageError(
                 f"{self.marker.id}: {self.artefact.path}/images/{self.marker.file}: holds image {found!r} of another "
@@ -207,6 +207,14 @@ class ImageGroup:
             raise
         except Exception as error:  # zarr and its codecs raise their own kinds for damaged metadata and chunks
             raise ValueError(f"{type(error).__name__}: {error}") from None
+
+
+def _without_time(said: Any) -> Any:
+    """An identity without the time of the image file, which changes when it is copied."""
+    source = said.get("source") if isinstance(said, dict) else None
+    if not isinstance(source, dict):
+        return said
+    return {**said, "source": {name: value for name, value in source.items() if name != "mtime_ns"}}
 
 
 def identity(image_id: str, source: dict[str, Any] | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline.errors import UserError
 from pipeline.executor import Execution
-from pipeline.store import Cache
+from pipeline.store import Cache, freshness
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
 from tests.conftest import Project, write_yaml
@@ -196,6 +196,25 @@ def test_two_data_sets_share_a_cache_folder_without_meeting(make_project: Callab
     assert computed(first)["sam"] == 2
     assert computed(second)["sam"] == 2
     assert computed(first)["sam"] == 0
+
+
+def test_a_touched_image_is_read_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of the data set has other times; not every run may read all of it."""
+    computed(project)
+    for path in (project.folder / "images").iterdir():
+        os.utime(path, (1e9, 1e9))
+    read: list[Path] = []
+    digest = freshness.file_digest
+    monkeypatch.setattr(freshness, "file_digest", lambda path: read.append(path) or digest(path))
+    assert set(computed(project).values()) == {0}
+    assert 3 <= len(read) <= 6  # by sam and by teacher
+    read.clear()
+    assert set(computed(project).values()) == {0}
+    assert read == []
+    fuse(project.manifest(), project.config())
+    for artefact in Cache(project.config().cache, "toy").artefacts():
+        for marker in artefact.markers():
+            artefact.verify(marker)
 
 
 def test_shards_together_are_the_whole(project: Project) -> None:
