@@ -12,7 +12,7 @@ from pipeline.executor import Execution, run_images
 from pipeline.manifests import ImageRecord
 from pipeline.progress import Progress
 from pipeline.store import Artefact, Marker
-from pipeline.store.freshness import made_from_file, made_from_inputs, renewed_time
+from pipeline.store.freshness import made_from_inputs, marker_of_file
 from pipeline.tasks import DONE_BY_ANOTHER, CacheTask
 
 
@@ -45,10 +45,11 @@ def stale_by_file(artefact: Artefact, records: Sequence[ImageRecord], *, by_cont
     stale = []
     markers = artefact.markers_of(record.id for record in records)
     for record, marker in zip(records, markers, strict=True):
-        if not made_from_file(marker, record.path, by_content=by_content):
+        current = marker_of_file(marker, record.path, by_content=by_content)
+        if current is None:
             stale.append(record)
-        elif marker is not None and (renewed := renewed_time(marker, record.path)) is not None:
-            artefact.renew(renewed)
+        elif current is not marker:
+            artefact.renew(current)
     return stale
 
 

@@ -284,7 +284,7 @@ def test_a_store_that_stops_to_answer_is_one_sentence_and_the_next_run_goes_on(
     run = bucket.start("precompute", *here)
     before = wait_for(bucket.cache, 3, run)
     bucket.gateway.is_down = True
-    _, err = run.communicate(timeout=PATIENCE)
+    _, err = run.communicate(timeout=3 * PATIENCE)  # each request is repeated for up to 45 seconds
     bucket.gateway.is_down = False
     assert run.returncode == 2
     assert err.startswith(f"error: cache {bucket.cache}/toy: ")

@@ -302,7 +302,9 @@ class Artefact:
             group.array(name)
 
     def renew(self, marker: Marker) -> None:
-        """Writes a marker anew that names the same file, of an image that is the same."""
+        """Writes a marker anew that names the same file, of an image that is the same; one of format 1 stays."""
+        if not marker.is_zip:
+            return
         with suppress(UserError):  # a cache that may only be read: it is compared again next time
             self.storage.replace(f"{self.path}/done/{encode_id(marker.id)}.json", marker.to_json())
 

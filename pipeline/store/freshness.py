@@ -22,40 +22,29 @@ def read_source(path: Path) -> Source:
 
 
 def made_from_file(marker: Marker | None, path: Path | str, *, by_content: bool = False) -> bool:
-    """Is ``marker`` about the file as it is now? Size and time decide; only if the time differs, the digest.
+    """Is ``marker`` about the file as it is now? See :func:`marker_of_file`."""
+    return marker_of_file(marker, path, by_content=by_content) is not None
 
-    ``by_content`` compares the digest in any case: it notices a file that was replaced by another of its size and
-    time. A marker without a source (written by a foreign program) is trusted.
+
+def marker_of_file(marker: Marker | None, path: Path | str, *, by_content: bool = False) -> Marker | None:
+    """``marker`` if it is about the file as it is now, else None; one of a touched file has the file's new time.
+
+    Size and time decide; only if the time differs, the digest. ``by_content`` compares the digest in any case: it
+    notices a file that was replaced by another of its size and time. A marker without a source (written by a foreign
+    program) is trusted.
     """
-    if marker is None:
-        return False
-    if marker.source is None:
-        return True
+    if marker is None or marker.source is None:
+        return marker
     try:
         stat = os.stat(path)
+        touched = stat.st_mtime_ns != marker.source.mtime_ns
         if stat.st_size != marker.source.size:
-            return False
-        if stat.st_mtime_ns == marker.source.mtime_ns and not by_content:
-            return True
-        return file_digest(Path(path)) == marker.source.sha256
-    except OSError:
-        return False
-
-
-def renewed_time(marker: Marker, path: Path | str) -> Marker | None:
-    """``marker`` with the modification time that its image file has now; None if it has it already, or never will.
-
-    A file of format 1 stays as it is.
-    """
-    if marker.source is None or not marker.is_zip:
-        return None
-    try:
-        mtime_ns = os.stat(path).st_mtime_ns
+            return None
+        if (touched or by_content) and file_digest(Path(path)) != marker.source.sha256:
+            return None
     except OSError:
         return None
-    if mtime_ns == marker.source.mtime_ns:
-        return None
-    return replace(marker, source=replace(marker.source, mtime_ns=mtime_ns))
+    return replace(marker, source=replace(marker.source, mtime_ns=stat.st_mtime_ns)) if touched else marker
 
 
 def made_from_inputs(marker: Marker | None, inputs: Mapping[str, Marker]) -> bool:
