@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.errors import ImageError
 from pipeline.masks import TABLE, MaskSet
 from pipeline.perspective import Perspective
+from pipeline.reading import shown
 from pipeline.store.artefact import Attempt, ImageGroup
 from pipeline.views import View
 from pipeline.windows import Window
@@ -98,14 +99,16 @@ def read_mask_sets(group: ImageGroup, shapes: Sequence[tuple[int, int]]) -> list
     planes, plane_view = group.array("planes", ndim=3), group.array("plane_view", ndim=1)
     stored, columns = group.array("table", ndim=2), group.attributes.get("columns", [])
     if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
-        raise ImageError(f"{where}: attribute columns is {columns!r}, expected a list of names")
+        raise ImageError(f"{where}: attribute columns is {shown(columns)}, expected a list of names")
     shape = max(h for h, _ in shapes), max(w for _, w in shapes)
     if planes.shape[1:] != shape or planes.dtype != np.uint16 or len(plane_view) != len(planes):
         raise ImageError(
             f"{where}: planes are {planes.dtype} {planes.shape}, expected uint16 (P, {shape[0]}, {shape[1]})"
         )
     if not {"view", "plane"} <= set(columns) or stored.shape[1] != len(columns):
-        raise ImageError(f"{where}: table is {stored.shape} with columns {columns}, expected at least view and plane")
+        raise ImageError(
+            f"{where}: table is {stored.shape} with columns {shown(columns)}, expected at least view and plane"
+        )
     sets = []
     for view, (height, width) in enumerate(shapes):
         rows = stored[stored[:, columns.index("view")] == view]

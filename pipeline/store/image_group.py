@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from pipeline.errors import ImageError
+from pipeline.reading import shortened, shown
 from pipeline.store.arrays import PlainArray
 from pipeline.store.marker import Marker, parse_json
 from pipeline.store.zip_file import unpack
@@ -103,7 +104,7 @@ class ImageGroup:
             return read()
         except ValueError as error:
             where = f"{self.artefact.path}/images/{self.marker.file}"
-            raise ImageError(f"{self.marker.id}: {where}: {error}; {_ADVICE}") from None
+            raise ImageError(f"{self.marker.id}: {where}: {shortened(error)}; {_ADVICE}") from None
 
     def _check_identity(self) -> None:
         """The group must say that it is of this image and this image file, if it says so at all (format 2)."""
@@ -115,8 +116,8 @@ class ImageGroup:
         if _without_time(said) != _without_time(expected):
             found = said.get("id") if isinstance(said, dict) else said
             raise ImageError(
-                f"{self.marker.id}: {self.artefact.path}/images/{self.marker.file}: holds image {found!r} of another "
-                f"file or id than its marker says; {_ADVICE}"
+                f"{self.marker.id}: {self.artefact.path}/images/{self.marker.file}: holds image {shown(found)} "
+                f"of another file or id than its marker says; {_ADVICE}"
             )
 
     def _metadata(self, node_type: str, name: str) -> dict[str, Any] | None:
@@ -166,7 +167,8 @@ class ImageGroup:
             values = self._read_array(name, document)
         except ValueError as error:
             raise ImageError(
-                f"{self.marker.id}: {self.artefact.path}: array {name!r} cannot be decoded ({error}); {_ADVICE}"
+                f"{self.marker.id}: {self.artefact.path}: array {name!r} cannot be decoded "
+                f"({shortened(error)}); {_ADVICE}"
             ) from None
         if ndim is not None and values.ndim != ndim:
             raise ImageError(
