@@ -35,6 +35,8 @@ def views_from_attributes(group: ImageGroup) -> tuple[tuple[View, ...], tuple[in
     try:
         height, width = (int(n) for n in attributes["image_size"])
         views = tuple(_view(described) for described in attributes["views"])
+        if not views:
+            raise ValueError
     except (KeyError, TypeError, ValueError, OverflowError):
         raise ImageError(
             f"{group.marker.id}: {group.artefact.path}: expected attributes image_size [H, W] and "
