@@ -1,6 +1,6 @@
-"""Command line of the benchmarks: ``python -m benchmarks --only NAME``.
+"""Command line of the benchmarks: `python -m benchmarks --only NAME`.
 
-A benchmark is a module of this package, listed in :data:`BENCHMARKS`, with a function ``run() -> dict`` that prints a
+A benchmark is a module of this package, listed in `BENCHMARKS`, with a function `run() -> dict` that prints a
 table and returns its figures. The last line printed is one line of JSON that holds the figures of all that ran.
 """
 
@@ -14,8 +14,8 @@ import typer
 
 from benchmarks.check import checked_benchmarks, compare
 from benchmarks.check import record as add_to_book
-from pipeline.cli import say, say_json, say_table
-from pipeline.errors import UserError
+from pipeline.core.cli import echo, print_json, print_table
+from pipeline.core.errors import UserError
 
 #: Name and what it compares.
 BENCHMARKS = {
@@ -37,12 +37,12 @@ BENCHMARKS = {
 
 
 def run_benchmarks(names: list[str]) -> dict[str, Any]:
-    """Runs the named benchmarks, all if none is named; the figures of each. Raises :class:`UserError`."""
+    """Runs the named benchmarks, all if none is named; the figures of each. Raises `UserError`."""
     if unknown := [name for name in names if name not in BENCHMARKS]:
         raise UserError(f"--only: found {unknown[0]!r}, expected one of {', '.join(BENCHMARKS)}")
     figures: dict[str, Any] = {}
     for name in names or BENCHMARKS:
-        say(f"{name}: {BENCHMARKS[name]}")
+        echo(f"{name}: {BENCHMARKS[name]}")
         figures |= {"benchmark": name, **importlib.import_module(f"benchmarks.{name}").run()}
     return figures
 
@@ -61,7 +61,7 @@ def command(
     Without --only all benchmarks are run; with --check or --record those that the book has (docs/performance.md).
     """
     if not check and not record:
-        say_json(run_benchmarks(only or []))
+        print_json(run_benchmarks(only or []))
         return
     names = only or checked_benchmarks()
     rows: list[list[Any]] = []
@@ -73,16 +73,16 @@ def command(
         regressions += worse
         if record:
             add_to_book(name, figures)
-    say_table("compared with the book", ["figure", "now", "first in the book", "limit"], rows)
+    print_table("compared with the book", ["figure", "now", "first in the book", "limit"], rows)
     for sentence in regressions:
-        say(f"worse: {sentence}")
-    say_json({"checked": len(rows), "worse": len(regressions), **{str(row[0]): float(row[1]) for row in rows}})
+        echo(f"worse: {sentence}")
+    print_json({"checked": len(rows), "worse": len(regressions), **{str(row[0]): float(row[1]) for row in rows}})
     if check and regressions:
         raise typer.Exit(1)
 
 
 def main() -> None:
-    """A :class:`UserError` becomes one sentence on stderr and exit status 2."""
+    """A `UserError` becomes one sentence on stderr and exit status 2."""
     try:
         typer.run(command)
     except UserError as error:

@@ -19,12 +19,12 @@ from numcodecs import blosc
 from PIL import Image
 
 from benchmarks.generator import WEIGHTS, one_thread
-from pipeline.cli import say_table
-from pipeline.config import Config, load_config
-from pipeline.manifests import Manifest, load_manifest
-from pipeline.store import Cache
-from pipeline.store.groups import read_mask_sets
-from pipeline.store.zip_file import unpack
+from pipeline.cache import Cache
+from pipeline.cache.groups import read_mask_sets
+from pipeline.cache.zip_file import unpack
+from pipeline.core.cli import print_table
+from pipeline.data.manifests import Manifest, load_manifest
+from stages.config import Config, load_config
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
 
@@ -71,14 +71,14 @@ def run(panoramas: int = PANORAMAS, sizes: Sequence[Size] = SIZES, points_per_si
             costs[size.name] = measure(size, panoramas, Path(folder), points_per_side)
     names = list(next(iter(costs.values())).arrays)
     rows: list[list[Any]] = [[name, *(round(c.arrays[name] / 1024, 1) for c in costs.values())] for name in names]
-    say_table("KiB a panorama", ["array", *costs], rows)
+    print_table("KiB a panorama", ["array", *costs], rows)
     rows = [[f"all, with rule {rule} (MiB)", *(cost.mib(rule) for cost in costs.values())] for rule in RULES]
     rows += [
         ["masks and logits (ms)", *(c.wall for c in costs.values())],
         ["  of them CPU (ms)", *(c.cpu for c in costs.values())],
         ["files read and chunks decompressed alone (ms)", *(c.floor for c in costs.values())],
     ]
-    say_table(f"a panorama, mean of {panoramas}; reading: median of {REPEATS} times", ["", *costs], rows)
+    print_table(f"a panorama, mean of {panoramas}; reading: median of {REPEATS} times", ["", *costs], rows)
     last = costs[sizes[-1].name]
     return {
         "mib_per_image": round(max(last.mib(rule) for rule in RULES), 3),
@@ -91,20 +91,20 @@ def run(panoramas: int = PANORAMAS, sizes: Sequence[Size] = SIZES, points_per_si
 
 
 def measure(size: Size, panoramas: int, folder: Path, points_per_side: int) -> Cost:
-    """Stage one and two on the first panoramas of ``target-test``, then what they left."""
+    """Stage one and two on the first panoramas of `target-test`, then what they left."""
     manifest = lay_out(size, panoramas, folder)
     arrays: dict[str, float] = {}
     config = settings(size, folder, points_per_side)
     precompute(manifest, config)
     cache = Cache(config.cache, manifest.name)
-    artefacts = config.artefacts(manifest.preparation)
+    artefacts = config.artefacts(manifest.preprocessing)
     for kind in ("sam", "masks", "teacher"):
         summary = cache.summarise(cache.artefact(kind, artefacts.key(kind)))
         arrays |= {f"{kind} {name}": total / panoramas for name, total in summary.bytes_by_array.items()}
     for rule in RULES:
         config = settings(size, folder, points_per_side, f"fusion.rule={rule}")
         fuse(manifest, config)
-        key = config.artefacts(manifest.preparation).key("fused")
+        key = config.artefacts(manifest.preprocessing).key("fused")
         summary = cache.summarise(cache.artefact("fused", key))
         arrays |= {f"fused ({rule}) {name}": total / panoramas for name, total in summary.bytes_by_array.items()}
     times = np.array(list(decode(manifest, config, REPEATS)))
@@ -151,7 +151,7 @@ def decode(manifest: Manifest, config: Config, repeats: int) -> Iterator[tuple[f
 
     The floor is timed after all reading, so that neither finds the processor's caches as the other left them.
     """
-    cache, artefacts = Cache(config.cache, manifest.name), config.artefacts(manifest.preparation)
+    cache, artefacts = Cache(config.cache, manifest.name), config.artefacts(manifest.preprocessing)
     masks, teacher = (cache.artefact(kind, artefacts.key(kind)) for kind in ("masks", "teacher"))
     ids = [manifest.images[repeat % len(manifest.images)].id for repeat in range(repeats + 2)]
     reading, alone = [], []

@@ -1,8 +1,8 @@
 """Compares what benchmarks measure with what they measured before: a regression beyond noise is told by name.
 
-``book.json`` holds, for each figure that means the same on every machine (a ratio to a reference or to a floor that is
+`book.json` holds, for each figure that means the same on every machine (a ratio to a reference or to a floor that is
 measured in the same run, a count, a share), the values of earlier runs and which direction is better. The limit is the
-worst of them, and beyond it as much again as they differ, but at least :data:`MARGIN`.
+worst of them, and beyond it as much again as they differ, but at least `MARGIN`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 
 BOOK = Path(__file__).parent / "book.json"
 
@@ -28,7 +28,7 @@ class Figure:
     benchmark: str
     name: str
     better: str
-    """``lower`` or ``higher``."""
+    """`lower` or `higher`."""
     measured: tuple[float, ...]
     meaning: str
     margin: float = MARGIN
@@ -64,7 +64,7 @@ def checked_benchmarks(path: Path | None = None) -> list[str]:
 def compare(benchmark: str, figures: dict[str, Any], path: Path | None = None) -> tuple[list[list[Any]], list[str]]:
     """A row for each figure of the book that the benchmark has, and a sentence for each that is worse than its limit.
 
-    Raises :class:`UserError` if the benchmark did not measure a figure of the book.
+    Raises `UserError` if the benchmark did not measure a figure of the book.
     """
     rows, regressions = [], []
     for figure in (figure for figure in read_book(path) if figure.benchmark == benchmark):

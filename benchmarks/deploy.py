@@ -2,7 +2,7 @@
 
 Weights are random: time and size do not depend on them. One thread each, measured in turns, image to labels; the
 processor's time besides the clock's, which on a busy machine says more about the machine. Small:
-``python -m benchmarks.deploy --height 64 --width 256 --repeats 2``.
+`python -m benchmarks.deploy --height 64 --width 256 --repeats 2`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import numpy as np
 import torch
 import typer
 
-from pipeline.cli import say_json, say_table
-from pipeline.labels import load_label_space
-from pipeline.student import STUDENT_META, Student, load_student, to_json, without_weights
+from pipeline.core.cli import print_json, print_table
+from pipeline.data.labels import load_label_space
+from pipeline.models.student import STUDENT_META, Student, load_student, to_json, without_weights
 
 STUDENT, SIZE, REPEATS = "goodsam_m", (400, 2048), 5
 
 
 def run(student: str = STUDENT, size: tuple[int, int] = SIZE, repeats: int = REPEATS) -> dict[str, Any]:
-    """Exports an untrained student of that size and times both; medians over ``repeats`` turns."""
+    """Exports an untrained student of that size and times both; medians over `repeats` turns."""
     from stages.export.stage import export_student
 
     threads, limit = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
@@ -46,7 +46,7 @@ def run(student: str = STUDENT, size: tuple[int, int] = SIZE, repeats: int = REP
             del os.environ["OMP_NUM_THREADS"]
         else:
             os.environ["OMP_NUM_THREADS"] = limit
-    say_table(
+    print_table(
         f"{student}, {size[0]} x {size[1]}, one CPU thread",
         ["runtime", "ms", "ms of the processor"],
         [[name, 1e3 * wall, 1e3 * processor] for name, (wall, processor) in seconds.items()],
@@ -59,13 +59,13 @@ def run(student: str = STUDENT, size: tuple[int, int] = SIZE, repeats: int = REP
         "megabytes": round(exported.megabytes, 2),
         "million_parameters": round(millions, 2),
         "max_difference": exported.max_difference,
-        "agreement": exported.agreement,
+        "argmax_match": exported.argmax_match,
     }
 
 
 def untrained(student: str, path: Path) -> Path:
     """A checkpoint of a student with random weights, as the train stage writes it."""
-    from pipeline.mmseg_import import import_mmseg
+    from pipeline.models.mmseg_import import import_mmseg
 
     import_mmseg()
     from mmseg.registry import MODELS
@@ -112,7 +112,7 @@ def main(
     repeats: Annotated[int, typer.Option(min=1)] = REPEATS,
 ) -> None:
     """The benchmark with other numbers than its own."""
-    say_json(run(student, (height, width), repeats))
+    print_json(run(student, (height, width), repeats))
 
 
 if __name__ == "__main__":

@@ -20,16 +20,16 @@ import torch
 import yaml
 from PIL import Image
 
-from pipeline.cli import say, say_table
-from pipeline.config import Config
-from pipeline.manifests import Manifest, load_manifest
-from pipeline.masks import MaskSet, from_masks
-from pipeline.settings import parse_settings
-from pipeline.store import Cache
-from pipeline.store.freshness import read_source
-from pipeline.store.groups import views_to_attributes, write_mask_sets
-from pipeline.views import make_views
-from pipeline.windows import Window
+from pipeline.cache import Cache
+from pipeline.cache.freshness import read_source
+from pipeline.cache.groups import views_to_attributes, write_mask_sets
+from pipeline.core.cli import echo, print_table
+from pipeline.core.settings import parse_settings
+from pipeline.data.manifests import Manifest, load_manifest
+from pipeline.geometry.masks import MaskSet, from_masks
+from pipeline.geometry.views import make_views
+from pipeline.geometry.windows import Window
+from stages.config import Config
 from stages.fuse.rules.base import FusionInput
 
 CLASSES, STRIDE = 19, 4
@@ -42,7 +42,7 @@ SMALL, MANY = 200, 2000
 
 
 def run(cases: tuple[tuple[int, int, int], ...] = CASES, small: int = SMALL, repeats: int = 5) -> dict[str, Any]:
-    """Times every case and the run over ``small`` images; prints tables and returns the worst ratios."""
+    """Times every case and the run over `small` images; prints tables and returns the worst ratios."""
     votes: list[list[Any]] = []
     runs: list[list[Any]] = []
     for height, width, count in cases:
@@ -59,13 +59,13 @@ def run(cases: tuple[tuple[int, int, int], ...] = CASES, small: int = SMALL, rep
         *(f"loop, {way}" for way in ways),
         *(f"x {way}" for way in ways),
     ]
-    say_table("vote", columns, [[*row, *(loop / row[2] for loop in row[3:])] for row in votes])
+    print_table("vote", columns, [[*row, *(loop / row[2] for loop in row[3:])] for row in votes])
     columns = ["store to store, page cache warm (ms)", "rule", "DAR", "read and write", "ratio"]
-    say_table("DAR", columns, [[*row, row[2] / row[3]] for row in runs])
+    print_table("DAR", columns, [[*row, row[2] / row[3]] for row in runs])
     seconds, growth, again = many(small)
-    say(f"{small} small panoramas: {seconds:.1f} s, memory grew by {growth:.1f} MiB over the second half")
-    say(f"the same with another theta: {again:.1f} s")
-    say(f"{MANY} such panoramas: {seconds * MANY / small:.0f} s, extrapolated")
+    echo(f"{small} small panoramas: {seconds:.1f} s, memory grew by {growth:.1f} MiB over the second half")
+    echo(f"the same with another theta: {again:.1f} s")
+    echo(f"{MANY} such panoramas: {seconds * MANY / small:.0f} s, extrapolated")
     ssa, in_numpy, sepl = (min(row[way] / row[2] for row in votes) for way in (3, 4, 5))
     return {
         "vote_speedup": round(min(ssa, sepl), 1),
@@ -81,7 +81,7 @@ def run(cases: tuple[tuple[int, int, int], ...] = CASES, small: int = SMALL, rep
 
 
 def synthetic(height: int, width: int, count: int) -> tuple[MaskSet, np.ndarray]:
-    """``count`` ellipses that cover most of the panorama, and logits float16 ``(C, h, w)`` of blobs about as large."""
+    """`count` ellipses that cover most of the panorama, and logits float16 `(C, h, w)` of blobs about as large."""
     from scipy.ndimage import gaussian_filter
 
     rng = np.random.default_rng(count + height)
@@ -97,7 +97,7 @@ def synthetic(height: int, width: int, count: int) -> tuple[MaskSet, np.ndarray]
 
 
 def stitched_labels(logits: np.ndarray, height: int) -> np.ndarray:
-    """The argmax of native logits at pixels: uint8 ``(H, W)``."""
+    """The argmax of native logits at pixels: uint8 `(H, W)`."""
     return FusionInput.of_stitched(logits.astype(np.float32), STRIDE, height).labels
 
 
@@ -173,7 +173,7 @@ def dar_times(masks: MaskSet, logits: np.ndarray, size: tuple[int, int], rule: s
     with tempfile.TemporaryDirectory(prefix="fuse-") as folder:
         manifest, config = data_set(Path(folder), 1, size, rule)
         write_inputs(manifest, config, masks, logits, size)
-        task = FuseTask(config, manifest.preparation, manifest.name)
+        task = FuseTask(config, manifest.preprocessing, manifest.name)
         artefacts = task.artefacts
         artefact = task.artefact()
         artefact.create(artefacts.settings("fused"), artefacts.upstream("fused"))
@@ -197,7 +197,7 @@ def dar_times(masks: MaskSet, logits: np.ndarray, size: tuple[int, int], rule: s
 
 
 def data_set(folder: Path, images: int, size: tuple[int, int], rule: str) -> tuple[Manifest, Config]:
-    """A manifest of ``images`` black panoramas, and settings whose artefacts of stage one are written by hand."""
+    """A manifest of `images` black panoramas, and settings whose artefacts of stage one are written by hand."""
     (folder / "images").mkdir()
     for k in range(images):
         Image.fromarray(np.zeros((*size, 3), np.uint8)).save(folder / "images" / f"{k:05d}.png")
@@ -215,8 +215,8 @@ def data_set(folder: Path, images: int, size: tuple[int, int], rule: str) -> tup
 
 
 def write_inputs(manifest: Manifest, config: Config, masks: MaskSet, logits: np.ndarray, size: tuple[int, int]) -> None:
-    """Stage one's artefacts of every image: the same ``masks`` and ``logits``, whole and cut into views."""
-    from pipeline.boundaries import label_boundary
+    """Stage one's artefacts of every image: the same `masks` and `logits`, whole and cut into views."""
+    from pipeline.geometry.boundaries import label_boundary
 
     views = [v for v in make_views(config.teacher.views, *size) if isinstance(v, Window)]
     rng = np.random.default_rng(0)
@@ -247,8 +247,8 @@ def write_inputs(manifest: Manifest, config: Config, masks: MaskSet, logits: np.
 
 
 def many(images: int, size: tuple[int, int] = (64, 256)) -> tuple[float, float, float]:
-    """Fusing ``images`` small panoramas by rule ``best``: seconds, MiB by which the second half raised memory, and the
-    seconds of another ``theta`` after that."""
+    """Fusing `images` small panoramas by rule `best`: seconds, MiB by which the second half raised memory, and the
+    seconds of another `theta` after that."""
     from stages.fuse.stage import fuse
 
     masks, logits = synthetic(*size, 20)

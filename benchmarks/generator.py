@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cli import say, say_table
-from pipeline.errors import UserError
-from pipeline.masks import MaskSet
+from pipeline.core.cli import echo, print_table
+from pipeline.core.errors import UserError
+from pipeline.geometry.masks import MaskSet
 from stages.precompute.generators.sam import CPU_POINTS, Sam
 from stages.precompute.generators.sam_reference import SamReference
 from stages.precompute.sam.settings import AutomaticMasks
@@ -46,7 +46,7 @@ SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Case:
-    """Windows of panoramas of ``height`` x 2048, and what is set besides :data:`SETTINGS`."""
+    """Windows of panoramas of `height` x 2048, and what is set besides `SETTINGS`."""
 
     name: str
     height: int
@@ -65,7 +65,7 @@ CASES = (
 
 
 def run(cases: Sequence[Case] = CASES, vit: str | None = "vit_b") -> dict[str, Any]:
-    """Times, memory and agreement on every case, and that SAM's own ``vit`` runs (random weights)."""
+    """Times, memory and agreement on every case, and that SAM's own `vit` runs (random weights)."""
     with one_thread():
         compared = {case.name: compare(case, windows_of(case)) for case in cases}
     _say_times(compared)
@@ -73,7 +73,7 @@ def run(cases: Sequence[Case] = CASES, vit: str | None = "vit_b") -> dict[str, A
     _say_memory(memory)
     for name, found in compared.items():
         for reason in found.unmatched:
-            say(f"not matched, {name}: {reason}")
+            echo(f"not matched, {name}: {reason}")
     figures = {
         "speedup_outside_networks": min(found.reference.rest / found.batched.rest for found in compared.values()),
         "speedup_total": min(found.reference.total / found.batched.total for found in compared.values()),
@@ -102,7 +102,7 @@ def one_thread() -> Iterator[None]:
 
 
 def windows_of(case: Case) -> list[np.ndarray]:
-    """The first windows of as many panoramas of the demo world, RGB uint8 ``(height, 512, 3)``."""
+    """The first windows of as many panoramas of the demo world, RGB uint8 `(height, 512, 3)`."""
     from demo.camera import Equirect
     from demo.render import render
     from demo.splits import WorldSettings, sample
@@ -135,7 +135,7 @@ class Times:
 
 @dataclass(frozen=True)
 class Compared:
-    """Both generators on one case; ``unmatched`` describes each reference mask that ours has no match for."""
+    """Both generators on one case; `unmatched` describes each reference mask that ours has no match for."""
 
     reference: Times
     batched: Times
@@ -166,7 +166,7 @@ class Stopwatch:
 
 
 def timed(settings: AutomaticMasks, windows: Sequence[np.ndarray]) -> tuple[list[MaskSet], Times, Stopwatch]:
-    """Masks of ``windows``, and CPU seconds a window; the first one is run before too, uncounted."""
+    """Masks of `windows`, and CPU seconds a window; the first one is run before too, uncounted."""
     model = settings.load_model("cpu")
     generate = settings.with_model(model, "cpu")
     generate(windows[:1])
@@ -220,7 +220,7 @@ def peaks(case: Case) -> dict[str, float]:
 
 
 def in_a_process_of_its_own(function: Callable[..., float], *arguments: Any) -> float:
-    """``function(*arguments)`` in a fresh process, that holds nothing else."""
+    """`function(*arguments)` in a fresh process, that holds nothing else."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -238,7 +238,7 @@ def _peak(settings: AutomaticMasks, window: np.ndarray) -> float:
 
 
 def peak_above(work: Callable[[], Any]) -> float:
-    """MiB of resident memory at the peak of ``work`` above what is resident before it. Linux only."""
+    """MiB of resident memory at the peak of `work` above what is resident before it. Linux only."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     try:
@@ -270,12 +270,12 @@ def run_vit(model_type: str) -> dict[str, float]:
     window = windows_of(CASES[0])[0]
     masks, _, watch = timed(settings, [window])
     seconds = {name: watch.seconds[name] / watch.calls[name] for name in ("image_encoder", "mask_decoder")}
-    say_table(
+    print_table(
         f"SAM {model_type}, random weights, one window of 400 x 512, 4 points",
         ["network", "seconds a call", "calls"],
         [[name, value, watch.calls[name]] for name, value in seconds.items()],
     )
-    say(f"{len(masks[0])} masks")
+    echo(f"{len(masks[0])} masks")
     return seconds
 
 
@@ -293,7 +293,7 @@ def _say_times(compared: dict[str, Compared]) -> None:
             rows.append(
                 [name, kind, times.total, *networks, times.rest, masks, found.parity if kind == "batched" else 1.0]
             )
-    say_table(
+    print_table(
         "CPU seconds a window, one thread",
         ["windows of", "generator", "total", "encoder", "decoder", "rest", "masks", f"matched (IoU {MATCHED})"],
         rows,
@@ -303,4 +303,4 @@ def _say_times(compared: dict[str, Compared]) -> None:
 def _say_memory(memory: dict[str, dict[str, float]]) -> None:
     names = list(next(iter(memory.values())))
     rows = [[case, *(found[name] for name in names)] for case, found in memory.items()]
-    say_table("MiB above the loaded model at the peak, one window", ["windows of", *names], rows)
+    print_table("MiB above the loaded model at the peak, one window", ["windows of", *names], rows)

@@ -1,11 +1,11 @@
 """What the cache buys in training: the loader's own speed, the step with it, and the step with SAM and TA inside.
 
-On the demo world at half size (200 x 1024), student and settings of ``configs/demo.yaml``, one thread. The step is
+On the demo world at half size (200 x 1024), student and settings of `configs/demo.yaml`, one thread. The step is
 timed on tensors in memory and on batches of the loader, step by step in turns, so that a busy machine slows all alike:
-of a loader that keeps decoded panoramas as ``train.memory`` says (all fit here), and of one that reads every sample
+of a loader that keeps decoded panoramas as `train.memory` says (all fit here), and of one that reads every sample
 from the cache, by a thread and one batch ahead, as a training without loader processes does.
 The online alternative is not built: its step is the offline step plus, for each panorama of the batch, what stage one
-and two took for it in this very run, the models loaded. Small: ``python -m benchmarks.loader --images 4 --steps 4``.
+and two took for it in this very run, the models loaded. Small: `python -m benchmarks.loader --images 4 --steps 4`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import typer
 import yaml
 
 from benchmarks.training import CONFIG, Bench
-from pipeline.cli import say, say_json, say_table
-from pipeline.samples import CacheReader
-from pipeline.tasks import CacheTask
+from pipeline.cache.cache_task import CacheTask
+from pipeline.cache.fused_reader import CacheReader
+from pipeline.core.cli import echo, print_json, print_table
 from stages.fuse.tasks import FuseTask
 from stages.precompute.tasks import MasksTask, SamTask, TeacherTask
 
@@ -35,7 +35,7 @@ KEPT_BATCHES = 12
 
 
 def run(images: int = IMAGES, steps: int = STEPS, batch: int = BATCH) -> dict[str, Any]:
-    """Times loader, steps and the first two stages; means over ``steps`` turns."""
+    """Times loader, steps and the first two stages; means over `steps` turns."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -70,7 +70,7 @@ def _measure(images: int, steps: int, batch: int) -> dict[str, Any]:
     online = per_sample["tensors"] + stage_one + stage_two
     # N panoramas: stages once and E cheap epochs against E dear ones
     epochs = (stage_one + stage_two) / max(online - per_sample["cache"], 1e-9)
-    say_table(
+    print_table(
         "loader: milliseconds a panorama",
         ["what", "ms", "panoramas/s"],
         [
@@ -86,7 +86,7 @@ def _measure(images: int, steps: int, batch: int) -> dict[str, Any]:
         ],
     )
     ratio = online / per_sample["cache"]
-    say(f"online costs {ratio:.1f} times as much; both stages have paid for themselves after {epochs:.2f} epochs")
+    echo(f"online costs {ratio:.1f} times as much; both stages have paid for themselves after {epochs:.2f} epochs")
     return {
         "samples_per_s": round(1 / per_sample["loader"], 2),
         "relative_speed": round(per_sample["tensors"] / per_sample["kept"], 4),
@@ -108,11 +108,10 @@ def _stage_seconds(bench: Bench) -> dict[str, float]:
         config = bench.config("paper", cache=folder)
         manifest = bench.manifest()
         records = manifest.select(("target-train",))
-        settings = (config, manifest.preparation, manifest.name)
-        artefacts = config.artefacts(manifest.preparation)
+        settings = (config, manifest.preprocessing, manifest.name)
         tasks: list[CacheTask] = [SamTask(*settings), MasksTask(*settings), TeacherTask(*settings), FuseTask(*settings)]
         for task in tasks:
-            task.artefact().create(artefacts.settings(task.kind), artefacts.upstream(task.kind))
+            task.create_artefact()
             work = task.open()
             each = []
             for record in records:
@@ -122,7 +121,7 @@ def _stage_seconds(bench: Bench) -> dict[str, float]:
                     for _ in steps:
                         pass
                 each.append(time.perf_counter() - began)
-            seconds[task.kind] = median(each)
+            seconds[task.spec.kind] = median(each)
     return seconds
 
 
@@ -131,7 +130,7 @@ def _training(bench: Bench, batch: int) -> tuple[dict[str, Any], Callable[[Any],
     from mmengine.dataset import pseudo_collate
     from mmengine.optim import OptimWrapper
 
-    from pipeline.mmseg_import import import_mmseg
+    from pipeline.models.mmseg_import import import_mmseg
 
     import_mmseg()
     from mmseg.registry import MODELS
@@ -169,7 +168,7 @@ def main(
     batch: Annotated[int, typer.Option(min=1)] = BATCH,
 ) -> None:
     """The benchmark with other numbers than its own."""
-    say_json(run(images, steps, batch))
+    print_json(run(images, steps, batch))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 The rows share one cache per world: the TA's logits and each source's masks are computed once. Every figure is the mean
 over worlds of different seeds; each world is scored with one confusion matrix over its panoramas. Rows are kept in
-``rows.json`` under the names of their artefacts, so a run that was stopped goes on, and other weights or settings make
-other rows. Fewer images and seeds: ``python -m benchmarks.pseudo_labels --images 4 --seeds 1``.
+`rows.json` under the names of their artefacts, so a run that was stopped goes on, and other weights or settings make
+other rows. Fewer images and seeds: `python -m benchmarks.pseudo_labels --images 4 --seeds 1`.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from demo.domain import Shift
 from demo.splits import Split, WorldSettings
 from demo.teachers.data import write_manifest
 from demo.world import write_world
-from pipeline.cli import say, say_json, say_table
-from pipeline.config import Config
-from pipeline.errors import UserError
-from pipeline.manifests import ImageRecord, Manifest
-from pipeline.progress import Progress, console_progress
-from pipeline.settings import parse_settings
-from pipeline.store import Cache
-from pipeline.store.freshness import made_from_file, read_source
-from pipeline.store.groups import views_to_attributes, write_mask_sets
-from pipeline.views import make_views
+from pipeline.cache import Cache
+from pipeline.cache.freshness import made_from_file, read_source
+from pipeline.cache.groups import views_to_attributes, write_mask_sets
+from pipeline.core.cli import echo, print_json, print_table
+from pipeline.core.errors import UserError
+from pipeline.core.progress import Progress, console_progress
+from pipeline.core.settings import parse_settings
+from pipeline.data.manifests import ImageRecord, Manifest
+from pipeline.geometry.views import make_views
 from stages.ablate.rows import Rows
+from stages.config import Config
 
 ROOT = Path(__file__).parent.parent
 WORK = ROOT / "work_dirs" / "pseudo_labels"
@@ -40,7 +40,7 @@ WEIGHTS = ROOT / "demo" / "weights"
 IMAGES, SEEDS = 8, 3
 VIEWS: dict[str, Any] = {"width": 256, "stride": 128}
 
-#: Where masks come from: settings of the artefacts ``sam`` and ``masks``.
+#: Where masks come from: settings of the artefacts `sam` and `masks`.
 SOURCES: dict[str, dict[str, Any]] = {
     "felzenszwalb": {
         "sam": {"generator": {"kind": "felzenszwalb", "scale": 100, "sigma": 0.5, "min_size": 40}},
@@ -77,7 +77,7 @@ class World:
         return cls(folder, write_manifest(folder / f"{split}.yaml", folder, {split: images}))
 
     def config(self, source: str | None, change: dict[str, Any], teacher: str) -> Config:
-        """The settings of one row; ``teacher`` is a config in ``mmseg_configs/teachers`` without its ``demo_``."""
+        """The settings of one row; `teacher` is a config in `mmseg_configs/teachers` without its `demo_`."""
         of_masks = SOURCES[source] if source else {}
         model = {
             "kind": "mmseg",
@@ -96,7 +96,7 @@ class World:
 
 
 def run() -> dict[str, Any]:
-    """The table of ``target-test``, and the figures of the best source of masks."""
+    """The table of `target-test`, and the figures of the best source of masks."""
     return compare()
 
 
@@ -109,9 +109,9 @@ def compare(
     teacher: str = "resnet_fpn",
     work: Path = WORK,
 ) -> dict[str, Any]:
-    """Measures every row on ``images`` panoramas of each of ``seeds`` worlds; prints tables and returns the figures.
+    """Measures every row on `images` panoramas of each of `seeds` worlds; prints tables and returns the figures.
 
-    Raises :class:`UserError` for an unknown source.
+    Raises `UserError` for an unknown source.
     """
     if unknown := set(sources) - set(SOURCES):
         raise UserError(f"--source: found {sorted(unknown)}, expected some of {', '.join(SOURCES)}")
@@ -124,7 +124,7 @@ def compare(
             world = World.make(work, seed, shift, split, images)
             for source, row, change in wanted:
                 config = world.config(source, change, teacher)
-                key = config.artefacts(world.manifest.preparation).key("fused")
+                key = config.artefacts(world.manifest.preprocessing).key("fused")
                 name = f"{shift}-{seed} {split} {images} {key}"
                 if name not in kept.rows:
                     kept.add(name, measure(world, config, source, progress))
@@ -136,9 +136,9 @@ def compare(
 
 
 def measure(world: World, config: Config, source: str | None, progress: Progress) -> dict[str, Any]:
-    """One row's figures, as ``evaluate`` gives them; precomputes and fuses what is missing.
+    """One row's figures, as `evaluate` gives them; precomputes and fuses what is missing.
 
-    Raises :class:`UserError` if a panorama fails.
+    Raises `UserError` if a panorama fails.
     """
     from stages.evaluate.stage import evaluate
     from stages.fuse.stage import fuse
@@ -159,7 +159,7 @@ def measure(world: World, config: Config, source: str | None, progress: Progress
 
 
 def write_oracle(manifest: Manifest, config: Config) -> None:
-    """The artefact ``sam/oracle``: connected pieces of the true instances in every view, as if SAM had found them."""
+    """The artefact `sam/oracle`: connected pieces of the true instances in every view, as if SAM had found them."""
     artefact = Cache(config.cache, manifest.name).artefact("sam", "oracle")
     artefact.create({"masks": "connected pieces of true instances"}, {})
     for record in manifest.images:
@@ -173,13 +173,13 @@ def write_oracle(manifest: Manifest, config: Config) -> None:
 
 
 def true_instances(record: ImageRecord) -> np.ndarray:
-    """Instance ids ``(H, W)`` of a rendered panorama, which lie beside its labels."""
+    """Instance ids `(H, W)` of a rendered panorama, which lie beside its labels."""
     path = Path(str(record.path).replace("/images/", "/instances/"))
     return np.asarray(Image.open(path.with_name(f"{path.stem}_instanceIds.png"))).astype(np.int64)
 
 
 def pieces(instances: np.ndarray) -> Any:
-    """The 4-connected pieces of equal ids ``(h, w)`` as a mask set."""
+    """The 4-connected pieces of equal ids `(h, w)` as a mask set."""
     from skimage.measure import label
 
     from stages.precompute.generators.felzenszwalb import from_partition
@@ -213,11 +213,11 @@ def _print(means: dict[tuple[str | None, str], dict[str, float]], source: str, t
         for (own, row), figures in means.items()
         if own in (None, source)
     ]
-    say_table(title, ["rule", *COLUMNS.values(), "± mIoU"], rows)
+    print_table(title, ["rule", *COLUMNS.values(), "± mIoU"], rows)
 
 
 def figures(means: dict[tuple[str | None, str], dict[str, float]], sources: Sequence[str]) -> dict[str, Any]:
-    """The line of JSON: rules on the real source of masks on which ``best`` is best, and ``best`` on true masks."""
+    """The line of JSON: rules on the real source of masks on which `best` is best, and `best` on true masks."""
     real = [source for source in sources if source != "oracle"] or list(sources)
     chosen = max(real, key=lambda source: means[source, "best"]["mIoU"])
     rows = {"ta_whole": means[None, "ta_whole"], "ta": means[None, "ta"]}
@@ -246,9 +246,9 @@ def main(
     try:
         result = compare(images, seeds, source or tuple(SOURCES), split, "strong" if strong else "mild", teacher)
     except UserError as error:
-        say(f"error: {error}")
+        echo(f"error: {error}")
         raise typer.Exit(2) from None
-    say_json({"benchmark": "pseudo_labels", **result})
+    print_json({"benchmark": "pseudo_labels", **result})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long ``precompute`` takes where there is nothing to do: the price of asking a finished cache what it holds.
+"""How long `precompute` takes where there is nothing to do: the price of asking a finished cache what it holds.
 
 The cache is synthetic but whole: real image files, and for each a finished image in every artefact, with a marker that
 holds its source, inputs and digests as the stage itself writes them. Images differ in name and time only, so the arrays
@@ -22,15 +22,15 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from pipeline.cli import say_table
-from pipeline.config import Config, load_config
-from pipeline.manifests import Manifest, load_manifest
-from pipeline.store import Artefact, Attempt, Cache, Marker, Source
-from pipeline.store.artefact import bytes_by_array
-from pipeline.store.freshness import read_source
-from pipeline.store.image_group import IDENTITY
-from pipeline.store.marker import encode_id
-from pipeline.store.zip_file import pack
+from pipeline.cache import Artefact, Attempt, Cache, Marker, Source
+from pipeline.cache.artefact import bytes_by_array
+from pipeline.cache.freshness import read_source
+from pipeline.cache.image_group import IDENTITY
+from pipeline.cache.marker import encode_id
+from pipeline.cache.zip_file import pack
+from pipeline.core.cli import print_table
+from pipeline.data.manifests import Manifest, load_manifest
+from stages.config import Config, load_config
 
 IMAGES = 2000
 REPEATS = 3
@@ -57,7 +57,7 @@ def run(images: int = IMAGES, repeats: int = REPEATS) -> dict[str, Any]:
     ratio = sorted(s / f for s, f in zip(seconds, floors, strict=True))[repeats // 2]
     seconds.sort()
     median = seconds[len(seconds) // 2]
-    say_table(
+    print_table(
         "rerun",
         ["finished cache", "images", "build (s)", "fastest (s)", "median (s)", "slowest (s)"],
         [["precompute: sam, masks, teacher", images, building, seconds[0], median, seconds[-1]]],
@@ -82,7 +82,7 @@ def floor(folder: Path) -> float:
 
 
 def build(folder: Path, images: int) -> list[str]:
-    """A data set of ``images`` tiny panoramas and its finished cache; returns the options that name them."""
+    """A data set of `images` tiny panoramas and its finished cache; returns the options that name them."""
     (folder / "images").mkdir()
     first = folder / "images" / "00000.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 32, 3), dtype=np.uint8)).save(first)
@@ -117,7 +117,7 @@ def _fill(manifest: Manifest, config: Config) -> None:
             **{name: (whole, (4, 4)) for name in ("label", "gate", "weight", "boundary")},
         },
     }
-    cache, artefacts = Cache(config.cache, manifest.name), config.artefacts(manifest.preparation)
+    cache, artefacts = Cache(config.cache, manifest.name), config.artefacts(manifest.preprocessing)
     digest = read_source(manifest.images[0].path).sha256  # the image files differ in name and time only
     above: dict[str, str] = {}
     for kind, arrays in contents.items():
@@ -160,12 +160,12 @@ def _finish_all(artefact: Artefact, attempt: Attempt, inputs: dict[str, str], di
 
 
 def seconds_of_rerun(arguments: list[str], images: int) -> float:
-    """Seconds of the real command; raises ``RuntimeError`` unless it found everything finished."""
+    """Seconds of the real command; raises `RuntimeError` unless it found everything finished."""
     return rerun(arguments, images)[0]
 
 
 def rerun(arguments: list[str], images: int, stage: str = "precompute") -> tuple[float, float]:
-    """Seconds and peak MiB of the real command; raises ``RuntimeError`` unless it found everything finished."""
+    """Seconds and peak MiB of the real command; raises `RuntimeError` unless it found everything finished."""
     command = [sys.executable, "-m", "pipeline", stage, *arguments]
     with tempfile.TemporaryFile("w+") as output:
         began = time.perf_counter()

@@ -1,6 +1,6 @@
 """What rolling a panorama changes in its pseudo-labels: nothing by the windows' distance, a little by other amounts.
 
-Panoramas of the demo's ``target-test`` at half size, by the settings of ``configs/demo.yaml``, windows every 128
+Panoramas of the demo's `target-test` at half size, by the settings of `configs/demo.yaml`, windows every 128
 columns. Both stages see every rolled panorama as an image of its own. By other rolls than the windows' distance the
 windows cut the scene elsewhere, so that SAM and the TA see other crops: how far they and the rule then agree with
 themselves, in percent of the pixels.
@@ -18,11 +18,11 @@ import yaml
 from PIL import Image
 
 from demo.splits import WorldSettings, render_sample
-from pipeline.cli import say_table
-from pipeline.config import Config, load_config
-from pipeline.manifests import Manifest, load_manifest
-from pipeline.progress import console_progress
-from pipeline.store import Cache
+from pipeline.cache import Cache
+from pipeline.core.cli import print_table
+from pipeline.core.progress import console_progress
+from pipeline.data.manifests import Manifest, load_manifest
+from stages.config import Config, load_config
 
 CONFIG = Path(__file__).parent.parent / "configs" / "demo.yaml"
 IMAGES = 4
@@ -46,7 +46,7 @@ def run(images: int = IMAGES, rolls: tuple[int, ...] = ROLLS, rules: tuple[str, 
             reports = [*precompute(manifest, config, progress=progress), fuse(manifest, config, progress=progress)]
             assert not any(report.failures for report in reports), reports
             agreement[rule] = {roll: agree(manifest, config, images, roll) for roll in rolls}
-    say_table(
+    print_table(
         f"labels of the rolled panorama, rolled back: pixels that agree (%), {images} panoramas",
         ["rule", *(f"by {roll}" for roll in rolls)],
         [[rule, *own.values()] for rule, own in agreement.items()],
@@ -75,7 +75,7 @@ def lay_out(folder: Path, images: int, rolls: tuple[int, ...]) -> Manifest:
 
 def agree(manifest: Manifest, config: Config, images: int, roll: int) -> float:
     """Pixels, in percent, whose label is the same in the panorama and in the rolled one."""
-    key = config.artefacts(manifest.preparation).key("fused")
+    key = config.artefacts(manifest.preprocessing).key("fused")
     fused = Cache(config.cache, manifest.name).artefact("fused", key)
     same = [
         np.mean(np.roll(fused.read(f"{k}-0").array("label"), roll, axis=1) == fused.read(f"{k}-{roll}").array("label"))

@@ -30,11 +30,11 @@ from PIL import Image
 from benchmarks.cache import SIZES, Size, measure, settings
 from benchmarks.generator import one_thread
 from benchmarks.rerun import build, rerun
-from pipeline.cli import say_table
-from pipeline.config import Config
-from pipeline.errors import ImageError, UserError
-from pipeline.manifests import Manifest, load_manifest
-from pipeline.store import Artefact, Cache
+from pipeline.cache import Artefact, Cache
+from pipeline.core.cli import print_table
+from pipeline.core.errors import ImageError, UserError
+from pipeline.data.manifests import Manifest, load_manifest
+from stages.config import Config
 
 ROOT = Path(__file__).parent.parent
 MIB = 2**20
@@ -48,7 +48,7 @@ def run(
     size: Size = SIZES[-1],
     points_per_side: int = 16,
 ) -> dict[str, Any]:
-    """All four; ``tiny`` panoramas are really computed (20,000 take about half an hour)."""
+    """All four; `tiny` panoramas are really computed (20,000 take about half an hour)."""
     figures = {**reruns(images, fewer), **one_panorama(size, flips, points_per_side)}
     if tiny:
         figures |= steady(tiny)
@@ -59,7 +59,7 @@ def run(
 
 
 def reruns(images: int, fewer: int) -> dict[str, Any]:
-    """Seconds and MiB of a rerun of ``images``, and MiB of a million by the slope from ``fewer``."""
+    """Seconds and MiB of a rerun of `images`, and MiB of a million by the slope from `fewer`."""
     rows, measured = [], {}
     for count in (fewer, images):
         with tempfile.TemporaryDirectory(prefix="scale-") as folder:
@@ -68,7 +68,7 @@ def reruns(images: int, fewer: int) -> dict[str, Any]:
                 best = min(rerun(arguments, count, stage) for _ in range(2))
                 measured[count, stage] = best
                 rows.append([f"{stage}, finished", count, *best])
-    say_table("a rerun with nothing to do", ["stage", "panoramas", "seconds", "peak MiB"], rows)
+    print_table("a rerun with nothing to do", ["stage", "panoramas", "seconds", "peak MiB"], rows)
     seconds, mib = measured[images, "precompute"]
     slope = (mib - measured[fewer, "precompute"][1]) / (images - fewer)
     return {
@@ -90,19 +90,19 @@ def one_panorama(size: Size, flips: int, points_per_side: int) -> dict[str, Any]
         manifest = load_manifest(folder / "manifest.yaml")
         config = settings(size, folder, points_per_side, "fusion.rule=best")
         artefacts = [
-            Cache(config.cache, manifest.name).artefact(kind, config.artefacts(manifest.preparation).key(kind))
+            Cache(config.cache, manifest.name).artefact(kind, config.artefacts(manifest.preprocessing).key(kind))
             for kind in ("sam", "masks", "teacher", "fused")
         ]
         files, stored = files_and_bytes(artefacts)
         stored_1 = sum(bytes_in_format_1(artefact) for artefact in artefacts)
         count = len(manifest.images)
         outcomes = flip_bits(manifest, config, flips)
-    say_table(
+    print_table(
         "a panorama, all four artefacts with rule best",
         ["", "files and folders", "MiB with markers", "masks and logits (ms)"],
         [["format 2", files / count, stored / count / MIB, cost.wall], ["format 1", "-", stored_1 / count / MIB, "-"]],
     )
-    say_table("flipped bits", ["outcome", "flips"], [list(row) for row in outcomes.items()])
+    print_table("flipped bits", ["outcome", "flips"], [list(row) for row in outcomes.items()])
     return {
         "inodes_per_image": round(files / count, 2),
         "mib_per_image": round(stored / count / MIB, 4),
@@ -148,7 +148,7 @@ def bytes_in_format_1(artefact: Artefact) -> int:
 def flip_bits(manifest: Manifest, config: Config, flips: int) -> dict[str, int]:
     """Flips single random bits, one at a time, in random files of all artefacts; counts what a reader gets.
 
-    ``told``: an error or an image that counts as not done; ``same``: the right values; ``wrong``: others, in silence.
+    `told`: an error or an image that counts as not done; `same`: the right values; `wrong`: others, in silence.
     """
     cache, rng = Cache(config.cache, manifest.name), random.Random(0)
     ids = [record.id for record in manifest.images]
@@ -239,7 +239,7 @@ def steady(images: int) -> dict[str, Any]:
                 figures |= {f"steady_rate_ratio_{kind}": round(rates[1] / rates[0], 3)}
                 figures |= {f"steady_growth_mib_{kind}": round(memory[1] - memory[0], 1)}
     columns = ["artefact", "images/s, first quarter", "last", "MiB, first quarter", "last"]
-    say_table(f"{images} tiny panoramas, computed", columns, rows)
+    print_table(f"{images} tiny panoramas, computed", columns, rows)
     return figures
 
 

@@ -1,6 +1,6 @@
 """Whether masks know a seam: lifted masks of rolled panoramas, and objects on the seam against those in the middle.
 
-On the demo's ``target-test`` at half size, windows of 256 columns at every 128. A panorama is rolled by multiples of
+On the demo's `target-test` at half size, windows of 256 columns at every 128. A panorama is rolled by multiples of
 the windows' distance and goes through the generator and the lift anew. Objects are the connected pieces of instances,
 joined across the seam, of at least 0.1 % of a window and narrower than the windows' overlap, so that in every place
 some window sees them whole.
@@ -11,17 +11,18 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BeforeValidator, TypeAdapter
+from pydantic import TypeAdapter
 
 from benchmarks import nano_sam
 from demo.sam.data import segments_of
 from demo.splits import WorldSettings, render_sample
-from pipeline.cli import say_table
-from pipeline.components import Component, component_validator
-from pipeline.masks import MaskSet, mask_box
-from pipeline.progress import console_progress
-from pipeline.views import ViewSettings, make_views
-from stages.precompute.lift import lift, put_back
+from pipeline.core.cli import print_table
+from pipeline.core.components import Component
+from pipeline.core.progress import console_progress
+from pipeline.geometry.masks import MaskSet, mask_box
+from pipeline.geometry.views import ViewSettings, make_views
+from stages.precompute.merge import merge_view_masks, project_to_panorama
+from stages.precompute.settings import GENERATORS as GROUP
 
 IMAGES = 8
 VIEWS = ViewSettings(width=256, stride=128)
@@ -60,8 +61,8 @@ def run(images: int = IMAGES, generators: tuple[str, ...] = tuple(GENERATORS)) -
             "one_mask": {place: round(value, 4) for place, value in one.items()},
             "objects": {place: len(ious) for place, ious in places.items()},
         }
-    say_table("lifted masks of the rolled panorama", ["masks by", "masks", "found at IoU 0.99 (%)"], rolls)
-    say_table(
+    print_table("lifted masks of the rolled panorama", ["masks by", "masks", "found at IoU 0.99 (%)"], rolls)
+    print_table(
         "objects as one mask, by where they lie",
         ["masks by", "place", "objects", f"IoU at least {FOUND} (%)", "mean best IoU"],
         objects,
@@ -70,9 +71,7 @@ def run(images: int = IMAGES, generators: tuple[str, ...] = tuple(GENERATORS)) -
 
 
 def _generator(settings: dict[str, Any]) -> Component:
-    adapter: TypeAdapter[Component] = TypeAdapter(
-        Annotated[Component, BeforeValidator(component_validator("generator"))]
-    )
+    adapter: TypeAdapter[Component] = TypeAdapter(Annotated[Component, GROUP.validator()])
     return adapter.validate_python(settings)
 
 
@@ -80,12 +79,12 @@ def lifted(generate: Any, image: np.ndarray) -> MaskSet:
     """The panorama masks of an image."""
     views = make_views(VIEWS, *image.shape[:2])
     sets = generate([view.extract_image(image) for view in views])
-    placed = [put_back(masks, view, image.shape[:2]) for masks, view in zip(sets, views, strict=True)]
-    return lift(placed, image.shape[:2], agreement=0.6, duplicate=0.9)
+    placed = [project_to_panorama(masks, view, image.shape[:2]) for masks, view in zip(sets, views, strict=True)]
+    return merge_view_masks(placed, image.shape[:2], merge_iou_thresh=0.6, nms_iou_thresh=0.9)
 
 
 def best_ious(masks: list[np.ndarray], among: MaskSet) -> list[float]:
-    """For each mask (bool ``(H, W)``) the highest IoU with one of a set."""
+    """For each mask (bool `(H, W)`) the highest IoU with one of a set."""
     areas = among.table["area"]
     result = []
     for mask in masks:

@@ -1,8 +1,8 @@
 """How much the pseudo-labels depend on what was chosen: settings of the rules, width and stride of the windows.
 
 The paper varies the windows in its Table 4; the sizes here are ours, for half size: double them for 400 x 2048. The
-panoramas, the masks (felzenszwalb) and the cache are those of ``pseudo_labels``, one world; rows are kept in
-``sensitivity.json`` beside it. Fewer images: ``python -m benchmarks.sensitivity --images 4``.
+panoramas, the masks (felzenszwalb) and the cache are those of `pseudo_labels`, one world; rows are kept in
+`sensitivity.json` beside it. Fewer images: `python -m benchmarks.sensitivity --images 4`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import typer
 from benchmarks.pseudo_labels import IMAGES, WORK, World
 from demo.domain import Shift
 from demo.splits import Split
-from pipeline.cli import say, say_json, say_table, stage_function
-from pipeline.errors import UserError
-from pipeline.progress import console_progress
+from pipeline.core.cli import echo, print_json, print_table
+from pipeline.core.errors import UserError
+from pipeline.core.progress import console_progress
 from stages.ablate.grid import Combination
 from stages.ablate.stage import SCORES, SIGNALS, Row, Stages, ablate, table
+from stages.commands import stage_function
 
 #: Settings of a rule that are varied one at a time, the others at their defaults (which are among the values).
 RULES: dict[str, tuple[str, Sequence[float]]] = {
@@ -42,7 +43,7 @@ WINDOW_RULES = ("ta", "paper", "best")
 
 
 def run() -> dict[str, Any]:
-    """Both tables on ``target-test``."""
+    """Both tables on `target-test`."""
     return compare()
 
 
@@ -55,9 +56,9 @@ def compare(
     rules: Sequence[str] = tuple(RULES),
     windows: Sequence[tuple[int, int]] = WINDOWS,
 ) -> dict[str, Any]:
-    """Measures every row on ``images`` panoramas of one world; prints tables and returns the figures.
+    """Measures every row on `images` panoramas of one world; prints tables and returns the figures.
 
-    Raises :class:`UserError` if a panorama fails.
+    Raises `UserError` if a panorama fails.
     """
     world = World.make(work, 0, shift, split, images)
 
@@ -90,7 +91,7 @@ def compare(
             for row in rows:
                 if row.failures:
                     raise UserError(f"{row.combination.name}: {next(iter(row.failures.values()))}")
-            say_table(f"{name}; {teacher}, felzenszwalb, {images} panoramas of {split} ({shift})", *table(rows))
+            print_table(f"{name}; {teacher}, felzenszwalb, {images} panoramas of {split} ({shift})", *table(rows))
             result[name] = [_figures(row) for row in rows]
     return result | {"images": images, "shift": shift, "split": split}
 
@@ -108,9 +109,9 @@ def main(
     try:
         result = compare(images, "target-tune" if tune else "target-test", teacher=teacher)
     except UserError as error:
-        say(f"error: {error}")
+        echo(f"error: {error}")
         raise typer.Exit(2) from None
-    say_json({"benchmark": "sensitivity", **result})
+    print_json({"benchmark": "sensitivity", **result})
 
 
 if __name__ == "__main__":

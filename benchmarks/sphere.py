@@ -1,6 +1,6 @@
 """Where perspective views help: the TA on full-sphere demo panoramas, by latitude, seen through several kinds of views.
 
-Rendered at half size (512 x 1024) with the scenes of ``target-test``; labels are exact. mIoU and pixel accuracy in
+Rendered at half size (512 x 1024) with the scenes of `target-test`; labels are exact. mIoU and pixel accuracy in
 percent, of the stitched prediction.
 """
 
@@ -17,12 +17,12 @@ from demo.render import render
 from demo.splits import WorldSettings, sample
 from demo.teachers.evaluate import settings as teacher_settings
 from demo.teachers.recipes import RECIPES
-from pipeline.cli import say_table
-from pipeline.config import PoolingSettings
-from pipeline.progress import console_progress
-from pipeline.upsample import upsample
-from pipeline.views import ViewSettings, make_views
+from pipeline.core.cli import print_table
+from pipeline.core.progress import console_progress
+from pipeline.geometry.upsample import upsample
+from pipeline.geometry.views import ViewSettings, make_views
 from stages.fuse.pooling import TINY, pool, softmax
+from stages.fuse.settings import PoolingSettings
 from stages.precompute.tasks import Infer, common_stride, infer_views
 
 IMAGES = 12
@@ -63,7 +63,7 @@ def run(images: int = IMAGES, shift: Shift = "mild", teacher: str = next(iter(RE
         [name, *(_miou(band) for band in bands), _miou(bands.sum(axis=0)), _accuracy(bands.sum(axis=0))]
         for name, bands in confusion.items()
     ]
-    say_table(f"TA {teacher}: mIoU by latitude, {images} full spheres, shift {shift}", header, table)
+    print_table(f"TA {teacher}: mIoU by latitude, {images} full spheres, shift {shift}", header, table)
     return {
         "images": images,
         "teacher": teacher,
@@ -74,7 +74,7 @@ def run(images: int = IMAGES, shift: Shift = "mild", teacher: str = next(iter(RE
 
 
 def predict(infer: Infer, image: np.ndarray, settings: ViewSettings) -> np.ndarray:
-    """The labels ``(H, W)`` of the views' pooled prediction, by the code of stages one and two."""
+    """The labels `(H, W)` of the views' pooled prediction, by the code of stages one and two."""
     size = image.shape[:2]
     stride = common_stride(infer, make_views(settings, *size), size[1])
     views = make_views(settings, *size, align=stride)

@@ -1,15 +1,15 @@
 """What the student learns from: the same student, steps and seeds on every source of labels, scored on target-test.
 
-The demo world at half size (200 x 1024), settings of ``configs/demo.yaml``. Rows of baselines train by cross-entropy on
-their labels (pixels that a rule gives up are ignored); rows ``best ...`` switch MKA's terms. `goodsam_demo` begins with
+The demo world at half size (200 x 1024), settings of `configs/demo.yaml`. Rows of baselines train by cross-entropy on
+their labels (pixels that a rule gives up are ignored); rows `best ...` switch MKA's terms. `goodsam_demo` begins with
 a model of its size that learned from photos, as `train.load_from` would take one from a model zoo; the two end rows of
-`goodsam_m` (any row by ``--student``) begin with random weights, on the same crops and schedule.
+`goodsam_m` (any row by `--student`) begin with random weights, on the same crops and schedule.
 
-Rows that are done are kept in ``benchmarks/student_rows.json``, which goes with the project, under a hash of everything
-that determines them, so a run that was stopped goes on with the next row, on another machine too; ``--rows`` names
-another file, and measures anew. Small: ``python -m benchmarks.student --images 4 --tests 2 --iterations 20 --seeds 1
---rows /tmp/rows.json``. A student as large as the TA, that begins as the TA: ``--student
-mmseg_configs/teachers/demo_resnet_fpn.py --start demo/weights/ta_resnet_fpn.safetensors``.
+Rows that are done are kept in `benchmarks/student_rows.json`, which goes with the project, under a hash of everything
+that determines them, so a run that was stopped goes on with the next row, on another machine too; `--rows` names
+another file, and measures anew. Small: `python -m benchmarks.student --images 4 --tests 2 --iterations 20 --seeds 1
+--rows /tmp/rows.json`. A student as large as the TA, that begins as the TA: `--student
+mmseg_configs/teachers/demo_resnet_fpn.py --start demo/weights/ta_resnet_fpn.safetensors`.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ import numpy as np
 import typer
 
 from benchmarks.training import CONFIG, IMAGES, STUDENT, TERMS, TESTS, WORK, Bench, Row
-from pipeline.cli import say, say_json, say_table
-from pipeline.components import known_kinds
-from pipeline.config import load_config
-from pipeline.cyclic_convolution import make_cyclic
-from pipeline.digests import file_digest
-from pipeline.images import Preparation, read_image
-from pipeline.settings import short_hash
-from pipeline.student import Student
-from pipeline.torch_student import load_torch_student
+from pipeline.core.cli import echo, print_json, print_table
+from pipeline.core.hashing import file_digest
+from pipeline.core.settings import short_hash
+from pipeline.data.images import ImagePreprocessing, read_image
+from pipeline.geometry.circular_convolution import make_circular
+from pipeline.models.student import Student
+from pipeline.models.torch_student import load_torch_student
+from stages.config import load_config
+from stages.fuse.settings import RULES as FUSION_RULES
 
 ROWS = Path(__file__).parent / "student_rows.json"
 ITERATIONS, SEEDS, PHOTOS = 1000, 3, 1500
@@ -41,7 +41,7 @@ ITERATIONS, SEEDS, PHOTOS = 1000, 3, 1500
 #: The student that shows how far its size matters, by the ends of the table, one seed.
 LARGER, ENDS = "goodsam_m", ("source only", "ground truth")
 
-#: What is told of a row besides its spread: see :func:`measure`.
+#: What is told of a row besides its spread: see `measure`.
 MEASURES = ("miou", "things", "boundary_f", "seam", "seam_cyclic")
 
 #: Raised when code changes what a training of the same settings comes to: rows of another version do not count.
@@ -52,7 +52,7 @@ METHOD = ("best", "paper")
 
 
 def rows(rule: str) -> list[Row]:
-    """Every row; ``rule`` is the rule of the full method."""
+    """Every row; `rule` is the rule of the full method."""
     return [
         Row("student source only", "photos"),
         Row("student ta labels", "ta"),
@@ -82,17 +82,17 @@ def run(
 ) -> dict[str, Any]:
     """Trains and scores what is missing of the rows; means over seeds, mIoU in percent.
 
-    ``only`` are regular expressions for the names of rows; all if empty. ``kept`` is the file of the rows that are
-    done. ``start`` are weights to begin with, instead of the demo's own or, for another student, random ones.
+    `only` are regular expressions for the names of rows; all if empty. `kept` is the file of the rows that are
+    done. `start` are weights to begin with, instead of the demo's own or, for another student, random ones.
     """
     work.mkdir(parents=True, exist_ok=True)
     bench = Bench(images, tests, photos, work, student, start)
-    kinds = known_kinds("rule")
+    kinds = FUSION_RULES.known_kinds()
     rule = next(kind for kind in METHOD if kind in kinds)
     store = Rows(kept)
     figures: dict[str, Any] = {"student": student, "rule": rule, "iterations": iterations, "seeds": seeds}
     figures |= {"images": images, "tests": tests}
-    say(f"{kept} holds {len(store.done())} measurements that are not done again; with another --rows file they are")
+    echo(f"{kept} holds {len(store.done())} measurements that are not done again; with another --rows file they are")
     ta_itself = store.get({"row": "ta_itself", **_cache_keys(bench, rule)}, lambda: _ta_itself(bench, rule))
     figures["ta_itself"] = round(ta_itself["miou"], 2)
     table: list[list[Any]] = [
@@ -107,7 +107,7 @@ def run(
         if only and not any(re.search(pattern, row.name) for pattern in only):
             continue
         if row.labels not in (*kinds, "photos", "truth"):
-            say(f"{row.name}: skipped, there is no fusion rule {row.labels!r} yet")
+            echo(f"{row.name}: skipped, there is no fusion rule {row.labels!r} yet")
             continue
         scored = [_score(bench, row, store, iterations, seed, adapt_iterations) for seed in range(seeds)]
         mean = {name: float(np.mean([score[name] for score in scored])) for name in MEASURES}
@@ -115,11 +115,11 @@ def run(
         figures |= {row.key(): round(mean["miou"], 2), f"{row.key()}_spread": round(spread, 2)}
         figures |= {f"{row.key()}_{name}": round(mean[name], 2) for name in MEASURES[1:]}
         table.append([row.name, mean["miou"], spread, *(mean[name] for name in MEASURES[1:])])
-        say(f"{row.name}: {mean['miou']:.2f}")
+        echo(f"{row.name}: {mean['miou']:.2f}")
     title = (
         f"{student}: {iterations} steps, scored on {tests} panoramas; percent, ± standard deviation over {seeds} seeds"
     )
-    say_table(title, ["learns from", "mIoU", "±", "things", "F 2 px", "seam", "seam, cyclic padding"], table)
+    print_table(title, ["learns from", "mIoU", "±", "things", "F 2 px", "seam", "seam, cyclic padding"], table)
     if student == STUDENT and start is None and not only:
         ends = run(images, tests, iterations, 1, photos, adapt_iterations, ENDS, work, LARGER, kept)
         figures |= {f"{LARGER}_{key}": value for key, value in ends.items() if key.startswith("student_")}
@@ -151,7 +151,7 @@ class Rows:
 
 
 def _cache_keys(bench: Bench, rule: str) -> dict[str, Any]:
-    return {"fused": bench.config(rule).artefacts(Preparation()).key("fused"), "tests": bench.tests}
+    return {"fused": bench.config(rule).artefacts(ImagePreprocessing()).key("fused"), "tests": bench.tests}
 
 
 def half_turn_agreement(student: Student, image: np.ndarray) -> tuple[float, float]:
@@ -206,14 +206,14 @@ def _train_and_score(bench: Bench, row: Row, described: dict[str, Any]) -> dict[
     if row.labels in ("photos", "truth"):
         split = "source-train" if row.labels == "photos" else "target-train"
         manifest = bench.manifest((split,), truth=True)
-        reader: dict[str, Any] = {"type": "pipeline.samples:open_labels", "manifest": str(manifest.path)}
+        reader: dict[str, Any] = {"type": "pipeline.data.samples:open_labels", "manifest": str(manifest.path)}
         if row.labels == "photos":
             overrides |= _photo_pipeline()
     else:
         settings = bench.adapted(row.labels, described["adapt"]) if row.adapted else CONFIG
         bench.fuse(row.labels)
         reader = {
-            "type": "pipeline.samples:open_cache",
+            "type": "stages.train.reader:open_cache",
             "manifest": str(bench.manifest().path),
             "config": str(settings),
             "overrides": [f"cache={json.dumps(config.cache)}", f"fusion.rule={row.labels}"],
@@ -256,10 +256,10 @@ def measure(bench: Bench, checkpoint: Path) -> dict[str, float]:
     (scores,), _ = evaluate(manifest, [config], splits=["target-test"], students=[checkpoint], pseudo_labels=False)
     figures = {"miou": scores.miou, "things": scores.things, "boundary_f": scores.boundary_f[2]}
     student = load_torch_student(checkpoint, "cpu")
-    images = [read_image(record.path, manifest.preparation) for record in manifest.select(("target-test",))]
+    images = [read_image(record.path, manifest.preprocessing) for record in manifest.select(("target-test",))]
     for name in ("", "_cyclic"):
         if name:
-            make_cyclic(student.model)
+            make_circular(student.model)
         everywhere, seam = np.mean([half_turn_agreement(student, image) for image in images], axis=0)
         figures |= {f"self_agreement{name}": float(everywhere), f"seam{name}": float(seam)}
     return figures
@@ -296,7 +296,7 @@ def main(
     start: Annotated[Path | None, typer.Option(help="Weights that the student begins with.")] = None,
 ) -> None:
     """The benchmark with other numbers than its own."""
-    say_json(
+    print_json(
         run(images, tests, iterations, seeds, photos, adapt_iterations, tuple(only or ()), work, student, kept, start)
     )
 

@@ -12,10 +12,10 @@ import yaml
 
 from demo.splits import Split, WorldSettings
 from demo.world import missing_samples, write_world
-from pipeline.config import Config, load_config
-from pipeline.manifests import Manifest, load_manifest
-from pipeline.progress import console_progress
-from pipeline.settings import short_hash
+from pipeline.core.progress import console_progress
+from pipeline.core.settings import short_hash
+from pipeline.data.manifests import Manifest, load_manifest
+from stages.config import Config, load_config
 
 ROOT = Path(__file__).parent.parent
 WORK = ROOT / "work_dirs" / "bench_student"
@@ -75,7 +75,7 @@ class Bench:
         self._rendered = True
 
     def manifest(self, splits: Iterable[str] = ("target-train", "target-test"), *, truth: bool = False) -> Manifest:
-        """The first images of the splits; with ``truth`` target-train has its labels, which no stage ever sees."""
+        """The first images of the splits; with `truth` target-train has its labels, which no stage ever sees."""
         counts = {"target-train": self.images, "target-test": self.tests, "source-train": self.photos}
         described: dict[str, Any] = {}
         for split in splits:

@@ -5,9 +5,9 @@ start counts. Times of one worker and of two are taken in turns, so that a busy 
 
 On GPUs (one worker each) nothing of the model's time is shared, and no worker waits for another: images are
 independent, and there are no locks. What workers do share is the host: decoding and cutting an image, compressing and
-writing it, which take the CPU seconds measured here. So for a model of ``s`` seconds a panorama, a GPU stays busy as
-long as reading and writing take less than ``s`` each, and all GPUs do as long as the host has
-``(reading + writing) / s`` cores for each of them.
+writing it, which take the CPU seconds measured here. So for a model of `s` seconds a panorama, a GPU stays busy as
+long as reading and writing take less than `s` each, and all GPUs do as long as the host has
+`(reading + writing) / s` cores for each of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.student import Bench
-from pipeline.cli import say_json, say_table
+from pipeline.core.cli import print_json, print_table
 
 ROOT = Path(__file__).parent.parent
 IMAGES, ROUNDS = 12, 2
@@ -34,7 +34,7 @@ GPU_SECONDS = (0.5, 1.0, 2.0, 5.0)
 
 
 def run(images: int = IMAGES, rounds: int = ROUNDS) -> dict[str, Any]:
-    """Medians over ``rounds`` turns."""
+    """Medians over `rounds` turns."""
     bench = Bench(images=images, tests=1)
     bench.work.mkdir(parents=True, exist_ok=True)
     bench.render()
@@ -47,7 +47,7 @@ def run(images: int = IMAGES, rounds: int = ROUNDS) -> dict[str, Any]:
         kind: {workers: median(figures[kind]["images_per_s"] for figures in own) for workers, own in runs.items()}
         for kind in ("sam", "teacher")
     }
-    say_table(
+    print_table(
         f"{images} panoramas a second, one thread a process",
         ["pass", "one worker", "two workers", "ratio"],
         [[kind, rate[1], rate[2], rate[2] / rate[1]] for kind, rate in rates.items()],
@@ -56,7 +56,7 @@ def run(images: int = IMAGES, rounds: int = ROUNDS) -> dict[str, Any]:
         kind: sum(median(figures[kind]["seconds_each"][step] for figures in runs[1]) for step in (0, 2))
         for kind in rates
     }
-    say_table(
+    print_table(
         "host cores that a GPU's worker needs, by what a panorama takes on the GPU",
         ["pass", "reading + writing (s)", *(f"{seconds} s" for seconds in GPU_SECONDS)],
         [[kind, own, *(own / seconds for seconds in GPU_SECONDS)] for kind, own in host.items()],
@@ -87,7 +87,7 @@ def main(
     rounds: Annotated[int, typer.Option(min=1)] = ROUNDS,
 ) -> None:
     """The benchmark with other numbers than its own."""
-    say_json(run(images, rounds))
+    print_json(run(images, rounds))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``make demo``: the whole chain on the embedded world, by the very commands that a user types."""
+"""`make demo`: the whole chain on the embedded world, by the very commands that a user types."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typer
 
 from demo.splits import Split, WorldSettings
 from demo.world import missing_samples, sample_paths, write_world
-from pipeline.progress import clock, console_progress
+from pipeline.core.progress import clock, console_progress
 
 ROOT = Path(__file__).resolve().parents[1]
 WORLD = ROOT / "demo_world"
@@ -53,18 +53,18 @@ def demo(
         pictures.append(OUTPUTS / f"target-test-{k}.png")
         out = pictures[-1].relative_to(ROOT).as_posix()
         run("view", image, "--student", checkpoint, "--out", out, measured=False)
-    say(f"done in {clock(time.monotonic() - began)}")
-    say(f"pictures: {', '.join(str(p.relative_to(ROOT)) for p in pictures)}")
-    say(f"student:  {checkpoint}")
-    say("next: your own panoramas, see the README; `make help` lists the stages")
+    echo(f"done in {clock(time.monotonic() - began)}")
+    echo(f"pictures: {', '.join(str(p.relative_to(ROOT)) for p in pictures)}")
+    echo(f"student:  {checkpoint}")
+    echo("next: your own panoramas, see the README; `make help` lists the stages")
 
 
 def render_world(counts: dict[Split, int], workers: int) -> None:
-    """Renders what is missing of the splits into :data:`WORLD`; rendered once, kept."""
+    """Renders what is missing of the splits into `WORLD`; rendered once, kept."""
     missing = len(missing_samples(WORLD, counts))
     if not missing:
         return
-    say(f"$ render {missing} panoramas of the demo world into {WORLD.relative_to(ROOT)}/")
+    echo(f"$ render {missing} panoramas of the demo world into {WORLD.relative_to(ROOT)}/")
     with console_progress() as progress:
         progress.start("render", missing)
         write_world(WORLD, WorldSettings(), counts, workers=workers, advance=lambda _: progress.advance())
@@ -74,7 +74,7 @@ def run(stage: str, *options: str, measured: bool = True) -> dict[str, Any]:
     """One stage by its command line, its output shown; the figures of its last line."""
     # the manifest and settings of the demo are the default of every stage
     command = ["python", "-m", "pipeline", stage, *options]
-    say(f"$ {shlex.join(command)}")
+    echo(f"$ {shlex.join(command)}")
     last = ""
     with subprocess.Popen(
         [sys.executable, *command[1:]], cwd=ROOT, stdout=subprocess.PIPE, text=True, bufsize=1
@@ -89,7 +89,7 @@ def run(stage: str, *options: str, measured: bool = True) -> dict[str, Any]:
     return json.loads(last) if measured else {}
 
 
-def say(text: str) -> None:
+def echo(text: str) -> None:
     """Prints for the user, at once."""
     typer.echo(text)
 

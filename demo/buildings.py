@@ -25,9 +25,9 @@ def _facade_paint(rng: Rng, style: str, domain: Domain) -> F64:
 def building(
     b: Builder, rng: Rng, pose: Pose, half_width: float, half_depth: float, domain: Domain, detailed: bool
 ) -> None:
-    """One building; in the frame of ``pose`` its front looks along +y, its foot's centre is the origin.
+    """One building; in the frame of `pose` its front looks along +y, its foot's centre is the origin.
 
-    ``detailed`` adds balconies and awnings, which only pay near the camera.
+    `detailed` adds balconies and awnings, which only pay near the camera.
     """
     i, sem = b.instance(), Class.BUILDING
     style = STYLES[int(rng.choice(len(STYLES), p=np.array(domain.styles) / sum(domain.styles)))]

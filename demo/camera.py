@@ -1,7 +1,7 @@
 """The two cameras: pixel coordinates to ray directions.
 
 World frame: x along the street, y to the left, z up, metres; azimuth counts from +x towards +y. Pixel
-``(row, column)`` has its centre at ``(row + 0.5, column + 0.5)``. A camera knows no position: the scene
+`(row, column)` has its centre at `(row + 0.5, column + 0.5)`. A camera knows no position: the scene
 holds it.
 """
 
@@ -18,7 +18,7 @@ F32 = NDArray[np.float32]
 class Pinhole:
     """A perspective view without lens distortion.
 
-    ``hfov_deg`` is the horizontal field of view; ``yaw_deg`` turns left, ``pitch_deg`` lifts the optical
+    `hfov_deg` is the horizontal field of view; `yaw_deg` turns left, `pitch_deg` lifts the optical
     axis.
     """
 
@@ -41,7 +41,7 @@ class Pinhole:
         return 1.0 / self.focal
 
     def directions(self, x: NDArray[np.floating], y: NDArray[np.floating]) -> F32:
-        """Unit ray directions ``(*shape, 3)`` float32 at continuous pixel coordinates ``x, y`` of equal
+        """Unit ray directions `(*shape, 3)` float32 at continuous pixel coordinates `x, y` of equal
         shape."""
         right = (np.asarray(x, np.float64) - self.width / 2) / self.focal
         down = (np.asarray(y, np.float64) - self.height / 2) / self.focal
@@ -52,17 +52,17 @@ class Pinhole:
         return (rays / np.sqrt(1 + right**2 + down**2)[..., None]).astype(np.float32)
 
     def grid(self) -> F32:
-        """Directions of all pixel centres, ``(H, W, 3)`` float32."""
+        """Directions of all pixel centres, `(H, W, 3)` float32."""
         y, x = np.meshgrid(np.arange(self.height) + 0.5, np.arange(self.width) + 0.5, indexing="ij")
         return self.directions(x, y)
 
 
 @dataclass(frozen=True)
 class Equirect:
-    """A band of rows of an equirectangular (ERP) full sphere of ``width/2`` rows; the whole sphere by
+    """A band of rows of an equirectangular (ERP) full sphere of `width/2` rows; the whole sphere by
     default.
 
-    Vertical resolution equals horizontal resolution. Column ``width - 1`` touches column 0: turning the
+    Vertical resolution equals horizontal resolution. Column `width - 1` touches column 0: turning the
     camera left by one column rolls the picture right by exactly one column, bit for bit.
     """
 
@@ -97,7 +97,7 @@ class Equirect:
         return rays.astype(np.float32)
 
     def directions(self, x: NDArray[np.floating], y: NDArray[np.floating]) -> F32:
-        """Unit ray directions ``(*shape, 3)`` float32 at continuous pixel coordinates of equal shape; x is
+        """Unit ray directions `(*shape, 3)` float32 at continuous pixel coordinates of equal shape; x is
         cyclic."""
         turned = np.mod(np.asarray(x, np.float64) - self._columns_turned, self.width)
         azimuth = np.pi - turned * self.pixel_angle
@@ -105,7 +105,7 @@ class Equirect:
         return self._compose(azimuth, elevation)
 
     def grid(self) -> F32:
-        """Directions of all pixel centres, ``(H, W, 3)`` float32."""
+        """Directions of all pixel centres, `(H, W, 3)` float32."""
         turned = np.mod(np.arange(self.width, dtype=np.float64) + 0.5 - self._columns_turned, self.width)
         azimuth = np.pi - turned * self.pixel_angle
         rows = np.arange(self.height, dtype=np.float64) + self.first_row + 0.5

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class Class(IntEnum):
-    """Cityscapes ``trainId`` values."""
+    """Cityscapes `trainId` values."""
 
     ROAD = 0
     SIDEWALK = 1
@@ -57,4 +57,4 @@ PALETTE: NDArray[np.uint8] = np.array(
     ],
     dtype=np.uint8,
 )
-"""Cityscapes colours, ``(19, 3)`` uint8 RGB, row = train id."""
+"""Cityscapes colours, `(19, 3)` uint8 RGB, row = train id."""

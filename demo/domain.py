@@ -1,6 +1,6 @@
 """What differs between the source and the target domain, as distributions that a scene draws from.
 
-``shift`` sets how far the target's distributions lie from the source's. ERP distortion is not in here: it
+`shift` sets how far the target's distributions lie from the source's. ERP distortion is not in here: it
 comes with the camera, at every setting.
 """
 
@@ -11,7 +11,7 @@ Shift = Literal["none", "mild", "strong"]
 SHIFTS: tuple[Shift, ...] = get_args(Shift)
 Range = tuple[float, float]
 STYLES = ("plaster", "brick", "stone", "panel", "glass")
-"""Facade styles; ``Domain.styles`` weighs them in this order."""
+"""Facade styles; `Domain.styles` weighs them in this order."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Domain:
     """standard deviation of the sensor noise at mid-grey, 8-bit grey levels"""
 
     def towards(self, other: "Domain", weight: float) -> "Domain":
-        """The domain that lies the share ``weight`` (0..1) of the way to ``other``."""
+        """The domain that lies the share `weight` (0..1) of the way to `other`."""
 
         def mix(a: float | tuple[float, ...], b: float | tuple[float, ...]) -> float | tuple[float, ...]:
             if isinstance(a, tuple) and isinstance(b, tuple):
@@ -92,6 +92,6 @@ _WEIGHT: dict[Shift, float] = {"none": 0.0, "mild": 0.5, "strong": 1.0}
 
 
 def target_domain(shift: Shift) -> Domain:
-    """The target's distributions: the source's own at ``none``, halfway at ``mild``, far away at
-    ``strong``."""
+    """The target's distributions: the source's own at `none`, halfway at `mild`, far away at
+    `strong`."""
     return SOURCE.towards(FAR, _WEIGHT[shift])

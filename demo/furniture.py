@@ -1,7 +1,7 @@
 """What stands beside the road: poles, lamps, signals, signs, trees, bushes, hedges, fences and walls.
 
-Every function appends one object to a ``Builder`` (a sign is an object of its own on its pole's object).
-In the frame of a pole ``left`` (+y) is the direction of the road.
+Every function appends one object to a `Builder` (a sign is an object of its own on its pole's object).
+In the frame of a pole `left` (+y) is the direction of the road.
 """
 
 import numpy as np

@@ -15,7 +15,7 @@ _STEEL = column(grey(0.5))
 
 
 def ground_albedo(layout: Layout, style: GroundStyle, x: F32, y: F32, semantic: NDArray[np.uint8], detail: F32) -> F32:
-    """Linear albedo (3, n) float32 of ground points; ``semantic`` (n,) as ``Layout.segments`` has it."""
+    """Linear albedo (3, n) float32 of ground points; `semantic` (n,) as `Layout.segments` has it."""
     albedo = np.empty((3, len(x)), np.float32)
     main, across, either = layout.distances(x, y)
     seed = style.seed

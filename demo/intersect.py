@@ -1,6 +1,6 @@
 """First hits of rays with the four shapes: the distance along the ray, or infinity.
 
-Every function takes ray directions ``e`` and ray origins ``o`` relative to the solid's centre, each as
+Every function takes ray directions `e` and ray origins `o` relative to the solid's centre, each as
 three float32 arrays or scalars that broadcast to the ray batch, and returns float32 of the batch's shape.
 Directions have unit length. Discriminants are formed from cross products, which keeps thin, distant poles
 exact in single precision.
@@ -21,7 +21,7 @@ _TINY = np.float32(1e-20)  # changes no direction but an exact zero, whose inver
 
 
 def turned(v: Triple, yaw: float) -> Triple:
-    """The vectors in a frame turned left by ``yaw``."""
+    """The vectors in a frame turned left by `yaw`."""
     if yaw == 0:
         return v
     c, s = np.float32(np.cos(yaw)), np.float32(np.sin(yaw))
@@ -48,7 +48,7 @@ def box(e: Triple, o: Triple, half: F32) -> F32:
 
 
 def wedge(e: Triple, o: Triple, half: F32, taper: F32) -> F32:
-    """A box whose x and y half extents shrink linearly from bottom to top, to ``(1 - taper)`` of
+    """A box whose x and y half extents shrink linearly from bottom to top, to `(1 - taper)` of
     themselves."""
     inverse = np.float32(1) / (e[2] + _TINY)
     middle, reach = -o[2] * inverse, np.abs(inverse) * half[2]
@@ -64,14 +64,14 @@ def wedge(e: Triple, o: Triple, half: F32, taper: F32) -> F32:
 
 
 def lean(half: F32, half_height: F32, taper: F32) -> tuple[F32, F32]:
-    """``(slope, limit)`` of a leaning side: inside is ``|x| + slope * z <= limit``."""
+    """`(slope, limit)` of a leaning side: inside is `|x| + slope * z <= limit`."""
     slope: F32 = half * taper / (2 * half_height)
     limit: F32 = half - half * taper * np.float32(0.5)
     return slope, limit
 
 
 def ellipsoid(e: Triple, o: Triple, half: F32, rim: float = 0.0, seed: float = 0.0) -> F32:
-    """Ellipsoid in its own frame; ``rim`` > 0 frays its outline like leaves (up to that share of the
+    """Ellipsoid in its own frame; `rim` > 0 frays its outline like leaves (up to that share of the
     radius squared).
 
     The fraying depends on the point of closest approach, hence on the ray in the world alone, not on the
@@ -95,7 +95,7 @@ def ellipsoid(e: Triple, o: Triple, half: F32, rim: float = 0.0, seed: float = 0
 
 
 def capsule(e: Triple, o: Triple, half: F32, radius: float) -> F32:
-    """Capsule around the segment from ``-half`` to ``+half``."""
+    """Capsule around the segment from `-half` to `+half`."""
     length = np.float32(np.sqrt((half.astype(np.float64) ** 2).sum()))
     ux, uy, uz = half / max(length, np.float32(1e-6))
     r2 = np.float32(radius * radius)

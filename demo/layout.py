@@ -35,7 +35,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Crossing:
-    """The street along y that crosses at ``x``; widths in metres."""
+    """The street along y that crosses at `x`; widths in metres."""
 
     x: float
     half_width: float
@@ -44,7 +44,7 @@ class Crossing:
 
 @dataclass(frozen=True)
 class Layout:
-    """``sides[0]`` is the left one (y > 0); ``lanes`` counts per direction; traffic keeps right."""
+    """`sides[0]` is the left one (y > 0); `lanes` counts per direction; traffic keeps right."""
 
     lanes: int
     sides: tuple[Side, Side]

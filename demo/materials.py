@@ -1,6 +1,6 @@
 """Textures of the solids: albedo and gloss of every hit, by material.
 
-A texture function takes a ``Surface`` and returns ``(albedo (3, n), gloss (n,))``, both linear float32.
+A texture function takes a `Surface` and returns `(albedo (3, n), gloss (n,))`, both linear float32.
 All patterns are functions of the surface point, never of the pixel.
 """
 
@@ -26,7 +26,7 @@ _EMBLEMS = np.stack([paint(hue, 0.7, 0.6) for hue in np.arange(8) / 8], 1).astyp
 
 
 def _mottled(s: Surface, amount: float, scale: int) -> F32:
-    """The solid's colour under rough noise, ``scale`` texels per metre, fading with distance."""
+    """The solid's colour under rough noise, `scale` texels per metre, fading with distance."""
     rough = noise.fractal((s.x + s.z * np.float32(0.37)) * scale, (s.y + s.z) * scale, s.seed)
     return s.colour * np.maximum(1 + np.float32(amount) * rough * np.sqrt(s.detail), np.float32(0.2))
 

@@ -15,7 +15,7 @@ _POSITIVE = np.float32(1 << 15)  # a multiple of SIZE: keeps coordinates positiv
 
 
 def _spectral(exponent: float, seed: int) -> F32:
-    """``(SIZE, SIZE)`` periodic field, zero mean, unit deviation, with a ``1/f**exponent`` amplitude
+    """`(SIZE, SIZE)` periodic field, zero mean, unit deviation, with a `1/f**exponent` amplitude
     spectrum."""
     spectrum = np.fft.rfft2(np.random.default_rng(seed).standard_normal((SIZE, SIZE)))
     frequency = np.hypot(np.fft.fftfreq(SIZE)[:, None], np.fft.rfftfreq(SIZE)[None]) * SIZE
@@ -36,7 +36,7 @@ def _lookup(table: F32, u: F32, v: F32, seed: F32 | float) -> F32:
 
 
 def fractal(u: F32, v: F32, seed: F32 | float = 0.0) -> F32:
-    """Rough noise (zero mean, unit deviation) at table coordinates ``u, v`` (one texel per unit), any
+    """Rough noise (zero mean, unit deviation) at table coordinates `u, v` (one texel per unit), any
     equal shapes."""
     return _lookup(_FRACTAL, u, v, seed)
 

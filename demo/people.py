@@ -1,5 +1,5 @@
 """Pedestrians and riders out of capsules and ellipsoids; every function appends one person to a
-``Builder``."""
+`Builder`."""
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def pedestrian(b: Builder, rng: Rng, pose: Pose, scale: float | None = None) -> 
 
 
 def rider(b: Builder, rng: Rng, pose: Pose, upright: bool = False) -> None:
-    """A person in the saddle of a bicycle (leaning forward) or a motorcycle (``upright``, with a helmet)."""
+    """A person in the saddle of a bicycle (leaning forward) or a motorcycle (`upright`, with a helmet)."""
     i, sem = b.instance(), Class.RIDER
     top, legs, flesh = clothes(rng), clothes(rng) * 0.8, skin(rng)
     cloth = Material.CLOTH

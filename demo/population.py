@@ -22,7 +22,7 @@ _EDGE_STEP = 45.0  # degrees between window edges: 256 of 2048 columns
 
 @dataclass
 class Plots:
-    """Rectangles of the ground that are taken: ``(x, y, half_x, half_y)``."""
+    """Rectangles of the ground that are taken: `(x, y, half_x, half_y)`."""
 
     taken: list[tuple[float, float, float, float]] = field(default_factory=list)
 
@@ -46,7 +46,7 @@ class Town:
     plots: Plots
 
     def beside_crossing(self, x: float, margin: float) -> bool:
-        """Whether ``x`` lies within ``margin`` metres of the crossing street."""
+        """Whether `x` lies within `margin` metres of the crossing street."""
         c = self.layout.crossing
         return c is not None and abs(x - c.x) < c.half_width + margin
 

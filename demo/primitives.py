@@ -1,8 +1,8 @@
 """The solids that a scene is made of, as one structure of arrays, and the list that scene builders append
 to.
 
-Four shapes, all closed and opaque: ``BOX``, ``WEDGE`` (a box whose sides lean inwards: roofs, car cabins,
-triangles), ``ELLIPSOID`` and ``CAPSULE`` (a cylinder with round ends). Knows nothing of cameras or colours
+Four shapes, all closed and opaque: `BOX`, `WEDGE` (a box whose sides lean inwards: roofs, car cabins,
+triangles), `ELLIPSOID` and `CAPSULE` (a cylinder with round ends). Knows nothing of cameras or colours
 beyond carrying them.
 """
 
@@ -25,7 +25,7 @@ class Shape(IntEnum):
 
 
 class Material(IntEnum):
-    """Which texture a primitive wears; the meaning of its ``texture`` parameters is documented there."""
+    """Which texture a primitive wears; the meaning of its `texture` parameters is documented there."""
 
     PLAIN = 0
     FACADE = 1
@@ -47,13 +47,13 @@ class Material(IntEnum):
 
 @dataclass(frozen=True)
 class Primitives:
-    """``N`` solids. World frame, metres, radians.
+    """`N` solids. World frame, metres, radians.
 
-    ``shape, material`` (N,) int8; ``centre`` (N, 3) float32; ``half`` (N, 3) float32: half extents in the
-    solid's own frame, for a capsule the half axis vector in the *world* frame; ``yaw`` (N,) float32;
-    ``taper`` (N, 2) float32: for a wedge the share of the half extent in x and y that is lost from bottom
-    to top, for a capsule ``(radius, 0)``; ``semantic`` (N,) uint8 train ids; ``instance`` (N,) uint16;
-    ``colour`` (N, 3) float32 linear albedo 0..1; ``texture`` (N, 4) float32; ``seed`` (N,) float32 in
+    `shape, material` (N,) int8; `centre` (N, 3) float32; `half` (N, 3) float32: half extents in the
+    solid's own frame, for a capsule the half axis vector in the *world* frame; `yaw` (N,) float32;
+    `taper` (N, 2) float32: for a wedge the share of the half extent in x and y that is lost from bottom
+    to top, for a capsule `(radius, 0)`; `semantic` (N,) uint8 train ids; `instance` (N,) uint16;
+    `colour` (N, 3) float32 linear albedo 0..1; `texture` (N, 4) float32; `seed` (N,) float32 in
     0..100.
     """
 
@@ -81,7 +81,7 @@ class Primitives:
 
 @dataclass(frozen=True)
 class Pose:
-    """A place on the ground (or ``z`` above it) and a heading: the frame in which an object is described."""
+    """A place on the ground (or `z` above it) and a heading: the frame in which an object is described."""
 
     x: float
     y: float
@@ -99,7 +99,7 @@ class Pose:
 
 
 class Builder:
-    """Collects primitives and hands out instance ids; ``finish`` freezes them into arrays."""
+    """Collects primitives and hands out instance ids; `finish` freezes them into arrays."""
 
     def __init__(self, first_instance: int) -> None:
         self._next = first_instance
@@ -124,8 +124,8 @@ class Builder:
         texture: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0),
         turn: float = 0.0,
     ) -> None:
-        """Append a box, wedge or ellipsoid, its centre ``offset`` in the frame of ``pose``, turned by
-        ``turn`` more."""
+        """Append a box, wedge or ellipsoid, its centre `offset` in the frame of `pose`, turned by
+        `turn` more."""
         centre = pose.at(*offset)
         self._append(shape, material, centre, half, pose.yaw + turn, taper, semantic, instance, colour, texture)
 
@@ -140,7 +140,7 @@ class Builder:
         colour: Sequence[float] | NDArray[np.floating],
         material: Material = Material.PLAIN,
     ) -> None:
-        """Append a capsule between two points of the frame of ``pose``."""
+        """Append a capsule between two points of the frame of `pose`."""
         a, b = pose.at(*start), pose.at(*end)
         centre = ((a[0] + b[0]) / 2, (a[1] + b[1]) / 2, (a[2] + b[2]) / 2)
         half = ((b[0] - a[0]) / 2, (b[1] - a[1]) / 2, (b[2] - a[2]) / 2)

@@ -1,7 +1,7 @@
 """Which solid does each ray hit first? Rays travel in small bundles so that most solids are ruled out at
 once.
 
-Two kinds of bundles: ``Fan`` (all rays start at one point: a camera) and ``Beam`` (all rays are parallel:
+Two kinds of bundles: `Fan` (all rays start at one point: a camera) and `Beam` (all rays are parallel:
 the sun). Each rules solids out by conservative bounds, so the answer never depends on how rays were
 bundled.
 """
@@ -27,14 +27,14 @@ _MARGIN = 1e-3  # radians and metres added to every bound, far above single prec
 @dataclass(frozen=True)
 class Hits:
     """Of every ray: distance (float32, inf where nothing was hit) and index of the solid (int16,
-    ``MISS``)."""
+    `MISS`)."""
 
     distance: F32
     solid: NDArray[np.int16]
 
 
 class Bundles(ABC):
-    """``B`` bundles of ``K`` rays; subclasses know where the rays start and which bundles a solid can
+    """`B` bundles of `K` rays; subclasses know where the rays start and which bundles a solid can
     touch."""
 
     shape: tuple[int, int]
@@ -46,15 +46,15 @@ class Bundles(ABC):
 
     @abstractmethod
     def touched(self, k: int) -> NDArray[np.bool_]:
-        """Mask (B,) of the bundles that may hit solid ``k`` of those given to ``reach``."""
+        """Mask (B,) of the bundles that may hit solid `k` of those given to `reach`."""
 
     @abstractmethod
     def rays(self, index: NDArray[np.intp], centre: F32) -> tuple[Triple, Triple]:
-        """Directions and origins relative to ``centre`` of the bundles in ``index``."""
+        """Directions and origins relative to `centre` of the bundles in `index`."""
 
 
 class Fan(Bundles):
-    """Rays from one point; ``directions`` (B, K, 3) float32 of unit length, ``origin`` (3,) float."""
+    """Rays from one point; `directions` (B, K, 3) float32 of unit length, `origin` (3,) float."""
 
     def __init__(self, directions: F32, origin: NDArray[np.floating]) -> None:
         self.shape = directions.shape[:2]
@@ -123,10 +123,10 @@ class Fan(Bundles):
 
 
 class Beam(Bundles):
-    """Parallel rays falling along ``-towards`` onto the ground points ``x, y`` (B, K) from ``length``
+    """Parallel rays falling along `-towards` onto the ground points `x, y` (B, K) from `length`
     metres before.
 
-    ``towards`` (3,) is the unit vector to the light, above the horizon.
+    `towards` (3,) is the unit vector to the light, above the horizon.
     """
 
     def __init__(self, x: F32, y: F32, towards: NDArray[np.floating], length: float) -> None:
@@ -183,9 +183,9 @@ def _distance(solids: Primitives, k: int, e: Triple, o: Triple) -> F32:
 
 
 def cast(solids: Primitives, bundles: Bundles, limit: F32, among: NDArray[np.intp] | None = None) -> Hits:
-    """First hits of all rays, ``(B, K)``, nearer than ``limit`` (B, K) float32 (the ground, or inf).
+    """First hits of all rays, `(B, K)`, nearer than `limit` (B, K) float32 (the ground, or inf).
 
-    ``among`` restricts the search to these indices. Solids are visited front to back, and a bundle whose
+    `among` restricts the search to these indices. Solids are visited front to back, and a bundle whose
     rays have all been stopped nearer than a solid's lower bound skips it.
     """
     distance = limit.copy()

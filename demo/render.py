@@ -25,7 +25,7 @@ _BUNDLE = 64
 
 @dataclass(frozen=True)
 class Labels:
-    """``semantic`` (H, W) uint8 train ids; ``instance`` (H, W) uint16, 0 for sky only; ids are unique over
+    """`semantic` (H, W) uint8 train ids; `instance` (H, W) uint16, 0 for sky only; ids are unique over
     classes."""
 
     semantic: NDArray[np.uint8]
@@ -34,7 +34,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Frame:
-    """``image`` (H, W, 3) uint8 RGB with its ``labels``."""
+    """`image` (H, W, 3) uint8 RGB with its `labels`."""
 
     image: NDArray[np.uint8]
     labels: Labels
@@ -59,7 +59,7 @@ def _labels(traced: Traced, camera: Camera) -> Labels:
 
 
 def render(scene: Scene, camera: Camera, sensor: Sensor, rng: np.random.Generator) -> Frame:
-    """Labels and picture; ``rng`` draws the sensor noise and nothing else."""
+    """Labels and picture; `rng` draws the sensor noise and nothing else."""
     labels, radiance = render_radiance(scene, camera)
     return Frame(expose(develop(radiance, sensor, camera.cyclic), sensor, rng), labels)
 

@@ -16,9 +16,9 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class Light:
-    """``towards_sun`` (3,) unit vector; ``sun``, ``sky``, ``bounce`` (3,) linear irradiance of the direct
-    light, from above and from below; ``zenith``, ``horizon`` (3,) linear sky colours; ``cloud`` 0..1;
-    ``haze`` extinction per metre."""
+    """`towards_sun` (3,) unit vector; `sun`, `sky`, `bounce` (3,) linear irradiance of the direct
+    light, from above and from below; `zenith`, `horizon` (3,) linear sky colours; `cloud` 0..1;
+    `haze` extinction per metre."""
 
     towards_sun: F64
     sun: F64
@@ -33,7 +33,7 @@ class Light:
 
 @dataclass(frozen=True)
 class GroundStyle:
-    """Linear albedos (3,) and wear of the ground's materials; ``wear`` and ``litter`` are shares 0..1."""
+    """Linear albedos (3,) and wear of the ground's materials; `wear` and `litter` are shares 0..1."""
 
     asphalt: F64
     paving: F64
@@ -49,7 +49,7 @@ class GroundStyle:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that is seen; ``eye`` (3,) is the camera's position in metres."""
+    """Everything that is seen; `eye` (3,) is the camera's position in metres."""
 
     primitives: Primitives
     layout: Layout
@@ -59,8 +59,8 @@ class Scene:
 
 
 def draw_scene(rng: Rng, domain: Domain, yaw_deg: float) -> Scene:
-    """A random street of ``domain``; hard cases are set up for a panorama whose centre looks along
-    ``yaw_deg``."""
+    """A random street of `domain`; hard cases are set up for a panorama whose centre looks along
+    `yaw_deg`."""
     layout = draw_layout(rng)
     lane = int(rng.integers(layout.lanes))
     eye = np.array([0.0, -(lane + rng.uniform(0.35, 0.65)) * 3.2, rng.uniform(*domain.camera_height)])

@@ -16,8 +16,8 @@ _BRIGHTEST = 4.0  # radiance at which the tone curve ends
 
 @dataclass(frozen=True)
 class Sensor:
-    """``gain`` multiplies radiance (exposure); ``warmth`` and ``saturation`` act on colours; ``gamma`` on
-    display values; ``blur`` is in pixels, ``noise`` in 8-bit grey levels at mid-grey, ``vignette`` the
+    """`gain` multiplies radiance (exposure); `warmth` and `saturation` act on colours; `gamma` on
+    display values; `blur` is in pixels, `noise` in 8-bit grey levels at mid-grey, `vignette` the
     loss of light in the corners."""
 
     gain: float
@@ -30,7 +30,7 @@ class Sensor:
 
 
 def draw_sensor(rng: np.random.Generator, domain: Domain, cyclic: bool) -> Sensor:
-    """A camera of ``domain``; a panorama, being stitched, has no vignette."""
+    """A camera of `domain`; a panorama, being stitched, has no vignette."""
     return Sensor(
         gain=float(rng.uniform(*domain.exposure)),
         warmth=float(rng.uniform(*domain.warmth)),

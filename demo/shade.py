@@ -17,8 +17,8 @@ F32 = NDArray[np.float32]
 
 
 class Shader:
-    """Shades rays of one scene; ``pixel_angle`` (radians) decides which texture is too fine to show,
-    ``shadow_cells`` is the resolution of the shadow map."""
+    """Shades rays of one scene; `pixel_angle` (radians) decides which texture is too fine to show,
+    `shadow_cells` is the resolution of the shadow map."""
 
     def __init__(self, scene: Scene, pixel_angle: float, shadow_cells: int) -> None:
         self._scene = scene

@@ -22,7 +22,7 @@ _TILE = 16
 class ShadowMap:
     """Cast on first use; one map serves all rays of a picture.
 
-    ``eye`` (3,) is the camera, ``towards_sun`` (3,) a unit vector, ``resolution`` the number of cells
+    `eye` (3,) is the camera, `towards_sun` (3,) a unit vector, `resolution` the number of cells
     along x; half as many lie along y.
     """
 

@@ -1,4 +1,4 @@
-"""A contact sheet of the demo world: ``python -m demo.sheet --out FILE``; pictures beside their labels."""
+"""A contact sheet of the demo world: `python -m demo.sheet --out FILE`; pictures beside their labels."""
 
 from pathlib import Path
 from typing import Annotated
@@ -28,7 +28,7 @@ def label_colours(frame: Frame) -> RGB:
 
 
 def grid(pictures: list[RGB], columns: int) -> RGB:
-    """Pictures of one size in rows of ``columns``, on white."""
+    """Pictures of one size in rows of `columns`, on white."""
     h, w = pictures[0].shape[:2]
     rows = -(-len(pictures) // columns)
     sheet = np.full((rows * (h + _GAP) - _GAP, columns * (w + _GAP) - _GAP, 3), 255, np.uint8)
@@ -39,7 +39,7 @@ def grid(pictures: list[RGB], columns: int) -> RGB:
 
 
 def contact_sheet(settings: WorldSettings, split: Split, count: int, columns: int) -> RGB:
-    """The first ``count`` samples of a split, each followed by its labels."""
+    """The first `count` samples of a split, each followed by its labels."""
     pictures = []
     for index in range(count):
         frame = render_sample(settings, split, index)

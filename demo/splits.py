@@ -1,6 +1,6 @@
 """The demo world's splits: which scene, through which camera, a split's n-th sample is.
 
-A sample is a function of ``(settings, split, index)`` alone, so that any of them can be rendered anywhere,
+A sample is a function of `(settings, split, index)` alone, so that any of them can be rendered anywhere,
 in any order.
 """
 
@@ -32,9 +32,9 @@ _PINHOLE_HEIGHT: dict[Size, int] = {"half": 128, "full": 256}
 class WorldSettings:
     """What determines every pixel.
 
-    ``size``: panoramas 200 x 1024 and pinhole images 128 x 256 (``half``), or 400 x 2048 and 256 x 512
-    (``full``). ``shift``: how far the target domain's looks lie from the source's, see ``demo.domain``.
-    ``seed``: another seed, another town.
+    `size`: panoramas 200 x 1024 and pinhole images 128 x 256 (`half`), or 400 x 2048 and 256 x 512
+    (`full`). `shift`: how far the target domain's looks lie from the source's, see `demo.domain`.
+    `seed`: another seed, another town.
     """
 
     size: Size = "half"
@@ -62,7 +62,7 @@ def band(width: int) -> Equirect:
 
 
 def sample(settings: WorldSettings, split: Split, index: int) -> Sample:
-    """The ``index``-th sample of a split."""
+    """The `index`-th sample of a split."""
     rng = np.random.default_rng([settings.seed, SPLITS.index(split), index])
     camera: Camera
     if split.startswith("source"):
@@ -80,6 +80,6 @@ def sample(settings: WorldSettings, split: Split, index: int) -> Sample:
 
 
 def render_sample(settings: WorldSettings, split: Split, index: int) -> Frame:
-    """Picture and labels of the ``index``-th sample of a split; the same bytes every time."""
+    """Picture and labels of the `index`-th sample of a split; the same bytes every time."""
     s = sample(settings, split, index)
     return render(s.scene, s.camera, s.sensor, s.noise)

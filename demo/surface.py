@@ -13,13 +13,13 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Surface:
-    """``n`` hits; columns (n,) float32 unless said. Vectors and colours lie in rows, (3, n), which numpy
+    """`n` hits; columns (n,) float32 unless said. Vectors and colours lie in rows, (3, n), which numpy
     handles fastest.
 
-    ``x, y, z`` in the solid's own frame (from its centre), ``half`` (3, n) its half extents, ``face``
-    (int8) the axis 0, 1, 2 that a box's face looks along, ``front`` the sign of the local normal along it,
-    ``height`` metres above the road, ``detail`` 1 where 5 cm are resolved, falling to 0 far away,
-    ``colour`` (3, n), ``texture`` (4, n), ``seed``.
+    `x, y, z` in the solid's own frame (from its centre), `half` (3, n) its half extents, `face`
+    (int8) the axis 0, 1, 2 that a box's face looks along, `front` the sign of the local normal along it,
+    `height` metres above the road, `detail` 1 where 5 cm are resolved, falling to 0 far away,
+    `colour` (3, n), `texture` (4, n), `seed`.
     """
 
     x: F32
@@ -51,7 +51,7 @@ def detail_at(distance: F32, pixel_angle: float) -> F32:
 def describe(
     solids: Primitives, solid: NDArray[np.int16], point: F32, distance: F32, pixel_angle: float
 ) -> tuple[Surface, F32]:
-    """The surface at world points ``point`` (3, n) on the solids of index ``solid`` (n,), and its unit
+    """The surface at world points `point` (3, n) on the solids of index `solid` (n,), and its unit
     normals (3, n) in the world frame."""
     table = np.concatenate(
         [

@@ -1,6 +1,6 @@
 """Cars, vans, trucks, buses, trams, motorcycles and bicycles, out of a handful of solids each.
 
-Every function appends one object to a ``Builder``; its frame looks forward along x, wheels on the ground.
+Every function appends one object to a `Builder`; its frame looks forward along x, wheels on the ground.
 """
 
 import numpy as np

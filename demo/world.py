@@ -1,4 +1,4 @@
-"""Writes the demo world to a folder: ``python -m demo.world --out DIR``.
+"""Writes the demo world to a folder: `python -m demo.world --out DIR`.
 
     images/<split>/<name>.png                              8-bit RGB
     labels/<split>/<name>_labelTrainIds.png                8-bit Cityscapes train ids
@@ -63,7 +63,7 @@ def sample_name(split: Split, index: int) -> str:
 
 
 def sample_paths(out: Path, split: Split, index: int) -> SamplePaths:
-    """The paths of a sample below ``out``."""
+    """The paths of a sample below `out`."""
     name, suffix = sample_name(split, index), "_withheld" if split in WITHHELD else ""
     return SamplePaths(
         image=out / "images" / split / f"{name}.png",
@@ -73,7 +73,7 @@ def sample_paths(out: Path, split: Split, index: int) -> SamplePaths:
 
 
 def missing_samples(out: Path, counts: Mapping[Split, int]) -> list[tuple[Split, int]]:
-    """Split and index of those of the first ``counts[split]`` samples whose files are not all there."""
+    """Split and index of those of the first `counts[split]` samples whose files are not all there."""
     return [(s, k) for s, n in counts.items() for k in range(n) if not sample_paths(out, s, k).complete()]
 
 
@@ -84,9 +84,9 @@ def write_world(
     workers: int = 1,
     advance: Callable[[Split], None] = lambda split: None,
 ) -> int:
-    """Render what is missing of the first ``counts[split]`` samples of every split; returns how many that were.
+    """Render what is missing of the first `counts[split]` samples of every split; returns how many that were.
 
-    ``advance(split)`` is called after every sample rendered. Raises ``WorldError`` if the folder was made with other
+    `advance(split)` is called after every sample rendered. Raises `WorldError` if the folder was made with other
     settings.
     """
     claim(out, settings)
@@ -142,7 +142,7 @@ def _write_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> No
 
 
 def claim(out: Path, settings: WorldSettings) -> None:
-    """Write the settings into a new folder, or raise ``WorldError`` if others made it."""
+    """Write the settings into a new folder, or raise `WorldError` if others made it."""
     path, wanted = out / _SETTINGS_FILE, settings.record()
     try:
         found = json.loads(path.read_text())
@@ -165,7 +165,7 @@ def claim(out: Path, settings: WorldSettings) -> None:
 
 
 def parse_counts(entries: list[str]) -> dict[Split, int]:
-    """``["target-train=40", "source-val=5,target-test=3"]`` as a table; raises ``WorldError``."""
+    """`["target-train=40", "source-val=5,target-test=3"]` as a table; raises `WorldError`."""
     counts: dict[Split, int] = {}
     for entry in ",".join(entries).split(","):
         split, _, number = entry.strip().partition("=")

@@ -1,6 +1,6 @@
-"""What every stage stands on: settings, manifests, label spaces, views, mask sets, the cache, the executor.
+"""What every stage stands on: settings, geometry, data sets, the cache, execution, models.
 
-Nothing in this package knows a stage by import; stages are found by name (see :mod:`pipeline.cli`).
+Nothing in this package knows a stage.
 """
 
 __version__ = "0.1.0"

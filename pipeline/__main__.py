@@ -1,5 +1,6 @@
-"""``python -m pipeline STAGE``."""
+"""`python -m pipeline COMMAND`: the installed command `goodsam`."""
 
-from pipeline.cli import main
+from importlib.metadata import entry_points
 
-main()
+(command,) = entry_points(group="console_scripts", name="goodsam")
+command.load()()

@@ -16,8 +16,8 @@ from PIL import Image
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from pipeline.config import Config, load_config
-from pipeline.manifests import Manifest, load_manifest
+from pipeline.data.manifests import Manifest, load_manifest
+from stages.config import Config, load_config
 from tests.models import street
 
 settings.register_profile("project", deadline=None)  # a busy machine is no failure
@@ -68,7 +68,7 @@ def write_yaml(path: Path, data: dict[str, Any]) -> None:
 
 @pytest.fixture
 def make_project(tmp_path: Path) -> Callable[..., Project]:
-    """``make_project(images=3)``: panoramas of 64 x 256, windows of 128 / 64, a tiny TA, felzenszwalb masks."""
+    """`make_project(images=3)`: panoramas of 64 x 256, windows of 128 / 64, a tiny TA, felzenszwalb masks."""
 
     def make(images: int = 3, *, name: str = "toy", config: dict[str, Any] | None = None) -> Project:
         project = Project(tmp_path / name)

@@ -1,4 +1,4 @@
-"""Small real models for tests, named in settings as ``tests.models:name``."""
+"""Small real models for tests, named in settings as `tests.models:name`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def nan_teacher() -> torch.nn.Module:
 
 
 def hungry_teacher(most: int = 2) -> torch.nn.Module:
-    """:func:`tiny_teacher` on a device whose memory is full beyond a batch of ``most``."""
+    """`tiny_teacher` on a device whose memory is full beyond a batch of `most`."""
 
     class Hungry(torch.nn.Module):
         def __init__(self) -> None:
@@ -49,7 +49,7 @@ def hungry_teacher(most: int = 2) -> torch.nn.Module:
 
 
 def street(height: int = 64, width: int = 256, seed: int = 0) -> np.ndarray:
-    """A random picture of coloured blocks, RGB uint8 ``(height, width, 3)``, cyclic in x."""
+    """A random picture of coloured blocks, RGB uint8 `(height, width, 3)`, cyclic in x."""
     rng = np.random.default_rng(seed)
     blocks = rng.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
     image = np.repeat(np.repeat(blocks, 16, axis=0), 16, axis=1)

@@ -1,4 +1,4 @@
-"""A user's own fusion rule, in a file of its own: named in settings as ``tests.rules:Extra``."""
+"""A user's own fusion rule, in a file of its own: named in settings as `tests.rules:Extra`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from stages.fuse.rules.ta import Ta
 
 
 class Extra(Ta):
-    """Adds an array to what ``ta`` gives."""
+    """Adds an array to what `ta` gives."""
 
     kind: str = "tests.rules:Extra"
     value: int = 7

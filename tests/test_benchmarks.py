@@ -27,10 +27,10 @@ from benchmarks import (
     workers,
 )
 from benchmarks.__main__ import BENCHMARKS, run_benchmarks
-from pipeline.config import load_config
-from pipeline.errors import UserError
-from pipeline.manifests import load_manifest
-from pipeline.store import Cache
+from pipeline.cache import Cache
+from pipeline.core.errors import UserError
+from pipeline.data.manifests import load_manifest
+from stages.config import load_config
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -45,7 +45,7 @@ def test_the_synthetic_cache_is_a_whole_one(tmp_path: Path) -> None:
     rerun.build(tmp_path, 3)
     manifest, config = load_manifest(tmp_path / "manifest.yaml"), load_config(tmp_path / "config.yaml")
     artefacts = Cache(config.cache, manifest.name).artefacts()
-    assert [a.kind for a in artefacts] == ["sam", "masks", "teacher", "fused"]
+    assert [a.kind for a in artefacts] == ["fused", "masks", "sam", "teacher"]
     for artefact in artefacts:
         done = artefact.done()
         assert set(done) == {"00000", "00001", "00002"}

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.boundaries import label_boundary, near
+from pipeline.geometry.boundaries import dilate, label_boundary
 from tests.fuse import reference_rules
 
 maps = hnp.arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 7)), elements=st.integers(0, 2))
@@ -34,4 +34,4 @@ def test_rolls_with_the_panorama(labels: np.ndarray, shift: int) -> None:
 @given(maps, st.integers(0, 9), st.booleans())
 def test_what_lies_near_agrees_with_its_definition(labels: np.ndarray, radius: int, cyclic: bool) -> None:
     mask = labels == 0
-    np.testing.assert_array_equal(near(mask, radius, cyclic=cyclic), reference_rules.near(mask, radius, cyclic))
+    np.testing.assert_array_equal(dilate(mask, radius, cyclic=cyclic), reference_rules.dilate(mask, radius, cyclic))

@@ -20,8 +20,8 @@ from mmengine.registry import DATASETS, MODELS
 from mmengine.runner import CheckpointLoader, Runner
 from safetensors.torch import save_file
 
-from pipeline.checkpoints import load_into, load_state_dict, register_safe_mmengine_loader
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
+from pipeline.models.weights import load_into, load_state_dict, register_safe_mmengine_loader
 
 
 class Bomb:
@@ -274,6 +274,6 @@ def test_load_into_names_what_does_not_fit(tmp_path: Path) -> None:
 
 
 def test_import_is_cheap() -> None:
-    code = "import sys, pipeline.checkpoints; print(*(m in sys.modules for m in ('torch', 'mmengine', 'numpy')))"
+    code = "import sys, pipeline.models.weights; print(*(m in sys.modules for m in ('torch', 'mmengine', 'numpy')))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["False", "False", "False"]

@@ -24,11 +24,11 @@ import psutil
 import pytest
 from dask.distributed import Client
 
-from pipeline.dask_cluster import local_cluster, worker_died
-from pipeline.errors import UserError
-from pipeline.executor import Execution, Outcome
-from pipeline.progress import SilentProgress
-from pipeline.store import Cache
+from pipeline.cache import Cache
+from pipeline.core.errors import UserError
+from pipeline.core.progress import SilentProgress
+from pipeline.execution.dask_cluster import local_cluster, worker_died
+from pipeline.execution.executor import Execution, Outcome
 from tests.conftest import Project
 from tests.test_executor import Count, Environment, Steps, records, run_all
 
@@ -51,7 +51,7 @@ def free_port() -> int:
 
 
 def by_hand(port: int) -> tuple[str, str, str]:
-    """The page's three blocks about a cluster by hand: scheduler, worker and commands, at ``port`` of this machine."""
+    """The page's three blocks about a cluster by hand: scheduler, worker and commands, at `port` of this machine."""
     section = PAGE.split("## Dask, by hand")[1].split("\n## ")[0]
     scheduler, worker, commands = (
         block.replace("10.0.0.1", "127.0.0.1").replace("10.0.0.2", "127.0.0.1").replace("8786", str(port))
@@ -106,7 +106,7 @@ class DaskProcesses:
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """``kill -9`` of a process and its children."""
+    """`kill -9` of a process and its children."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -278,12 +278,12 @@ def test_a_scheduler_that_ends_is_one_sentence_and_the_same_command_goes_on(
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short times for a test."""
-    monkeypatch.setattr("pipeline.dask_cluster.WORKERS_SECONDS", 1.0)
-    monkeypatch.setattr("pipeline.dask_cluster.COUNT_SECONDS", 0.2)
+    monkeypatch.setattr("pipeline.execution.dask_cluster.WORKERS_SECONDS", 1.0)
+    monkeypatch.setattr("pipeline.execution.dask_cluster.COUNT_SECONDS", 0.2)
 
 
 def run_in_background(task: Count, ids: list[str], scheduler: str, notes: Notes) -> tuple[threading.Thread, list[Any]]:
-    """Starts :func:`run_all` in a thread; the list receives its outcomes or its error."""
+    """Starts `run_all` in a thread; the list receives its outcomes or its error."""
     results: list[Any] = []
 
     def run() -> None:

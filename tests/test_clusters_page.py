@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.samples import CacheReader
-from pipeline.store import Cache
+from pipeline.cache import Cache
+from pipeline.cache.fused_reader import CacheReader
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
 from tests.conftest import Project
@@ -51,7 +51,7 @@ def test_the_jobs_on_the_page_mount_what_they_declare() -> None:
 
 
 def keywords(function: str) -> set[str]:
-    """The keywords with which the page calls ``function``."""
+    """The keywords with which the page calls `function`."""
     return {
         keyword.arg
         for language, text in BLOCKS

@@ -13,8 +13,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
-from pipeline.cyclic_convolution import CyclicConv2d, make_cyclic, on_ring
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
+from pipeline.geometry.circular_convolution import CircularConv2d, circular_padding_enabled, make_circular
 from stages.train import register  # noqa: F401
 from stages.train.configs import CONFIGS
 
@@ -37,7 +37,7 @@ def test_it_is_the_convolution_of_the_image_laid_out_three_times(
     kernel: int, stride: int, dilation: int, groups: int, shift: int
 ) -> None:
     plain, cyclic = layer(kernel, stride, dilation, groups), layer(kernel, stride, dilation, groups)
-    assert make_cyclic(cyclic) == 1
+    assert make_circular(cyclic) == 1
     image = torch.randn(2, 4, 8, 32)
     width = 32 // stride
     expected = plain(image.repeat(1, 1, 1, 3))[..., width : 2 * width]
@@ -49,16 +49,16 @@ def test_it_is_the_convolution_of_the_image_laid_out_three_times(
 @pytest.mark.parametrize("pool", [torch.nn.AvgPool2d(3, 2, 1), torch.nn.MaxPool2d(3, 2, 1)])
 def test_pooling_likewise(pool: torch.nn.Module) -> None:
     network, image = torch.nn.Sequential(pool), torch.randn(1, 2, 8, 16)
-    assert make_cyclic(network) == 1
+    assert make_circular(network) == 1
     torch.testing.assert_close(network(image), pool(image.repeat(1, 1, 1, 3))[..., 8:16])
-    with on_ring(network, False):
+    with circular_padding_enabled(network, False):
         torch.testing.assert_close(network(image), pool(image))
 
 
 def test_off_the_ring_it_is_the_plain_convolution() -> None:
     plain, cyclic, image = layer(), layer(), torch.randn(1, 4, 8, 16)
-    make_cyclic(cyclic)
-    with on_ring(cyclic, False):
+    make_circular(cyclic)
+    with circular_padding_enabled(cyclic, False):
         torch.testing.assert_close(cyclic(image), plain(image))
     assert (cyclic(image) - plain(image)).abs().max() > 0.1
 
@@ -66,9 +66,9 @@ def test_off_the_ring_it_is_the_plain_convolution() -> None:
 def test_weights_keep_their_names_and_stay_shared() -> None:
     network = torch.nn.Sequential(layer(), torch.nn.Conv2d(4, 4, 1), torch.nn.Conv2d(4, 4, 3, padding=(1, 0)))
     before = {name: value.data_ptr() for name, value in network.state_dict().items()}
-    assert make_cyclic(network) == 1, "what pads nothing in x stays"
+    assert make_circular(network) == 1, "what pads nothing in x stays"
     assert {name: value.data_ptr() for name, value in network.state_dict().items()} == before
-    assert make_cyclic(network) == 0
+    assert make_circular(network) == 0
 
 
 @pytest.mark.parametrize("name", ["goodsam_demo", "goodsam_m", "cgnet"])
@@ -80,7 +80,7 @@ def test_the_students_that_are_shipped_have_a_ring(name: str) -> None:
     model = MODELS.build({**config, "cyclic": True}).eval()
     padded = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d) and m.padding[1]]
     assert padded
-    assert all(isinstance(m, CyclicConv2d) for m in padded)
+    assert all(isinstance(m, CircularConv2d) for m in padded)
     if name == "cgnet":
         image = torch.randn(1, 3, 32, 64)
         with torch.no_grad():
@@ -91,7 +91,7 @@ def test_the_wrapper_of_mmcv_is_a_plain_convolution() -> None:
     torch.manual_seed(0)
     network, image = torch.nn.Sequential(wrappers.Conv2d(2, 3, 3, padding=1)), torch.randn(1, 2, 8, 16)
     expected = network(image.repeat(1, 1, 1, 3))[..., 16:32]
-    assert make_cyclic(network) == 1
+    assert make_circular(network) == 1
     torch.testing.assert_close(network(image), expected)
 
 
@@ -108,7 +108,7 @@ def test_the_wrapper_of_mmcv_is_a_plain_convolution() -> None:
 def test_convolutions_of_another_kind_are_refused_by_name(odd: torch.nn.Module, named: str) -> None:
     network = torch.nn.ModuleDict({"stem": torch.nn.Conv2d(4, 4, 3, padding=1), "body": torch.nn.Sequential(odd)})
     with pytest.raises(UserError, match=rf"layer body\.0: found {'.*' if named.startswith('of') else ''}{named}"):
-        make_cyclic(network)
+        make_circular(network)
     assert type(network["stem"]) is torch.nn.Conv2d, "nothing is replaced"
     assert network["body"][0] is odd
 
@@ -125,5 +125,5 @@ def test_convolutions_of_another_kind_are_refused_by_name(odd: torch.nn.Module, 
 )
 def test_what_pads_no_zeros_in_x_stays(still: torch.nn.Module) -> None:
     network = torch.nn.Sequential(still)
-    assert make_cyclic(network) == 0
+    assert make_circular(network) == 0
     assert network[0] is still

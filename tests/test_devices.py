@@ -8,8 +8,8 @@ import types
 import pytest
 import torch
 
-from pipeline.devices import autocast, pick_device
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
+from pipeline.execution.devices import autocast, pick_device
 
 
 def test_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.store import Marker
+from pipeline.cache import Marker
 from tests.test_faults import (
     ENVIRONMENT,
     PATIENCE,

@@ -16,7 +16,7 @@ import torch
 import yaml
 from PIL import Image
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 from stages.evaluate.stage import evaluate
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
@@ -130,7 +130,7 @@ def test_a_checkpoint_that_carries_code_is_refused_on_every_path(small: Project,
         precompute(manifest, config)
         fuse(manifest, config)
     spec = {
-        "type": "pipeline.samples:open_cache",
+        "type": "stages.train.reader:open_cache",
         "manifest": str(small.manifest_path),
         "config": str(small.config_path),
         "splits": ["train"],

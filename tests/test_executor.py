@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import ImageError, UserError
-from pipeline.executor import STEPS, Execution, ImageTask, Outcome, parse_shard, run_images
-from pipeline.manifests import ImageRecord
+from pipeline.core.errors import ImageError, UserError
+from pipeline.data.manifests import ImageRecord
+from pipeline.execution.executor import STEPS, Execution, ImageTask, Outcome, parse_shard, run_images
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ def test_an_existing_scheduler_is_used(tmp_path: Path) -> None:
 def test_no_scheduler_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], address: str
 ) -> None:
-    monkeypatch.setattr("pipeline.dask_cluster.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("pipeline.execution.dask_cluster.CONNECT_SECONDS", 1)
     with pytest.raises(UserError, match=f"--scheduler {address}: no dask scheduler answers there"):
         run_all(Count(tmp_path), records("a"), Execution(scheduler=address))
     gc.collect()

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import ImageError
-from pipeline.store import Artefact, Cache, Marker
+from pipeline.cache import Artefact, Cache, Marker
+from pipeline.core.errors import ImageError
 from tests.conftest import Project, write_yaml
 from tests.models import street
 
@@ -85,7 +85,7 @@ class Run:
         os.killpg(self.process.pid, number)
 
     def kill(self) -> None:
-        """``kill -9`` of the process and all its workers; returns when none is left."""
+        """`kill -9` of the process and all its workers; returns when none is left."""
         self.signal_group(signal.SIGKILL)
         self.wait()
         deadline = time.monotonic() + PATIENCE
@@ -118,7 +118,7 @@ def artefacts(project: Project) -> list[Artefact]:
 
 
 def markers(project: Project) -> dict[str, Marker]:
-    """Every finished image, as ``kind/id``."""
+    """Every finished image, as `kind/id`."""
     return {f"{a.kind}/{i}": marker for a in artefacts(project) for i, marker in a.done().items()}
 
 
@@ -156,7 +156,7 @@ def wait_for(project: Project, finished: int, run: Run) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What a run that nobody disturbs puts into the cache: the content of every image, by ``kind/id``."""
+    """What a run that nobody disturbs puts into the cache: the content of every image, by `kind/id`."""
     project = lay_out(tmp_path_factory.mktemp("undisturbed") / "project")
     figures = Run(project).figures()
     assert all(figures[kind]["computed"] == IMAGES for kind in KINDS)
@@ -168,7 +168,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def undisturbed_many(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """As :func:`undisturbed`, of as many images as the runs that are killed again and again."""
+    """As `undisturbed`, of as many images as the runs that are killed again and again."""
     project = lay_out(tmp_path_factory.mktemp("undisturbed") / "project", MANY)
     Run(project).figures()
     return contents(project)
@@ -200,7 +200,7 @@ def test_killed_at_twenty_moments_it_goes_on_to_the_same_bytes(
 
 
 def moments_of(seed: int, count: int) -> list[tuple[int, float]]:
-    """``count`` random moments of the work: images finished by then, and seconds after that; the first at once."""
+    """`count` random moments of the work: images finished by then, and seconds after that; the first at once."""
     rng = random.Random(seed)
     cuts = sorted(rng.sample(range(1, MANY * len(KINDS) - 1), count - 1))
     return [(images, rng.uniform(0, 0.08)) for images in (0, *cuts)]
@@ -276,7 +276,7 @@ def test_two_shards_on_one_cache(tmp_path: Path, start: Callable[..., Run], undi
 def test_sweeping_beside_a_run_loses_nothing(
     tmp_path: Path, start: Callable[..., Run], undisturbed: dict[str, str]
 ) -> None:
-    """``gc --older-than 0`` again and again: it takes temporary files, and files whose marker is still to come."""
+    """`gc --older-than 0` again and again: it takes temporary files, and files whose marker is still to come."""
     project = lay_out(tmp_path / "project")
     run, sweeps = start(project), 0
     while run.process.poll() is None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.globs import check_glob, find_below
+from pipeline.core.globs import check_glob, find_below
 
 NAMES = ["a", "b", "ab", ".h", "x.png", "a.png", "b.PNG", "[a]", "ä b"]
 

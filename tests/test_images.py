@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from pipeline.errors import ImageError
-from pipeline.images import Preparation, prepared_size, read_image, read_labels
-from pipeline.labels import load_label_space
+from pipeline.core.errors import ImageError
+from pipeline.data.images import ImagePreprocessing, prepared_size, read_image, read_labels
+from pipeline.data.labels import load_label_space
 from tests.models import street
 
-PLAIN = Preparation()
+PLAIN = ImagePreprocessing()
 SPACE = load_label_space("cityscapes19")
 
 
@@ -41,14 +41,16 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
 
 def test_crop_and_size(tmp_path: Path) -> None:
     Image.fromarray(street()).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png", Preparation(crop_rows=(16, 48))), street()[16:48])
-    assert read_image(tmp_path / "a.png", Preparation(crop_rows=(16, 48), size=(20, 150))).shape == (20, 150, 3)
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "a.png", ImagePreprocessing(crop_rows=(16, 48))), street()[16:48]
+    )
+    assert read_image(tmp_path / "a.png", ImagePreprocessing(crop_rows=(16, 48), size=(20, 150))).shape == (20, 150, 3)
     with pytest.raises(ImageError, match=r"has 64 rows, expected at least 65 for crop_rows \[0, 65\]"):
-        read_image(tmp_path / "a.png", Preparation(crop_rows=(0, 65)))
+        read_image(tmp_path / "a.png", ImagePreprocessing(crop_rows=(0, 65)))
 
 
 def test_rows_of_another_resolution_are_refused(tmp_path: Path) -> None:
-    band = Preparation(crop_rows=(16, 48), size=(32, 256))
+    band = ImagePreprocessing(crop_rows=(16, 48), size=(32, 256))
     Image.fromarray(street()).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_image(tmp_path / "a.png", band), street()[16:48])
     Image.fromarray(street()).resize((512, 128)).save(tmp_path / "b.png")
@@ -74,9 +76,13 @@ def test_integers_beyond_sixteen_bits_are_refused(tmp_path: Path) -> None:
 
 def test_the_working_size_is_told_by_the_header(tmp_path: Path) -> None:
     Image.fromarray(street()).save(tmp_path / "a.png")
-    for preparation in (PLAIN, Preparation(crop_rows=(16, 48)), Preparation(crop_rows=(16, 48), size=(20, 150))):
-        expected = read_image(tmp_path / "a.png", preparation).shape[:2]
-        assert prepared_size(tmp_path / "a.png", preparation) == expected
+    for preprocessing in (
+        PLAIN,
+        ImagePreprocessing(crop_rows=(16, 48)),
+        ImagePreprocessing(crop_rows=(16, 48), size=(20, 150)),
+    ):
+        expected = read_image(tmp_path / "a.png", preprocessing).shape[:2]
+        assert prepared_size(tmp_path / "a.png", preprocessing) == expected
     (tmp_path / "b.png").write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"b\.png: is not an image"):
         prepared_size(tmp_path / "b.png", PLAIN)
@@ -104,7 +110,7 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
 
 
 def test_an_absurd_size_is_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.images.MAX_PIXELS", 100)
+    monkeypatch.setattr("pipeline.data.images.MAX_PIXELS", 100)
     Image.fromarray(street()).save(tmp_path / "a.png")
     with pytest.raises(ImageError, match="is 256 x 64 pixels, expected at most 100"):
         read_image(tmp_path / "a.png", PLAIN)
@@ -115,7 +121,7 @@ def test_labels_follow_their_image(tmp_path: Path) -> None:
     labels[0, 0] = 255
     Image.fromarray(labels).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_labels(tmp_path / "a.png", PLAIN, SPACE), labels)
-    half = read_labels(tmp_path / "a.png", Preparation(size=(32, 128)), SPACE)
+    half = read_labels(tmp_path / "a.png", ImagePreprocessing(size=(32, 128)), SPACE)
     assert set(np.unique(half)) <= set(np.unique(labels))
 
 
@@ -133,13 +139,13 @@ def test_labels_outside_the_space_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", [(0, 0), (-64, 256), (100_000, 100_000), (8, 256), (2**62, 2**62)])
 def test_sizes_that_no_picture_has_are_refused(wrong: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="16 pixels or more a side and at most 134,217,728"):
-        Preparation(size=wrong)
+        ImagePreprocessing(size=wrong)
 
 
 @pytest.mark.parametrize("wrong", [(50, 10), (-5, 10), (7, 7), (0, 2**62)])
 def test_rows_that_no_picture_has_are_refused(wrong: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="holds no rows"):
-        Preparation(crop_rows=wrong)
+        ImagePreprocessing(crop_rows=wrong)
 
 
 @pytest.mark.parametrize("error", [struct.error("x"), KeyError("x"), RecursionError(), MemoryError()])
@@ -150,8 +156,8 @@ def test_whatever_a_decoder_raises_is_the_failure_of_its_image(
         raise error
 
     Image.fromarray(street()).save(tmp_path / "a.png")
-    monkeypatch.setattr("pipeline.images.ImageOps.exif_transpose", fail)
-    for read in (read_image, lambda path, preparation: read_labels(path, preparation, SPACE)):
+    monkeypatch.setattr("pipeline.data.images.ImageOps.exif_transpose", fail)
+    for read in (read_image, lambda path, preprocessing: read_labels(path, preprocessing, SPACE)):
         with pytest.raises(ImageError, match=r"a\.png: cannot be decoded \(.+\)"):
             read(tmp_path / "a.png", PLAIN)
 
@@ -165,7 +171,7 @@ def test_only_ordinary_files_are_opened(tmp_path: Path, kind: str) -> None:
         path.mkdir()
     else:
         path.symlink_to("/dev/zero" if kind == "device" else path)
-    for read in (read_image, prepared_size, lambda path, preparation: read_labels(path, preparation, SPACE)):
+    for read in (read_image, prepared_size, lambda path, preprocessing: read_labels(path, preprocessing, SPACE)):
         with pytest.raises(ImageError, match=r"x\.png: cannot be decoded \((is a|Too many)"):
             read(path, PLAIN)
 
@@ -190,11 +196,11 @@ def test_decoders_say_nothing_on_the_screen(tmp_path: Path) -> None:
             files[-1].write_bytes(data)
     Image.new("1", (12000, 10000)).save(tmp_path / "large.png")
     code = (
-        "import sys\nfrom pathlib import Path\nfrom pipeline.errors import ImageError\n"
-        "from pipeline.images import Preparation, prepared_size, read_image\nfailed = 0\n"
-        "for path in map(Path, sys.argv[1:]):\n    try:\n        read_image(path, Preparation())\n"
+        "import sys\nfrom pathlib import Path\nfrom pipeline.core.errors import ImageError\n"
+        "from pipeline.data.images import ImagePreprocessing, prepared_size, read_image\nfailed = 0\n"
+        "for path in map(Path, sys.argv[1:]):\n    try:\n        read_image(path, ImagePreprocessing())\n"
         "    except ImageError:\n        failed += 1\n"
-        f"prepared_size(Path({str(tmp_path / 'large.png')!r}), Preparation())\nprint(failed)\n"
+        f"prepared_size(Path({str(tmp_path / 'large.png')!r}), ImagePreprocessing())\nprint(failed)\n"
     )
     run = [sys.executable, "-W", "default", "-c", code, *map(str, files)]
     done = subprocess.run(run, cwd=Path(__file__).resolve().parents[1], capture_output=True, text=True, check=True)

@@ -1,6 +1,6 @@
-"""``kill -9`` of every stage that writes, at random moments: what is there is whole, and the next run ends the same.
+"""`kill -9` of every stage that writes, at random moments: what is there is whole, and the next run ends the same.
 
-Precompute and fuse are killed in ``test_faults.py`` too, trainings in ``train/test_resume.py``.
+Precompute and fuse are killed in `test_faults.py` too, trainings in `train/test_resume.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.store import Cache
+from pipeline.cache import Cache
 from tests.conftest import Project, write_yaml
 from tests.models import street
 
@@ -117,7 +117,7 @@ class Case:
     watched: str
     """A folder in which files appear or go while the stage works."""
     result: Callable[[Path], dict[str, object]] | None = None
-    """What is compared; None: the files in ``watched``."""
+    """What is compared; None: the files in `watched`."""
     prepare: Callable[[Path], None] | None = None
     kills: int = 10
 
@@ -232,7 +232,7 @@ def test_a_killed_repair_is_taken_up(made: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kills", [6])
 def test_a_training_killed_again_and_again_ends_with_the_same_weights(made: Path, tmp_path: Path, kills: int) -> None:
-    from pipeline.checkpoints import load_state_dict
+    from pipeline.models.weights import load_state_dict
 
     arguments = ["train", *RUN, "--set", "train.iterations=30", "--work-dir", "runs"]
     weights, rng = [], random.Random(1)

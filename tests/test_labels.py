@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.labels import BUILTIN, load_label_space
+from pipeline.core.errors import UserError
+from pipeline.data.labels import BUILTIN, load_label_space
 from tests.conftest import write_yaml
 
 CITYSCAPES = load_label_space("cityscapes19")

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.manifests import ImageRecord, load_manifest
+from pipeline.core.errors import UserError
+from pipeline.data.manifests import ImageRecord, load_manifest
 from tests.conftest import Project, write_yaml
 from tests.models import street
 
@@ -92,13 +92,13 @@ def test_two_images_of_one_id(project: Project) -> None:
         ({"label_space": "x" * 5000}, "is not known"),
         ({"label_space": "x" * 5000 + ".yaml"}, "cannot be read"),
         (
-            {"preparation": {"size": [100000, 100000]}},
-            r"preparation.size: found \[100000, 100000\]; .*at most 134,217,728",
+            {"preprocessing": {"size": [100000, 100000]}},
+            r"preprocessing.size: found \[100000, 100000\]; .*at most 134,217,728",
         ),
-        ({"preparation": {"size": [0, 0]}}, "16 pixels or more a side"),
-        ({"preparation": {"size": [-64, 256]}}, "16 pixels or more a side"),
-        ({"preparation": {"crop_rows": [50, 10]}}, r"preparation.crop_rows: found \[50, 10\]; holds no rows"),
-        ({"preparation": {"crop_rows": [-5, 10]}}, "holds no rows"),
+        ({"preprocessing": {"size": [0, 0]}}, "16 pixels or more a side"),
+        ({"preprocessing": {"size": [-64, 256]}}, "16 pixels or more a side"),
+        ({"preprocessing": {"crop_rows": [50, 10]}}, r"preprocessing.crop_rows: found \[50, 10\]; holds no rows"),
+        ({"preprocessing": {"crop_rows": [-5, 10]}}, "holds no rows"),
     ],
 )
 def test_a_wrong_manifest_is_refused_in_a_sentence(project: Project, settings: dict, message: str) -> None:

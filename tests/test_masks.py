@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import ImageError
-from pipeline.masks import MaskSet, empty, from_masks, mask_box
+from pipeline.core.errors import ImageError
+from pipeline.geometry.masks import MaskSet, empty, from_masks, mask_box
 
 dense_masks = st.tuples(st.integers(0, 9), st.integers(1, 7), st.integers(1, 9)).flatmap(
     lambda shape: hnp.arrays(bool, shape)
@@ -71,7 +71,7 @@ def test_filter_passes_unknown_quality() -> None:
 
 
 def test_too_many_masks_and_wrong_shapes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.masks.MAX_MASKS", 3)
+    monkeypatch.setattr("pipeline.geometry.masks.MAX_MASKS", 3)
     assert len(from_masks([np.ones((1, 1), bool)] * 3, 1, 1)) == 3
     with pytest.raises(ImageError, match="more than 3 masks"):
         from_masks([np.ones((1, 1), bool)] * 4, 1, 1)

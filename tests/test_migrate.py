@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.errors import ImageError
-from pipeline.progress import SilentProgress
-from pipeline.store import Artefact, Cache, Marker
+from pipeline.cache import Artefact, Cache, Marker
+from pipeline.core.errors import ImageError
+from pipeline.core.progress import SilentProgress
 from stages.fuse.stage import fuse
 from stages.migrate.stage import migrate
 from stages.precompute.stage import precompute
@@ -29,7 +29,7 @@ KINDS = ("sam", "masks", "teacher", "fused")
 
 @pytest.fixture
 def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Two panoramas and their whole cache of format 1; the rule is ``best``."""
+    """Two panoramas and their whole cache of format 1; the rule is `best`."""
     folder = tmp_path / "old"
     with zipfile.ZipFile(OLD) as archive:
         archive.extractall(folder)

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.store import Cache
+from pipeline.cache import Cache
 from tests.conftest import Project, write_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -203,7 +203,7 @@ def finished(cache: str) -> int:
 
 
 def wait_for(cache: str, images: int, run: subprocess.Popen[str]) -> int:
-    """Returns how many images are finished, over all artefacts, when they are at least ``images``."""
+    """Returns how many images are finished, over all artefacts, when they are at least `images`."""
     deadline = time.monotonic() + PATIENCE
     while (found := finished(cache)) < images:
         assert run.poll() is None

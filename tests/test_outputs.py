@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ImageError, UserError
-from pipeline.outputs import locked, whole_file, write_result
+from pipeline.core.atomic_files import locked, whole_file, write_result
+from pipeline.core.errors import ImageError, UserError
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_links_are_replaced_not_followed(tmp_path: Path, monkeypatch: pytest.Mon
     class Known:
         hex = "known"
 
-    monkeypatch.setattr("pipeline.outputs.uuid.uuid4", Known)
+    monkeypatch.setattr("pipeline.core.atomic_files.uuid.uuid4", Known)
     (path.parent / ".known.tmp").symlink_to(precious)
     with pytest.raises(FileExistsError), whole_file(path):
         pass

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.perspective import Perspective
-from pipeline.views import ViewSettings, make_views
+from pipeline.geometry.perspective import Perspective
+from pipeline.geometry.views import ViewSettings, make_views
 
 SPHERE = (256, 512)
 

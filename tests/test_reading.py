@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config import load_config
-from pipeline.errors import UserError
-from pipeline.reading import load_json, load_yaml, open_file, read_yaml, shown
-from pipeline.settings import apply_overrides
+from pipeline.core.errors import UserError
+from pipeline.core.reading import load_json, load_yaml, open_file, read_yaml, shown
+from pipeline.core.settings import apply_overrides
+from stages.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -85,7 +85,7 @@ def test_laughs_cost_no_memory_and_no_time(tmp_path: Path) -> None:
         (tmp_path / f"{name}.yaml").write_text(text)
     code = (
         "import resource, sys\n"
-        "from pipeline.config import load_config\nfrom pipeline.errors import UserError\nfrom pathlib import Path\n"
+        "from stages.config import load_config\nfrom pipeline.core.errors import UserError\nfrom pathlib import Path\n"
         "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize() + 2**30\n"
         "resource.setrlimit(resource.RLIMIT_AS, (size, size))\n"
         "for path in sys.argv[1:]:\n"

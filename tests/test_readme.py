@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import make_app
+from stages.commands import make_app
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -51,7 +51,7 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 
 def test_configs_are_valid_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from pipeline.config import load_config
+    from stages.config import load_config
 
     for variable in ("TA_CHECKPOINT", "SAM_CHECKPOINT"):
         monkeypatch.setenv(variable, str(tmp_path / "weights.pth"))

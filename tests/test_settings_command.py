@@ -1,4 +1,4 @@
-"""``python -m pipeline settings``: what it prints is what the program reads."""
+"""`python -m pipeline settings`: what it prints is what the program reads."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import make_app
-from pipeline.components import GROUPS, known_kinds
-from pipeline.config import load_config
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
+from stages.commands import make_app
+from stages.config import COMPONENTS, load_config
 
 RUNNER = CliRunner()
 
@@ -30,9 +29,9 @@ def test_what_is_printed_is_read_back_as_the_same_settings(tmp_path: Path) -> No
 
 
 def test_every_component_describes_itself() -> None:
-    for group in GROUPS:
-        for kind in known_kinds(group):
-            printed = RUNNER.invoke(make_app(), ["settings", "--kind", f"{group}.{kind}"])
+    for group in COMPONENTS.values():
+        for kind in group.known_kinds():
+            printed = RUNNER.invoke(make_app(), ["settings", "--kind", f"{group.name}.{kind}"])
             assert printed.exit_code == 0
             assert f"kind: {kind}" in printed.stdout
     with pytest.raises(UserError, match=r"expected GROUP\.NAME with a group of generator, teacher, rule"):

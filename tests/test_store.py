@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import ImageError, UserError
-from pipeline.store import Artefact, Cache, Marker, Source
-from pipeline.store.freshness import made_from_file, read_source
-from pipeline.store.groups import read_mask_sets
-from pipeline.store.image_group import ImageGroup
-from pipeline.store.marker import encode_id
-from pipeline.store.remote import RemoteStorage
-from pipeline.store.zip_file import pack, unpack
+from pipeline.cache import Artefact, Cache, Marker, Source
+from pipeline.cache.freshness import made_from_file, read_source
+from pipeline.cache.groups import read_mask_sets
+from pipeline.cache.image_group import ImageGroup
+from pipeline.cache.marker import encode_id
+from pipeline.cache.remote import RemoteStorage
+from pipeline.cache.zip_file import pack, unpack
+from pipeline.core.errors import ImageError, UserError
 
 ARRAYS = {
     "zeros": np.zeros((3, 8, 8), np.uint8),
@@ -66,7 +66,7 @@ def test_all_zero_chunks_are_files(artefact: Artefact) -> None:
 
 
 def without_digests(artefact: Artefact, members: dict[str, bytes]) -> ImageGroup:
-    """The image ``a`` as a foreign program writes it: nothing but the file's name stands in its marker."""
+    """The image `a` as a foreign program writes it: nothing but the file's name stands in its marker."""
     artefact.storage.replace(f"{artefact.path}/images/a.by-hand.zip", pack(members))
     return artefact.group(Marker("a", "a.by-hand.zip"))
 

@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 from zarr.codecs import BloscCodec, GzipCodec, TransposeCodec, ZstdCodec
 
-from pipeline.errors import ImageError
-from pipeline.store import Artefact, Cache, ImageGroup, Marker
-from pipeline.store.arrays import PlainArray
-from pipeline.store.zip_file import pack
+from pipeline.cache import Artefact, Cache, ImageGroup, Marker
+from pipeline.cache.arrays import PlainArray
+from pipeline.cache.zip_file import pack
+from pipeline.core.errors import ImageError
 
 TYPES = ("bool", "uint8", "uint16", "int32", "int64", "float16", "float32", "float64")
 BLOSC = BloscCodec(cname="zstd", clevel=5, shuffle="shuffle")
 
 
 def create(store: Any, values: np.ndarray, chunks: tuple[int, ...], **more: Any) -> dict[str, Any]:
-    """``values`` written by zarr-python as the array ``x``; its metadata."""
+    """`values` written by zarr-python as the array `x`; its metadata."""
     options = {"compressors": BLOSC, "config": {"write_empty_chunks": True}, **more}
     group = zarr.open_group(store, mode="a", zarr_format=3)
     array = group.create_array("x", shape=values.shape, dtype=values.dtype, chunks=chunks, **options)

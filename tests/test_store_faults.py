@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.errors import ImageError, UserError
-from pipeline.store import Artefact, Cache, Source
-from pipeline.store.local import LocalStorage
-from pipeline.store.storage import Entry
-from pipeline.store.upstream import upstream_markers
+from pipeline.cache import Artefact, Cache, Source
+from pipeline.cache.local import LocalStorage
+from pipeline.cache.storage import Entry
+from pipeline.cache.upstream import upstream_markers
+from pipeline.core.errors import ImageError, UserError
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
 from tests.conftest import Project
@@ -73,7 +73,7 @@ def test_without_hard_links_the_first_marker_stays_too(
 def test_what_is_swept_while_it_is_written_is_written_again(
     artefact: Artefact, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """``gc --older-than 0`` beside a run, or a clock that jumps by a day."""
+    """`gc --older-than 0` beside a run, or a clock that jumps by a day."""
     cache = Cache(artefact.storage.url.rsplit("/", 1)[0], "toy")
     write(artefact, "b")  # where nothing is finished, nothing is swept
     swept: list[str] = []
@@ -279,7 +279,7 @@ def test_a_disk_that_fills_up_at_any_write_is_one_sentence(
     monkeypatch.setattr(os, "fsync", sync)
 
     def run(k: int) -> str | None:
-        """What a run says that may sync ``k`` times; None if it comes through. Whatever it finished is whole."""
+        """What a run says that may sync `k` times; None if it comes through. Whatever it finished is whole."""
         left[0] = k
         cache = str(tmp_path / f"cache{k}")
         said = None

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.errors import UserError
-from pipeline.views import ViewSettings, make_views
-from pipeline.windows import Window, cells, cyclic_columns, layers
+from pipeline.core.errors import UserError
+from pipeline.geometry.views import ViewSettings, make_views
+from pipeline.geometry.windows import Window, coverage_tiles, cyclic_columns, layers
 
 ring = st.tuples(st.integers(2, 40), st.integers(1, 8), st.integers(1, 8)).map(
     lambda t: (t[0] * 8, min(t[0], t[1] + t[2]) * 8, min(t[0], t[1]) * 8)
@@ -38,7 +38,7 @@ def test_cells_tile_the_ring_and_name_the_covering_views(sizes: tuple[int, int, 
     except UserError:
         return
     seen = np.zeros(width, int)
-    for cell in cells(views, 3, width):
+    for cell in coverage_tiles(views, 3, width):
         seen[cell.columns] += 1
         for x in range(cell.x0, cell.x1):
             covering = {i for i, view in enumerate(views) if x in view.columns(width)}
@@ -72,7 +72,7 @@ def test_cells_of_windows_of_several_heights_tile_the_panorama() -> None:
     views = make_views(settings, 32, 48)
     assert {(view.height, view.width) for view in views} == {(32, 16), (16, 40)}
     seen = np.zeros((32, 48), int)
-    for cell in cells(views, 32, 48):
+    for cell in coverage_tiles(views, 32, 48):
         seen[cell.rows, cell.columns] += 1
         for i, y, x in cell.members:
             rows, columns = cell.of(y, x)

@@ -13,8 +13,8 @@ from demo.sam.measure import SMALL, SMALLEST_SHARE, TOLERANCE
 from demo.sam.model import GRID, IMAGE_SIZE, MASK_STRIDE, build
 from demo.sam.step import Recipe
 from demo.splits import RENDERER, WorldSettings
-from pipeline.checkpoints import load_state_dict
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
+from pipeline.models.weights import load_state_dict
 
 CURVE_ROWS = 25
 """Of a long curve the card shows about so many points."""
@@ -27,8 +27,8 @@ Figures = dict[str, dict[str, Any]]
 class History:
     """What a training wrote beside its weights, oldest first: the held-out curve, and its runs.
 
-    A run has ``step``, its first one, ``hours``, how long it was to be, and ``anneal``, the last share of it with a
-    falling learning rate; ``note`` where something was different.
+    A run has `step`, its first one, `hours`, how long it was to be, and `anneal`, the last share of it with a
+    falling learning rate; `note` where something was different.
     """
 
     curve: list[dict[str, float]]
@@ -36,7 +36,7 @@ class History:
 
 
 def read_history(training: Path) -> History:
-    """``curve.jsonl`` and ``runs.jsonl`` of the folder of a training.
+    """`curve.jsonl` and `runs.jsonl` of the folder of a training.
 
     Raises:
         UserError: one of them is not there.
@@ -65,8 +65,8 @@ def model_card(
     Args:
         weights: the file that ships.
         history: of the training that it is of.
-        figures: of the mask sources on ``test`` windows, settings chosen on ``tune`` windows, with ``points`` per side
-            and ``layers`` of crops.
+        figures: of the mask sources on `test` windows, settings chosen on `tune` windows, with `points` per side
+            and `layers` of crops.
     """
     parameters = sum(p.numel() for p in build().parameters()) / 1e6
     settings: dict[str, Any] = next((v["settings"] for k, v in figures.items() if "components" in k), {})

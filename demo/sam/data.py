@@ -1,6 +1,6 @@
 """What nano SAM learns from: labelled pictures of other seeds, rendered once into shards, and cut into windows.
 
-A shard is an ``.npz`` without pickle: ``image`` (N, H, W, 3) uint8 and ``instance`` (N, H, W) uint16. It is
+A shard is an `.npz` without pickle: `image` (N, H, W, 3) uint8 and `instance` (N, H, W) uint16. It is
 written whole or not at all, so that rendering goes on where it was interrupted. Nothing here knows the network.
 """
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from demo.domain import Shift
 from demo.splits import RENDERER, Split, WorldSettings, render_sample
-from pipeline.outputs import whole_file
+from pipeline.core.atomic_files import whole_file
 
 RGB = NDArray[np.uint8]
 Segments = NDArray[np.int32]
@@ -35,7 +35,7 @@ MIN_PIXELS = 20
 
 @dataclass(frozen=True)
 class Source:
-    """The first ``count`` samples of one split of one town; seeds other than the demo's own (0)."""
+    """The first `count` samples of one split of one town; seeds other than the demo's own (0)."""
 
     name: str
     split: Split
@@ -59,7 +59,7 @@ SOURCES = (*PANORAMAS, *PINHOLES, *HELD_OUT)
 
 @dataclass(frozen=True)
 class Pictures:
-    """``image`` (N, H, W, 3) uint8 with ``instance`` (N, H, W) uint16 ids; ``cyclic`` for panoramas."""
+    """`image` (N, H, W, 3) uint8 with `instance` (N, H, W) uint16 ids; `cyclic` for panoramas."""
 
     image: RGB
     instance: NDArray[np.uint16]
@@ -68,7 +68,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Window:
-    """``image`` (h, w, 3) uint8 and ``segments`` (h, w) int32, every pixel in exactly one, numbered from 0."""
+    """`image` (h, w, 3) uint8 and `segments` (h, w) int32, every pixel in exactly one, numbered from 0."""
 
     image: RGB
     segments: Segments
@@ -114,7 +114,7 @@ def load_sources(folder: Path, sources: tuple[Source, ...], report: Callable[[st
 
 
 def segments_of(instance: NDArray[np.uint16]) -> Segments:
-    """The 8-connected pieces of equal instance id ``(h, w)``, numbered from 0: what a mask should cover.
+    """The 8-connected pieces of equal instance id `(h, w)`, numbered from 0: what a mask should cover.
 
     Pieces, not whole instances: a mask generator's prompt names a place, and what lies behind a pole on its other
     side is a mask of its own.
@@ -126,7 +126,7 @@ def segments_of(instance: NDArray[np.uint16]) -> Segments:
 
 
 def cut_window(pictures: Pictures, index: int, x0: int, width: int = WINDOW) -> Window:
-    """Columns ``x0 .. x0+width-1`` (cyclic) of one picture, at full height."""
+    """Columns `x0 .. x0+width-1` (cyclic) of one picture, at full height."""
     columns = np.arange(x0, x0 + width) % pictures.image.shape[2]
     image = np.ascontiguousarray(pictures.image[index][:, columns])
     return Window(image, segments_of(pictures.instance[index][:, columns]))
@@ -153,7 +153,7 @@ def draw_window(pictures: Pictures, rng: np.random.Generator) -> Window:
 
 
 def enlarge(window: Window, zoom: float, rng: np.random.Generator) -> Window:
-    """A random part of a window, ``zoom`` times as large, in the window's size; the picture bilinear as SAM's own
+    """A random part of a window, `zoom` times as large, in the window's size; the picture bilinear as SAM's own
     resizing, segments by the nearest pixel."""
     from PIL import Image
 
@@ -168,8 +168,8 @@ def enlarge(window: Window, zoom: float, rng: np.random.Generator) -> Window:
 
 @dataclass(frozen=True)
 class Prompts:
-    """``points`` (P, 2) float32 XY and ``boxes`` (B, 4) float32 XYXY in pixels, points first in what follows:
-    ``target`` (P + B,) int64 numbers of segments; ``extent`` (P + B, 2, 2) int64, the first and last pixel of the
+    """`points` (P, 2) float32 XY and `boxes` (B, 4) float32 XYXY in pixels, points first in what follows:
+    `target` (P + B,) int64 numbers of segments; `extent` (P + B, 2, 2) int64, the first and last pixel of the
     segment, each (row, column)."""
 
     points: NDArray[np.float32]
@@ -189,10 +189,10 @@ def extents(segments: Segments) -> NDArray[np.int64]:
 def draw_pixels(
     segments: Segments, count: int, rng: np.random.Generator, *, by_pixel: float = 0.5, largest: int | None = None
 ) -> NDArray[np.intp]:
-    """``count`` pixels (flat indices) of segments that are neither too small nor longer than ``largest``.
+    """`count` pixels (flat indices) of segments that are neither too small nor longer than `largest`.
 
-    The first ``by_pixel`` of them are uniform over pixels, the others uniform over segments, then over the segment's
-    pixels: small segments are many but cover little. Fewer than ``count`` (none) if no segment qualifies.
+    The first `by_pixel` of them are uniform over pixels, the others uniform over segments, then over the segment's
+    pixels: small segments are many but cover little. Fewer than `count` (none) if no segment qualifies.
     """
     flat = segments.reshape(-1)
     areas = np.bincount(flat)
@@ -212,7 +212,7 @@ def draw_pixels(
 
 
 def prompts_at(segments: Segments, pixels: NDArray[np.intp], boxes: int, rng: np.random.Generator) -> Prompts:
-    """Prompts for the segments at ``pixels`` (N,): the last ``boxes`` of them as boxes whose edges are off by up to
+    """Prompts for the segments at `pixels` (N,): the last `boxes` of them as boxes whose edges are off by up to
     a tenth of the side, the others as points."""
     height, width = segments.shape
     target = segments.reshape(-1)[pixels].astype(np.int64)

@@ -1,6 +1,6 @@
 """Nano SAM's mask decoder on many prompts of several windows at once, each on a piece of its window's embedding.
 
-segment_anything's ``MaskDecoder.predict_masks`` takes one image and repeats it for each prompt. Here each prompt
+segment_anything's `MaskDecoder.predict_masks` takes one image and repeats it for each prompt. Here each prompt
 brings its own piece of embedding: a small segment is decoded on the cells around it, at a fraction of the cost.
 On the whole grid both give the same (a test holds them equal).
 """
@@ -23,7 +23,7 @@ FITS = (CROP - 2) * STRIDE
 
 
 def prompt_tokens(sam: Sam, points: Tensor, boxes: Tensor) -> Tensor:
-    """Sparse embeddings (P + B, 2, C) of ``points`` (P, 2) XY and ``boxes`` (B, 4) XYXY, in pixels, float32."""
+    """Sparse embeddings (P + B, 2, C) of `points` (P, 2) XY and `boxes` (B, 4) XYXY, in pixels, float32."""
     tokens = []
     if len(points):
         foreground = torch.ones(len(points), 1, dtype=torch.int)
@@ -40,7 +40,7 @@ def decode(sam: Sam, embedding: Tensor, encoding: Tensor, tokens: Tensor) -> tup
         sam: gives its mask decoder and the embedding of "no mask".
         embedding: (N, C, h, w), one piece a prompt.
         encoding: (N, C, h, w), the positional encoding of the same cells.
-        tokens: (N, T, C), from :func:`prompt_tokens`.
+        tokens: (N, T, C), from `prompt_tokens`.
 
     Returns:
         Logits (N, 4, 4h, 4w) and predicted IoU (N, 4); number 0 is the single mask.
@@ -62,7 +62,7 @@ def decode(sam: Sam, embedding: Tensor, encoding: Tensor, tokens: Tensor) -> tup
 
 
 def _upscale(decoder: MaskDecoder, source: Tensor) -> Tensor:
-    """``output_upscaling`` of cells (N, h * w, C), to (N, h * w * 16, C / 8): cells, then their pixels.
+    """`output_upscaling` of cells (N, h * w, C), to (N, h * w * 16, C / 8): cells, then their pixels.
 
     A transposed convolution whose kernel is its stride is a matrix product per cell, which a CPU does faster.
     """
@@ -75,7 +75,7 @@ def _upscale(decoder: MaskDecoder, source: Tensor) -> Tensor:
 
 
 def pieces(embedding: Tensor, window: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """Pieces (N, C, CROP, CROP) of ``embedding`` (B, C, H, W) with upper left cells ``row``, ``column`` (N,)."""
+    """Pieces (N, C, CROP, CROP) of `embedding` (B, C, H, W) with upper left cells `row`, `column` (N,)."""
     cells = torch.arange(CROP)
     rows, columns = (row[:, None] + cells)[:, :, None], (column[:, None] + cells)[:, None, :]
     return embedding.permute(0, 2, 3, 1)[window[:, None, None], rows, columns].permute(0, 3, 1, 2)
@@ -84,8 +84,8 @@ def pieces(embedding: Tensor, window: Tensor, row: Tensor, column: Tensor) -> Te
 def draw_piece(
     low: NDArray[np.intp], high: NDArray[np.intp], cells: tuple[int, int], rng: np.random.Generator
 ) -> tuple[int, int]:
-    """Upper left cell (row, column) of a random piece that holds pixels ``low`` to ``high`` (row, column; inclusive)
-    of a grid of ``cells`` rows and columns; their extent must be at most :data:`FITS`."""
+    """Upper left cell (row, column) of a random piece that holds pixels `low` to `high` (row, column; inclusive)
+    of a grid of `cells` rows and columns; their extent must be at most `FITS`."""
     corner = []
     for first, last, count in zip(low, high, cells, strict=True):
         lowest = max(0, -(-(int(last) + 1) // STRIDE) - CROP)

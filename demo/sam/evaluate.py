@@ -1,6 +1,6 @@
 """Masks of nano SAM beside felzenszwalb's, on windows of the demo's own panoramas.
 
-``python -m demo.sam.evaluate``: thresholds are chosen on ``target-tune``, figures are of ``target-test``. All masks
+`python -m demo.sam.evaluate`: thresholds are chosen on `target-tune`, figures are of `target-test`. All masks
 come from the mask generators of stage one with the chosen settings, as the pipeline runs them.
 """
 
@@ -24,7 +24,7 @@ from demo.sam.card import figures_table, model_card, read_history
 from demo.sam.data import Pictures, Window, cut_window
 from demo.sam.measure import best_ious, match, summary
 from demo.splits import Split, WorldSettings, render_sample
-from pipeline.masks import MaskSet, from_masks
+from pipeline.geometry.masks import MaskSet, from_masks
 from stages.precompute.generators.base import MaskGenerator
 from stages.precompute.generators.felzenszwalb import Felzenszwalb
 from stages.precompute.generators.sam import Sam
@@ -44,7 +44,7 @@ FELZENSZWALB = tuple(itertools.product((50.0, 100.0, 200.0, 300.0), (0.5, 0.8), 
 
 
 def windows_of(split: Split, count: int, seed: int = 5) -> list[Window]:
-    """One window at a random place of each of the first ``count`` panoramas of a split of the default world."""
+    """One window at a random place of each of the first `count` panoramas of a split of the default world."""
     rng = np.random.default_rng(seed)
     cut = []
     for index in range(count):
@@ -59,7 +59,7 @@ def nano_sam(
 ) -> AutomaticMasks:
     """A mask generator of stage one with nano SAM's weights.
 
-    ``points`` per side on the window, and on each of the four enlarged crops if ``layers`` is 1: small segments are
+    `points` per side on the window, and on each of the four enlarged crops if `layers` is 1: small segments are
     found there.
     """
     return generator(
@@ -74,7 +74,7 @@ def nano_sam(
 
 @dataclass(frozen=True)
 class Chosen:
-    """A generator whose settings were chosen on ``target-tune``, by ``score``; ``settings`` are the chosen ones."""
+    """A generator whose settings were chosen on `target-tune`, by `score`; `settings` are the chosen ones."""
 
     name: str
     generator: MaskGenerator
@@ -101,12 +101,12 @@ def suppress_boxes(masks: MaskSet, threshold: float) -> MaskSet:
 
 
 def suppress_masks(masks: MaskSet, threshold: float) -> MaskSet:
-    """The generator's ``mask_nms_thresh``."""
+    """The generator's `mask_nms_thresh`."""
     return masks.select(np.array(mask_nms(list(masks), masks.table["predicted_iou"].tolist(), threshold), np.intp))
 
 
 def prompt_components(masks: MaskSet) -> MaskSet:
-    """The generator's ``keep_prompt_component``."""
+    """The generator's `keep_prompt_component`."""
     table = masks.table
     cut = [prompt_component(mask, row["point_x"], row["point_y"]) for mask, row in zip(masks, table, strict=True)]
     points = [(float(row["point_x"]), float(row["point_y"])) for row in table]
@@ -120,7 +120,7 @@ def _best(candidates: Iterable[tuple[Any, list[MaskSet]]], windows: list[Window]
 
 
 def generate_all(generator: MaskGenerator, windows: list[Window], processes: int = 1) -> tuple[list[MaskSet], float]:
-    """Masks of all windows, in order, and CPU seconds per window; ``processes`` with one thread each share them."""
+    """Masks of all windows, in order, and CPU seconds per window; `processes` with one thread each share them."""
     shares = [windows[k::processes] for k in range(processes)]
     if processes == 1:
         results = [_generate(generator, shares[0])]
@@ -178,7 +178,7 @@ def choose_sam(weights: Path, points: int, layers: int, windows: list[Window], p
 
 
 def choose_felzenszwalb(windows: list[Window]) -> Chosen:
-    """felzenszwalb with the best of :data:`FELZENSZWALB`."""
+    """felzenszwalb with the best of `FELZENSZWALB`."""
 
     def candidates() -> Iterable[tuple[dict[str, Any], list[MaskSet]]]:
         for scale, sigma, min_size in FELZENSZWALB:
@@ -199,7 +199,7 @@ def evaluate(
     processes: int,
     report: Callable[[str], None],
 ) -> dict[str, dict[str, Any]]:
-    """Figures on ``test`` of each mask source, with the settings chosen on ``tune``."""
+    """Figures on `test` of each mask source, with the settings chosen on `tune`."""
     report(f"choosing settings on {len(tune)} windows")
     chosen = [*choose_sam(weights, points, layers, tune, processes), choose_felzenszwalb(tune)]
     figures: dict[str, dict[str, Any]] = {}

@@ -9,12 +9,12 @@ import torch
 import typer
 
 from demo.sam.model import build
-from pipeline.checkpoints import load_into
-from pipeline.outputs import whole_file
+from pipeline.core.atomic_files import whole_file
+from pipeline.models.weights import load_into
 
 
 def export(best: Path, out: Path) -> int:
-    """``best.pt`` of a training as float16 safetensors at ``out``; its size in bytes.
+    """`best.pt` of a training as float16 safetensors at `out`; its size in bytes.
 
     Loading converts float16 to float32 without loss, so whoever loads the file gets the same weights everywhere.
     """

@@ -1,4 +1,4 @@
-"""The held-out curve: IoU of nano SAM's masks at points of windows that it never saw, through ``Sam``'s own parts."""
+"""The held-out curve: IoU of nano SAM's masks at points of windows that it never saw, through `Sam`'s own parts."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SMALL = 500
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Windows with fixed points: ``points`` (N, 2) int64 XY each, the first half uniform over pixels."""
+    """Windows with fixed points: `points` (N, 2) int64 XY each, the first half uniform over pixels."""
 
     windows: list[Window]
     points: list[NDArray[np.int64]]
 
 
 def held_out_points(pictures: Pictures, windows: int, points: int, seed: int = 77) -> HeldOut:
-    """The same windows and points for the same arguments: one window of each of the first ``windows`` pictures."""
+    """The same windows and points for the same arguments: one window of each of the first `windows` pictures."""
     rng = np.random.default_rng(seed)
     cut = [cut_window(pictures, k, int(rng.integers(pictures.image.shape[2]))) for k in range(windows)]
     places = []
@@ -40,7 +40,7 @@ def held_out_points(pictures: Pictures, windows: int, points: int, seed: int = 7
 @torch.no_grad()
 def point_ious(sam: Sam, held_out: HeldOut, precision: Precision) -> dict[str, float]:
     """Mean IoU over the points: of the best of three masks (all, by how the points were drawn, by the segment's size)
-    and of the mask with the highest predicted IoU. ``sam`` must be in evaluation mode."""
+    and of the mask with the highest predicted IoU. `sam` must be in evaluation mode."""
     best, chosen, by_pixel, small = [], [], [], []
     encoding = sam.prompt_encoder.get_dense_pe()
     for window, points in zip(held_out.windows, held_out.points, strict=True):

@@ -24,7 +24,7 @@ _OFFSET_SCALE = 16.0
 
 @dataclass(frozen=True)
 class MaskWeights:
-    """Weights of the terms of :func:`mask_loss`."""
+    """Weights of the terms of `mask_loss`."""
 
     dice: float
     balanced: float
@@ -32,11 +32,11 @@ class MaskWeights:
 
 
 def mask_loss(logits: Tensor, target: Tensor, weights: MaskWeights) -> Tensor:
-    """Loss of every mask: ``logits`` (..., h, w) against ``target`` (..., h, w) in 0..1, to (...).
+    """Loss of every mask: `logits` (..., h, w) against `target` (..., h, w) in 0..1, to (...).
 
-    ``dice`` is one minus the soft dice coefficient. Both others are binary cross entropies that differ in what they
-    divide by: ``balanced`` averages inside and outside of the target apart, so that an empty mask is never a good
-    answer (the first thing that the decoder must learn); ``sized`` divides the sum by ``sqrt(area * h * w)``, between
+    `dice` is one minus the soft dice coefficient. Both others are binary cross entropies that differ in what they
+    divide by: `balanced` averages inside and outside of the target apart, so that an empty mask is never a good
+    answer (the first thing that the decoder must learn); `sized` divides the sum by `sqrt(area * h * w)`, between
     the mean per pixel, which forgets small segments, and the mean per object pixel, which forgets precision.
     """
     bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
@@ -57,7 +57,7 @@ def mask_loss(logits: Tensor, target: Tensor, weights: MaskWeights) -> Tensor:
 
 
 def mask_iou(logits: Tensor, target: Tensor) -> Tensor:
-    """IoU of ``logits > 0`` with ``target > 0.5`` over the last two axes; 0 if both are empty."""
+    """IoU of `logits > 0` with `target > 0.5` over the last two axes; 0 if both are empty."""
     mask, truth = logits > 0, target > 0.5
     union = (mask | truth).sum((-2, -1)).clamp(min=1)
     return (mask & truth).sum((-2, -1)) / union
@@ -77,7 +77,7 @@ def prompt_loss(
         spread: share of the loss that all three masks take, whichever is best; the best one takes the rest.
 
     Returns:
-        ``(loss, iou)``: (N,) to be averaged, and the IoU of each mask (N, 4) without gradient.
+        `(loss, iou)`: (N,) to be averaged, and the IoU of each mask (N, 4) without gradient.
     """
     truth = target[:, None].expand_as(logits)
     losses = mask_loss(logits, truth, weights)
@@ -92,7 +92,7 @@ def boundary_and_offsets(segments: Segments) -> tuple[NDArray[np.float32], NDArr
     """Dense targets of segments (h, w), which are already at the targets' resolution.
 
     Returns:
-        ``(boundary, offset, weight)``: 1 where a 4-neighbour lies in another segment (h, w); the way to the segment's
+        `(boundary, offset, weight)`: 1 where a 4-neighbour lies in another segment (h, w); the way to the segment's
         centre of mass, XY in units of 16 pixels (2, h, w); and a weight (h, w) of mean 1, with the inverse
         square root of the segment's area.
     """
@@ -131,11 +131,11 @@ class DenseTasks(nn.Module):
         """Loss, and the mean IoU of the bilinear decoder's masks.
 
         Args:
-            sam: gives its decoder's ``output_upscaling``.
+            sam: gives its decoder's `output_upscaling`.
             embedding: (B, C, 32, 32).
             segments: of each of the B windows, (h, w) int32, at the window's own size.
             pixels: per window, the prompts' places as int64 (P, 2) XY.
-            weights: of :func:`mask_loss`.
+            weights: of `mask_loss`.
         """
         dense = F.pixel_shuffle(self.dense(embedding), STRIDE // AUX_STRIDE)
         normed = F.layer_norm(embedding.permute(0, 2, 3, 1), (embedding.shape[1],)).permute(0, 3, 1, 2)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo.sam.data import Segments, Window
-from pipeline.masks import MaskSet
+from pipeline.geometry.masks import MaskSet
 
 SMALLEST_SHARE = 0.001
 """Segments of at most this share of the window are not asked for."""
@@ -22,8 +22,8 @@ Bool = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Matches:
-    """Of one window: ``best_iou`` (S,) and ``area`` (S,) in pixels of its segments, ``boundary`` precision and
-    recall, and the number of ``masks``."""
+    """Of one window: `best_iou` (S,) and `area` (S,) in pixels of its segments, `boundary` precision and
+    recall, and the number of `masks`."""
 
     best_iou: NDArray[np.float64]
     area: NDArray[np.int64]
@@ -32,7 +32,7 @@ class Matches:
 
 
 def best_ious(masks: MaskSet, segments: Segments) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """IoU of the best mask of every segment above :data:`SMALLEST_SHARE`, and the segments' areas; both (S,)."""
+    """IoU of the best mask of every segment above `SMALLEST_SHARE`, and the segments' areas; both (S,)."""
     count = int(segments.max()) + 1
     area = np.bincount(segments.ravel(), minlength=count)
     asked = np.flatnonzero(area > SMALLEST_SHARE * segments.size)
@@ -60,7 +60,7 @@ def edges(labels: NDArray[np.integer]) -> Bool:
 
 
 def boundary_match(found: Bool, truth: Bool) -> tuple[float, float]:
-    """Share of the found edge pixels within :data:`TOLERANCE` of a true one, and of the true ones within it of a
+    """Share of the found edge pixels within `TOLERANCE` of a true one, and of the true ones within it of a
     found one; 1 where there is nothing to be wrong about, 0 where the other side is empty."""
     return _near(found, truth), _near(truth, found)
 

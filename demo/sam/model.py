@@ -1,6 +1,6 @@
-"""Nano SAM: segment_anything's own ``Sam``, prompt encoder and mask decoder behind a small convolutional encoder.
+"""Nano SAM: segment_anything's own `Sam`, prompt encoder and mask decoder behind a small convolutional encoder.
 
-Made for the demo's half-size windows (200 x 256, padded to 256 x 256 by ``Sam.preprocess``); any other image is
+Made for the demo's half-size windows (200 x 256, padded to 256 x 256 by `Sam.preprocess`); any other image is
 resized to them, as with every SAM. Knows nothing of data or training.
 """
 
@@ -47,7 +47,7 @@ class Block(nn.Module):
 
 
 class NanoEncoder(nn.Module):
-    """Image (B, 3, 256, 256), normalised, to embedding (B, :data:`DIM`, 32, 32).
+    """Image (B, 3, 256, 256), normalised, to embedding (B, `DIM`, 32, 32).
 
     A pyramid down to stride 32 and back up to 8. The finer levels enter the embedding by folding their pixels into
     channels, so that edges between the cells of the grid survive. Two channels of pixel coordinates are appended to

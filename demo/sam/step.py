@@ -1,6 +1,6 @@
 """One training step of nano SAM: draw windows and prompts, encode once, decode prompts on pieces and whole windows.
 
-Everything random in step ``n`` comes from a generator seeded by ``(seed, n)``, so a resumed training draws what an
+Everything random in step `n` comes from a generator seeded by `(seed, n)`, so a resumed training draws what an
 undisturbed one would have drawn. The schedule is a function of the step alone, for the same reason.
 """
 
@@ -52,7 +52,7 @@ class Recipe:
     seed: int = 0
 
     def rng(self, step: int) -> np.random.Generator:
-        """The generator of all that step ``step`` draws."""
+        """The generator of all that step `step` draws."""
         return np.random.default_rng([self.seed, step])
 
     def mask_weights(self, step: int) -> MaskWeights:
@@ -170,7 +170,7 @@ def _whole(
 ) -> tuple[Tensor, float]:
     """Prompts on whole windows: (N,) losses and the best of three masks' mean IoU.
 
-    ``all_rows`` decodes on the padding below the picture too, as inference does; without it, steps are cheaper.
+    `all_rows` decodes on the padding below the picture too, as inference does; without it, steps are cheaper.
     """
     encoding = sam.prompt_encoder.get_dense_pe()
     losses, ious = [], []

@@ -1,8 +1,8 @@
-"""Trains nano SAM: ``python -m demo.sam.train --out DIR --hours H``, and again with ``--resume`` to go on.
+"""Trains nano SAM: `python -m demo.sam.train --out DIR --hours H`, and again with `--resume` to go on.
 
-One process, one thread. ``DIR`` receives the rendered pictures (``data/``), ``state.pt`` (all that resuming needs),
-``best.pt`` (averaged weights at the best point of the held-out curve), ``curve.jsonl`` (that curve) and
-``runs.jsonl`` (first step, hours and annealed share of every run). Files are
+One process, one thread. `DIR` receives the rendered pictures (`data/`), `state.pt` (all that resuming needs),
+`best.pt` (averaged weights at the best point of the held-out curve), `curve.jsonl` (that curve) and
+`runs.jsonl` (first step, hours and annealed share of every run). Files are
 replaced whole; an interrupted run loses at most the steps since the last save.
 """
 
@@ -28,7 +28,7 @@ from demo.sam.held_out import HeldOut, held_out_points, point_ious
 from demo.sam.losses import DenseTasks
 from demo.sam.model import build
 from demo.sam.step import Losses, Precision, Recipe, draw_batch, step_loss
-from pipeline.checkpoints import save_checkpoint
+from pipeline.models.weights import save_checkpoint
 
 _SAVE_SECONDS = 180.0
 _MEASURE_SECONDS = 240.0
@@ -44,7 +44,7 @@ class Training:
     sam: Sam
     tasks: DenseTasks
     average: Sam
-    """exponential moving average of ``sam``"""
+    """exponential moving average of `sam`"""
     optimizer: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0
@@ -55,7 +55,7 @@ class Training:
     """highest point of the held-out curve"""
 
     def state(self) -> dict[str, Any]:
-        """Tensors, numbers, lists and dicts only: loads with ``weights_only``."""
+        """Tensors, numbers, lists and dicts only: loads with `weights_only`."""
         return {
             "sam": self.sam.state_dict(),
             "tasks": self.tasks.state_dict(),
@@ -68,7 +68,7 @@ class Training:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """The counterpart of :meth:`state`."""
+        """The counterpart of `state`."""
         self.sam.load_state_dict(state["sam"])
         self.tasks.load_state_dict(state["tasks"])
         self.average.load_state_dict(state["average"])
@@ -142,7 +142,7 @@ def run(
     precision: Precision,
     report: Callable[[str], None],
 ) -> None:
-    """Train for ``hours`` of wall clock, the last ``anneal_share`` of them with a falling learning rate."""
+    """Train for `hours` of wall clock, the last `anneal_share` of them with a falling learning rate."""
     began = time.monotonic()
     before, first = training.seconds, training.step
     saved = measured = logged = began

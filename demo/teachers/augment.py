@@ -18,14 +18,14 @@ from mmseg.registry import TRANSFORMS
 class PhotoCrop(BaseTransform):
     """Cut a random region of a labelled photo, more often where rare classes are, and resize its image.
 
-    The region is ``crop_size / scale`` with a log-uniform scale, never larger than the photo, and never wraps round
-    its edges. With probability ``rare_share`` it is placed on a random pixel of a rare class, drawn evenly from those
+    The region is `crop_size / scale` with a log-uniform scale, never larger than the photo, and never wraps round
+    its edges. With probability `rare_share` it is placed on a random pixel of a rare class, drawn evenly from those
     that the photo shows. Only the image is resized; the label keeps its pixels, and the loss brings the logits to
     them. Of the pixels of common classes only a random share keeps its label: the others count nowhere in the loss, so
     that thin things are not drowned.
 
     Args:
-        crop_size: ``(height, width)`` of the image afterwards.
+        crop_size: `(height, width)` of the image afterwards.
         scale_range: of the scale.
         rare: labels of the rare classes.
         rare_share: 0..1.
@@ -53,7 +53,7 @@ class PhotoCrop(BaseTransform):
         self.ignore_index = ignore_index
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """``results`` of ``PseudoLabelDataset.load``; ``img`` becomes uint8 ``(*crop_size, 3)``, ``label`` is cut."""
+        """`results` of `PseudoLabelDataset.load`; `img` becomes uint8 `(*crop_size, 3)`, `label` is cut."""
         label = results["label"]
         height, width = label.shape
         low, high = np.log(self.scale_range)
@@ -71,7 +71,7 @@ class PhotoCrop(BaseTransform):
         return results
 
     def _thinned(self, label: np.ndarray) -> np.ndarray:
-        """``label`` with all but ``common_share`` of the common classes' pixels ignored."""
+        """`label` with all but `common_share` of the common classes' pixels ignored."""
         left_out = np.isin(label, self.common)
         left_out &= np.random.rand(*label.shape) >= self.common_share  # noqa: NPY002
         return np.where(left_out, np.uint8(self.ignore_index), label)
@@ -89,7 +89,7 @@ class PhotoCrop(BaseTransform):
 
 
 def _start(anchor: int | None, length: int, limit: int) -> int:
-    """A random start of ``length`` pixels inside ``0..limit`` that covers ``anchor``."""
+    """A random start of `length` pixels inside `0..limit` that covers `anchor`."""
     lowest, highest = 0, limit - length
     if anchor is not None:
         lowest, highest = max(lowest, anchor - length + 1), min(highest, anchor)

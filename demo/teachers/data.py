@@ -11,9 +11,9 @@ import yaml
 
 from demo.splits import Split, WorldSettings
 from demo.world import WorldError, missing_samples, sample_paths, write_world
-from pipeline.errors import UserError
-from pipeline.manifests import Manifest, load_manifest
-from pipeline.progress import Progress
+from pipeline.core.errors import UserError
+from pipeline.core.progress import Progress
+from pipeline.data.manifests import Manifest, load_manifest
 
 TRAINING: dict[Split, int] = {"source-train": 1500}
 """Labelled photos to train on."""
@@ -22,10 +22,10 @@ MEASURING: dict[Split, int] = {"source-val": 60, "target-test": 24}
 
 
 def complete_world(world: Path, counts: Mapping[Split, int], progress: Progress, workers: int = 0) -> WorldSettings:
-    """Render what is missing of the first ``counts[split]`` samples in folder ``world``; returns its settings.
+    """Render what is missing of the first `counts[split]` samples in folder `world`; returns its settings.
 
-    A new folder becomes the default world at half size; of another one the shift and seed are kept. ``workers`` are
-    processes, 0 takes one per core. Raises :class:`UserError` if the folder is no half-size demo world of this
+    A new folder becomes the default world at half size; of another one the shift and seed are kept. `workers` are
+    processes, 0 takes one per core. Raises `UserError` if the folder is no half-size demo world of this
     renderer.
     """
     settings = _settings(world)
@@ -53,7 +53,7 @@ def _settings(world: Path) -> WorldSettings:
 
 
 def write_manifest(path: Path, world: Path, counts: Mapping[Split, int]) -> Manifest:
-    """A manifest at ``path`` of the first ``counts[split]`` samples of ``world``, with their labels."""
+    """A manifest at `path` of the first `counts[split]` samples of `world`, with their labels."""
     splits = {}
     for split, count in counts.items():
         images = [str(sample_paths(world, split, k).image.relative_to(world)) for k in range(count)]

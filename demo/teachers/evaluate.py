@@ -1,7 +1,7 @@
-"""Measure the demo's TAs: ``python -m demo.teachers.evaluate``.
+"""Measure the demo's TAs: `python -m demo.teachers.evaluate`.
 
 On photos of the source domain, on panoramas seen as a whole, and on panoramas seen through windows that are pooled
-into one prediction. The panoramas go through the pipeline's own precompute, fuse (rule ``ta``) and evaluate.
+into one prediction. The panoramas go through the pipeline's own precompute, fuse (rule `ta`) and evaluate.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import typer
 
 from demo.teachers.data import MEASURING, complete_world, write_manifest
 from demo.teachers.recipes import RECIPES, Recipe, chosen_recipe
-from pipeline.config import Config
-from pipeline.errors import UserError
-from pipeline.images import read_image, read_labels
-from pipeline.manifests import Manifest
-from pipeline.progress import Progress, console_progress
-from pipeline.settings import parse_settings
+from pipeline.core.errors import UserError
+from pipeline.core.progress import Progress, console_progress
+from pipeline.core.settings import parse_settings
+from pipeline.data.images import read_image, read_labels
+from pipeline.data.manifests import Manifest
+from stages.config import Config
 from stages.evaluate.score import Scorer, Scores
 
 VIEWS: dict[str, dict[str, Any]] = {
@@ -34,7 +34,7 @@ _BATCH = 12
 
 
 def settings(recipe: Recipe, weights: Path, views: dict[str, Any], cache: Path) -> Config:
-    """The pipeline's settings for a TA that looks at panoramas through ``views``; no masks."""
+    """The pipeline's settings for a TA that looks at panoramas through `views`; no masks."""
     model = {"kind": "mmseg", "config": str(recipe.config), "checkpoint": str(weights)}
     return parse_settings(
         Config,
@@ -59,18 +59,18 @@ def score_photos(recipe: Recipe, weights: Path, manifest: Manifest, progress: Pr
     progress.start(f"{recipe.name} on photos", len(records))
     for first in range(0, len(records), _BATCH):
         batch = records[first : first + _BATCH]
-        images = np.stack([read_image(record.path, manifest.preparation) for record in batch])
+        images = np.stack([read_image(record.path, manifest.preprocessing) for record in batch])
         logits = torch.from_numpy(infer(images))
         full = torch.nn.functional.interpolate(logits, images.shape[1:3], mode="bilinear", align_corners=False)
         for record, probabilities in zip(batch, full.softmax(dim=1).numpy(), strict=True):
             assert record.label_path is not None
-            scorer.add(probabilities, read_labels(record.label_path, manifest.preparation, manifest.label_space))
+            scorer.add(probabilities, read_labels(record.label_path, manifest.preprocessing, manifest.label_space))
             progress.advance()
     return scorer.scores()
 
 
 def score_panoramas(recipe: Recipe, weights: Path, manifest: Manifest, name: str, progress: Progress) -> Scores:
-    """The TA's stitched prediction of labelled panoramas, seen through ``VIEWS[name]``."""
+    """The TA's stitched prediction of labelled panoramas, seen through `VIEWS[name]`."""
     from stages.evaluate.stage import evaluate
     from stages.fuse.stage import fuse
     from stages.precompute.stage import precompute
@@ -90,7 +90,7 @@ def score_panoramas(recipe: Recipe, weights: Path, manifest: Manifest, name: str
 
 
 def measure(recipe: Recipe, weights: Path, world: Path, progress: Progress) -> list[Scores]:
-    """Scores on photos (``source-val``), whole panoramas and windows (``target-test``) of a rendered world."""
+    """Scores on photos (`source-val`), whole panoramas and windows (`target-test`) of a rendered world."""
     photos = {split: n for split, n in MEASURING.items() if split.startswith("source")}
     panoramas = {split: n for split, n in MEASURING.items() if not split.startswith("source")}
     with TemporaryDirectory(prefix="demo-ta-") as folder:
@@ -117,8 +117,8 @@ def main(
     ),
 ) -> None:
     """mIoU and IoU per class of the demo's TAs on photos, whole panoramas and windows of panoramas."""
-    from pipeline.cli import say, say_json, say_table
-    from pipeline.labels import load_label_space
+    from pipeline.core.cli import echo, print_json, print_table
+    from pipeline.data.labels import load_label_space
     from stages.evaluate.score import table
 
     space = load_label_space("cityscapes19")
@@ -132,12 +132,12 @@ def main(
             for recipe in recipes:
                 measured[recipe.name] = measure(recipe, weights or recipe.weights, world, progress)
     except UserError as error:
-        say(str(error))
+        echo(str(error))
         raise typer.Exit(2) from None
     for name, rows in measured.items():
         images = ", ".join(f"{scores.name} {scores.images}" for scores in rows)
-        say_table(f"TA {name}: IoU in percent ({images} images, {made.shift} shift)", *table(rows, space))
-    say_json({"benchmark": "demo_teachers", "world": made.record(), "teachers": report(measured)})
+        print_table(f"TA {name}: IoU in percent ({images} images, {made.shift} shift)", *table(rows, space))
+    print_json({"benchmark": "demo_teachers", "world": made.record(), "teachers": report(measured)})
 
 
 if __name__ == "__main__":

@@ -12,18 +12,18 @@ import numpy as np
 from demo.cards import bullets, paragraph, table
 from demo.splits import RENDERER, WorldSettings
 from demo.teachers.recipes import CROP, ROOT, Recipe
-from pipeline.checkpoints import load_state_dict
-from pipeline.errors import UserError
-from pipeline.student import STUDENT_META
+from pipeline.core.errors import UserError
+from pipeline.models.student import STUDENT_META
+from pipeline.models.weights import load_state_dict
 from stages.evaluate.score import Scores
 
 
 def export_weights(checkpoint: Path, out: Path) -> int:
-    """Write what inference needs of ``checkpoint`` to ``out`` (safetensors); returns its size in bytes.
+    """Write what inference needs of `checkpoint` to `out` (safetensors); returns its size in bytes.
 
     Kernels become float16; vectors (biases, batch statistics) stay float32; batch counters are left out. The
     description by which a student is rebuilt goes with them, so that the file also serves as a student. Raises
-    :class:`UserError` if a weight is not finite or too large for float16.
+    `UserError` if a weight is not finite or too large for float16.
     """
     import torch
     from safetensors.torch import save_file
@@ -58,7 +58,7 @@ class Training:
 
 
 def read_training(work_dir: Path) -> Training:
-    """Steps, time and loss of a training from what mmengine logged in ``work_dir``."""
+    """Steps, time and loss of a training from what mmengine logged in `work_dir`."""
     lines: dict[int, dict[str, float]] = {}
     for path in sorted(work_dir.glob("*/vis_data/scalars.json")):
         for text in path.read_text().splitlines():
@@ -80,7 +80,7 @@ def model_card(
     scores: Sequence[Scores],
     start: Path | None = None,
 ) -> str:
-    """The model card, Markdown; ``scores`` are on photos, whole panoramas and windows, ``start`` as for training."""
+    """The model card, Markdown; `scores` are on photos, whole panoramas and windows, `start` as for training."""
 
     def cell(value: float) -> str:
         return "-" if np.isnan(value) else f"{value:.1f}"

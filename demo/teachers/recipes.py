@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.classes import Class
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "demo" / "weights"
@@ -59,7 +59,7 @@ class Recipe:
     batch_size: int = 8
 
     def overrides(self) -> dict[str, Any]:
-        """What ``stages.train.run.train`` is to change in the config for photos in place of panoramas."""
+        """What `stages.train.run.train` is to change in the config for photos in place of panoramas."""
         crop = {
             "crop_size": CROP,
             "scale_range": (0.75, 2.0),
@@ -119,7 +119,7 @@ RECIPES = {
 
 
 def chosen_recipe(name: str) -> Recipe:
-    """The recipe of that name. Raises :class:`UserError` if there is none."""
+    """The recipe of that name. Raises `UserError` if there is none."""
     if name not in RECIPES:
         raise UserError(f"--which {name}: expected one of {', '.join(RECIPES)}")
     return RECIPES[name]

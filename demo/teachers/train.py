@@ -1,4 +1,4 @@
-"""Train a TA of the demo from nothing: ``python -m demo.teachers.train --out DIR --which resnet_fpn``.
+"""Train a TA of the demo from nothing: `python -m demo.teachers.train --out DIR --which resnet_fpn`.
 
 Renders the labelled photos that are missing, trains by the train stage (a stopped run goes on where it was), writes
 the weights and, from figures measured on the spot, the model card.
@@ -13,8 +13,8 @@ import typer
 
 from demo.teachers.data import MEASURING, TRAINING, complete_world, write_manifest
 from demo.teachers.recipes import RECIPES, WEIGHTS, Recipe, chosen_recipe
-from pipeline.errors import UserError
-from pipeline.progress import console_progress
+from pipeline.core.errors import UserError
+from pipeline.core.progress import console_progress
 
 
 def train_teacher(
@@ -28,8 +28,8 @@ def train_teacher(
 ) -> Path:
     """Train on the photos of a rendered world, or go on with it; returns the last checkpoint.
 
-    ``start`` are weights to begin with instead of random ones, under a schedule of its own: a finished training goes
-    on so, in another ``work_dir`` (its learning rate has decayed to 0). ``threads`` are torch's, for the rest of the
+    `start` are weights to begin with instead of random ones, under a schedule of its own: a finished training goes
+    on so, in another `work_dir` (its learning rate has decayed to 0). `threads` are torch's, for the rest of the
     process.
     """
     import torch
@@ -43,7 +43,7 @@ def train_teacher(
     return train(
         recipe.config,
         {
-            "type": "pipeline.samples:open_labels",
+            "type": "pipeline.data.samples:open_labels",
             "manifest": str(manifest.path.absolute()),
             "splits": list(TRAINING),
         },
@@ -78,7 +78,7 @@ def main(
     """Train, export and measure one TA; half an hour on one idle core."""
     from demo.teachers.evaluate import measure, report
     from demo.teachers.export import export_weights, model_card, read_training
-    from pipeline.cli import say, say_json
+    from pipeline.core.cli import echo, print_json
 
     try:
         recipe = chosen_recipe(which)
@@ -92,13 +92,13 @@ def main(
         with console_progress() as progress:
             scores = measure(recipe, file, world, progress)
     except UserError as error:
-        say(str(error))
+        echo(str(error))
         raise typer.Exit(2) from None
     training = read_training(out / recipe.name)
     card = file.with_suffix(".md")
     card.write_text(model_card(recipe, made, training, size, scores, start))
-    say(f"weights: {file}\nmodel card: {card}")
-    say_json({"teacher": recipe.name, "checkpoint": str(checkpoint), "bytes": size, **report({recipe.name: scores})})
+    echo(f"weights: {file}\nmodel card: {card}")
+    print_json({"teacher": recipe.name, "checkpoint": str(checkpoint), "bytes": size, **report({recipe.name: scores})})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Command line of ``ablate``."""
+"""Command line of `ablate`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli import (
-    SOME_IMAGES_FAILED,
+from pipeline.core.cli import SOME_IMAGES_FAILED, echo, print_json, print_table
+from stages.commands import stage_function
+from stages.options import (
     CacheOption,
     ConfigOption,
     FusionOption,
@@ -23,10 +24,6 @@ from pipeline.cli import (
     WorkersOption,
     execution,
     run_overrides,
-    say,
-    say_json,
-    say_table,
-    stage_function,
     with_demo,
 )
 
@@ -67,9 +64,9 @@ def command(
     Each row is precomputed (what is missing), fused and, where there are labels, scored. Without labels: L_CC, the
     disagreement of the TA's views in nats, its residual after pooling, the mean of M, and the share of changed labels.
     """
-    from pipeline.errors import UserError
-    from pipeline.manifests import load_manifest
-    from pipeline.progress import console_progress
+    from pipeline.core.errors import UserError
+    from pipeline.core.progress import console_progress
+    from pipeline.data.manifests import load_manifest
     from stages.ablate.grid import combinations, parse_vary
     from stages.ablate.stage import Stages, ablate, plain, table
 
@@ -80,7 +77,7 @@ def command(
     grid = combinations(config, run_overrides(config, set_, cache, fusion), varied)
     data = load_manifest(manifest)
     panoramas = len(data.select(split or ()))
-    say(f"{data.name}: {len(grid)} rows, {panoramas} panoramas")
+    echo(f"{data.name}: {len(grid)} rows, {panoramas} panoramas")
     with console_progress() as progress:
         rows = ablate(
             data,
@@ -92,30 +89,30 @@ def command(
             execution=execution(workers, threads, None, None),
             progress=progress,
         )
-    say_table(f"{data.name}, {panoramas} panoramas; percent, L_CC and residual in nats", *table(rows))
+    print_table(f"{data.name}, {panoramas} panoramas; percent, L_CC and residual in nats", *table(rows))
     if out is not None:
         _write(out, rows)
-        say(f"table: {out}")
+        echo(f"table: {out}")
     if sheets is not None:
-        from pipeline.pictures import save_picture
+        from pipeline.data.visualization import save_picture
         from stages.ablate.sheets import draw
 
         for record in data.select(split or ()):
             if all(record.id in row.failures for row in rows):
                 continue
             save_picture(draw(data, rows, record), sheets / f"{record.id}.jpg", quality=92, subsampling=0)
-        say(f"pictures: {sheets}")
+        echo(f"pictures: {sheets}")
     failed = {image_id: reason for row in rows for image_id, reason in row.failures.items()}
     for image_id, reason in failed.items():
-        say(f"{image_id}: failed: {reason}")
-    say_json({"stage": "ablate", "panoramas": panoramas, "failed": len(failed), "rows": [plain(row) for row in rows]})
+        echo(f"{image_id}: failed: {reason}")
+    print_json({"stage": "ablate", "panoramas": panoramas, "failed": len(failed), "rows": [plain(row) for row in rows]})
     if failed:
         raise typer.Exit(SOME_IMAGES_FAILED)
 
 
 def _write(out: Path, rows: Sequence[Row]) -> None:
     """All figures: as JSON, or one line a row with a column for each figure that is a number."""
-    from pipeline.outputs import write_text
+    from pipeline.core.atomic_files import write_text
     from stages.ablate.grid import shown
     from stages.ablate.stage import plain
 

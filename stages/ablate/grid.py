@@ -1,4 +1,4 @@
-"""What ``--vary`` says: settings and their values, and every combination of them. Knows no cache and no image."""
+"""What `--vary` says: settings and their values, and every combination of them. Knows no cache and no image."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
-from pipeline.config import Config, load_config
-from pipeline.errors import UserError
-from pipeline.reading import load_yaml
-from pipeline.settings import outer_first
+from pipeline.core.errors import UserError
+from pipeline.core.reading import load_yaml
+from pipeline.core.settings import outer_first
+from stages.config import Config, load_config
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Combination:
 
 
 def parse_vary(text: str) -> Vary:
-    """``a.b=1,2``: the values of ``a.b``, YAML with commas between; ``a.b,c.d=1,2``: both take each of them.
+    """`a.b=1,2`: the values of `a.b`, YAML with commas between; `a.b,c.d=1,2`: both take each of them.
 
-    A list in brackets is one value. Raises :class:`UserError` for anything else.
+    A list in brackets is one value. Raises `UserError` for anything else.
     """
     left, separator, right = text.partition("=")
     places = tuple(place.strip() for place in left.split(","))
@@ -57,10 +57,10 @@ def parse_vary(text: str) -> Vary:
 
 
 def combinations(config: Path | None, overrides: Sequence[str], varied: Sequence[Vary]) -> list[Combination]:
-    """Every combination of the ``varied`` settings, the last one changing fastest, over ``config`` with ``overrides``.
+    """Every combination of the `varied` settings, the last one changing fastest, over `config` with `overrides`.
 
     A section is set before what is in it, so a rule and its settings may be varied side by side. Raises
-    :class:`UserError` for the first combination that is no valid settings, and for a setting that is varied twice.
+    `UserError` for the first combination that is no valid settings, and for a setting that is varied twice.
     """
     places = [place for vary in varied for place in vary.places]
     if twice := [place for place in places if places.count(place) > 1]:
@@ -85,7 +85,7 @@ def titles(varied: Sequence[Vary]) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """``value`` as it is written in YAML, on one line."""
+    """`value` as it is written in YAML, on one line."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {shown(part)}" for key, part in value.items())
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

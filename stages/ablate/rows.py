@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.outputs import write_text
+from pipeline.core.atomic_files import write_text
 
 
 class Rows:

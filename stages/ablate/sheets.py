@@ -7,27 +7,27 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from pipeline.images import read_image, read_labels
-from pipeline.labels import LabelSpace
-from pipeline.manifests import ImageRecord, Manifest
-from pipeline.pictures import grey, mask_picture, overlay, sheet
-from pipeline.store import Cache, ImageGroup
-from pipeline.store.groups import read_mask_sets
+from pipeline.cache import Cache, ImageGroup
+from pipeline.cache.groups import read_mask_sets
+from pipeline.data.images import read_image, read_labels
+from pipeline.data.labels import LabelSpace
+from pipeline.data.manifests import ImageRecord, Manifest
+from pipeline.data.visualization import grey, image_grid, mask_picture, overlay
 from stages.ablate.stage import Row, stitched_labels
 
 Panels = list[tuple[str, np.ndarray]]
 
 
 def draw(manifest: Manifest, rows: Sequence[Row], record: ImageRecord) -> Image.Image:
-    """Three panels a row: its labels, what of them is not the TA's, and ``M``.
+    """Three panels a row: its labels, what of them is not the TA's, and `M`.
 
     Above them the image with the TA's stitched prediction and the true labels, and the masks with their boundary and
-    ``B_ref``; both again where a row has others. Rows in which the panorama failed are left out.
+    `B_ref`; both again where a row has others. Rows in which the panorama failed are left out.
     """
-    image = read_image(record.path, manifest.preparation)
+    image = read_image(record.path, manifest.preprocessing)
     truth = ("", np.full_like(image, 255))
     if record.label_path is not None:
-        labels = read_labels(record.label_path, manifest.preparation, manifest.label_space)
+        labels = read_labels(record.label_path, manifest.preprocessing, manifest.label_space)
         truth = ("true labels", overlay(image, labels, manifest.label_space))
     panels: Panels = []
     drawn: set[str] = set()
@@ -35,7 +35,7 @@ def draw(manifest: Manifest, rows: Sequence[Row], record: ImageRecord) -> Image.
         if record.id in row.failures:
             continue
         config = row.combination.config
-        above, space = config.artefacts(manifest.preparation).upstream("fused"), config.fused_space()
+        above, space = config.artefacts(manifest.preprocessing).upstream("fused"), config.fused_space()
         group = row.artefact.read(record.id)
         ta = stitched_labels(group)
         if above["teacher"] not in drawn:
@@ -46,7 +46,7 @@ def draw(manifest: Manifest, rows: Sequence[Row], record: ImageRecord) -> Image.
             panels += _mask_panels(image, masks, group)
         drawn |= set(above.values())
         panels += _row_panels(image, row.combination.name, group, ta, space)
-    return sheet(panels, manifest.label_space, columns=3)
+    return image_grid(panels, manifest.label_space, columns=3)
 
 
 def _mask_panels(image: np.ndarray, masks: ImageGroup, fused: ImageGroup) -> Panels:

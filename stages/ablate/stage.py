@@ -9,25 +9,26 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import Artefacts, Config
-from pipeline.digests import file_digest
-from pipeline.executor import Execution
-from pipeline.labels import load_label_space
-from pipeline.manifests import ImageRecord, Manifest
-from pipeline.progress import Progress, SilentProgress
-from pipeline.runs import Report
-from pipeline.settings import short_hash
-from pipeline.store import Artefact, ImageGroup
-from pipeline.upsample import most_likely, upsample
-from pipeline.views import make_views
+from pipeline.cache import Artefact, ImageGroup
+from pipeline.cache.artefact_spec import ArtefactKeys
+from pipeline.cache.incremental import Report
+from pipeline.core.hashing import file_digest
+from pipeline.core.progress import Progress, SilentProgress
+from pipeline.core.settings import short_hash
+from pipeline.data.labels import load_label_space
+from pipeline.data.manifests import ImageRecord, Manifest
+from pipeline.execution.executor import Execution
+from pipeline.geometry.upsample import most_likely, upsample
+from pipeline.geometry.views import make_views
 from stages.ablate.grid import Combination, shown
 from stages.ablate.rows import Rows
+from stages.config import Config
 
 #: Figures that need no labels, and their titles: disagreement of the TA's views (nats) and its residual, mean of the
 #: weight map, and the part of all pixels whose label is not the TA's (both in percent).
 SIGNALS = {"l_cc": "L_CC", "residual": "residual", "weight": "mean M", "changed": "changed"}
 
-#: Figures of ``evaluate`` that a table shows, and their titles.
+#: Figures of `evaluate` that a table shows, and their titles.
 SCORES = {
     "mIoU": "mIoU",
     "things": "things",
@@ -44,7 +45,7 @@ _FIGURES = 1
 class Stages:
     """The functions of the stages that a row goes through; handed in, because no stage imports another.
 
-    ``check`` is that of ``precompute``: it refuses what cannot work.
+    `check` is that of `precompute`: it refuses what cannot work.
     """
 
     check: Callable[[Manifest, Config], None]
@@ -55,7 +56,7 @@ class Stages:
 
 @dataclass(frozen=True)
 class Row:
-    """A combination, the artefact of its ensembles, its figures (means over images; ``evaluate``'s where there are
+    """A combination, the artefact of its ensembles, its figures (means over images; `evaluate`'s where there are
     labels), and what went wrong by image id."""
 
     combination: Combination
@@ -75,10 +76,10 @@ def ablate(
     execution: Execution = Execution(),
     progress: Progress | None = None,
 ) -> list[Row]:
-    """A row for each of ``combinations``: what is missing in the cache is computed, fused and measured.
+    """A row for each of `combinations`: what is missing in the cache is computed, fused and measured.
 
-    Figures are kept in the JSON file ``kept`` under the content of the ensembles and labels that they were measured on.
-    Raises :class:`UserError` before any work for settings that cannot work.
+    Figures are kept in the JSON file `kept` under the content of the ensembles and labels that they were measured on.
+    Raises `UserError` before any work for settings that cannot work.
     """
     progress = progress or SilentProgress()
     manifest.select(splits)
@@ -91,7 +92,7 @@ def ablate(
     for number, combination in enumerate(combinations, start=1):
         progress.note(f"{number}/{len(combinations)}: {combination.name}")
         config = combination.config
-        kinds = upstream(config.artefacts(manifest.preparation))
+        kinds = upstream(config.artefacts(manifest.preprocessing))
         stages.precompute(manifest, config, splits=splits, only=kinds, execution=execution, progress=progress)
         report = stages.fuse(manifest, config, splits=splits, execution=execution, progress=progress)
         failures = dict(report.failures)
@@ -114,15 +115,15 @@ def ablate(
 
 
 def check(manifest: Manifest, config: Config) -> None:
-    """Raises :class:`UserError` for settings that cannot work, as far as that can be told without an image."""
-    config.artefacts(manifest.preparation).key("fused")
-    if manifest.preparation.size is not None:
+    """Raises `UserError` for settings that cannot work, as far as that can be told without an image."""
+    config.artefacts(manifest.preprocessing).key("fused")
+    if manifest.preprocessing.size is not None:
         for views in (config.sam.views, config.teacher.views):
-            make_views(views, *manifest.preparation.size)
+            make_views(views, *manifest.preprocessing.size)
 
 
-def upstream(artefacts: Artefacts) -> list[str]:
-    """The artefacts of stage one that ``fused`` is made from."""
+def upstream(artefacts: ArtefactKeys) -> list[str]:
+    """The artefacts of stage one that `fused` is made from."""
     found: dict[str, None] = {}
     waiting = ["fused"]
     while waiting:
@@ -133,7 +134,7 @@ def upstream(artefacts: Artefacts) -> list[str]:
 
 
 def signals(fused: Artefact, records: Sequence[ImageRecord]) -> dict[str, float]:
-    """The figures of :data:`SIGNALS`, means over ``records``."""
+    """The figures of `SIGNALS`, means over `records`."""
     ignored = fused.attributes()["ignore_index"]
     images = [_signals(fused.read(record.id), ignored) for record in records]
     return {name: round(float(np.mean([image[name] for image in images])), 4) for name in SIGNALS}
@@ -152,7 +153,7 @@ def _signals(group: ImageGroup, ignored: int) -> dict[str, float]:
 
 
 def stitched_labels(group: ImageGroup) -> np.ndarray:
-    """The TA's stitched prediction at pixels, uint8 ``(H, W)``, of a fused panorama."""
+    """The TA's stitched prediction at pixels, uint8 `(H, W)`, of a fused panorama."""
     stitched = group.array("stitched", ndim=3).astype(np.float32)
     height, stride = int(group.attributes["image_size"][0]), int(group.attributes["output_stride"])
     return most_likely(upsample(stitched, stride, height, cyclic=True))
@@ -186,7 +187,7 @@ def _cell(name: str, value: float) -> str:
 
 
 def plain(row: Row) -> dict[str, Any]:
-    """``row`` as plain JSON."""
+    """`row` as plain JSON."""
     return {
         "settings": row.combination.values,
         "fused": row.artefact.key,

@@ -1,4 +1,4 @@
-"""Command line of ``adapt``."""
+"""Command line of `adapt`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import (
-    SOME_IMAGES_FAILED,
-    CacheOption,
-    ConfigOption,
-    FusionOption,
-    ManifestOption,
-    SetOption,
-    WorkersOption,
-    read_run,
-    say,
-    say_json,
-    say_table,
-)
+from pipeline.core.cli import SOME_IMAGES_FAILED, echo, print_json, print_table
+from stages.options import CacheOption, ConfigOption, FusionOption, ManifestOption, SetOption, WorkersOption, read_run
 
 
 def command(
@@ -39,11 +28,11 @@ def command(
 
     Only the TA's logits are computed again; SAM never runs.
     """
-    from pipeline.progress import console_progress
+    from pipeline.core.progress import console_progress
     from stages.adapt.stage import adapt
 
     data, settings = read_run(manifest, config, set_, cache, fusion)
-    say(f"{data.name}: {rounds} rounds of {settings.adapt.iterations} steps, TA and fusion as in the settings")
+    echo(f"{data.name}: {rounds} rounds of {settings.adapt.iterations} steps, TA and fusion as in the settings")
 
     ended = []
 
@@ -52,13 +41,13 @@ def command(
 
     with console_progress() as progress:
         finished = adapt(data, settings, rounds, work_dir, run_stage, progress=progress)
-    say_table(
+    print_table(
         "adapt: weighted terms, first -> last tenth of the steps",
         ["round", "teacher", "fused", *finished[0].losses],
         [[r.number, r.teacher, r.fused, *(f"{a:.3f} -> {b:.3f}" for a, b in r.losses.values())] for r in finished],
     )
-    say(f"next: make train, or make evaluate, with CONFIG={finished[-1].config}")
-    say_json(
+    echo(f"next: make train, or make evaluate, with CONFIG={finished[-1].config}")
+    print_json(
         {
             "stage": "adapt",
             "rounds": [
@@ -76,7 +65,7 @@ def _run(stage: str, options: Sequence[str]) -> int:
     import subprocess
     import sys
 
-    from pipeline.errors import UserError
+    from pipeline.core.errors import UserError
 
     ended = subprocess.run([sys.executable, "-m", "pipeline", stage, *options], check=False).returncode
     if ended not in (0, SOME_IMAGES_FAILED):

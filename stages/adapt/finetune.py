@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline import losses
-from pipeline.checkpoints import save_checkpoint
-from pipeline.config import AdaptSettings
-from pipeline.errors import UserError
-from pipeline.progress import Progress
-from pipeline.reading import is_file, shortened
-from pipeline.samples import FusedSample, Reader
-from pipeline.windows import Window
+from pipeline.core.errors import UserError
+from pipeline.core.progress import Progress
+from pipeline.core.reading import is_file, shortened
+from pipeline.data.samples import FusedSample, Reader
+from pipeline.geometry.windows import Window
+from pipeline.models import losses
+from pipeline.models.weights import save_checkpoint
+from stages.adapt.settings import AdaptSettings
 
 TERMS = ("ensemble", "confident", "consistency")
 
@@ -33,8 +33,8 @@ SAVE_STEPS = 50
 
 
 @dataclass(frozen=True)
-class Preprocessing:
-    """What a view becomes for the TA: mean and std on 0..255 in the order of its channels; enlarged by ``scale``."""
+class Normalization:
+    """What a view becomes for the TA: mean and std on 0..255 in the order of its channels; enlarged by `scale`."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -57,7 +57,7 @@ class Preprocessing:
 def neighbours(views: Sequence[Any], width: int) -> list[tuple[Window, Window]]:
     """Every pair of windows of one height in which the second begins inside the first, to its right on the ring.
 
-    Raises :class:`UserError` if there is none: views that are no windows, or do not overlap.
+    Raises `UserError` if there is none: views that are no windows, or do not overlap.
     """
     windows = [view for view in views if isinstance(view, Window)]
     pairs = [
@@ -128,7 +128,7 @@ def pair_losses(
 
 def finetune(
     model: torch.nn.Module,
-    preprocessing: Preprocessing,
+    preprocessing: Normalization,
     reader: Reader,
     pairs_of: Any,
     settings: AdaptSettings,
@@ -143,7 +143,7 @@ def finetune(
     Args:
         model: in evaluation mode, which it keeps: its batch statistics were made on far more images.
         pairs_of: `(H, W)` of a panorama to its pairs of windows.
-        state: a file that is written every :data:`SAVE_STEPS` steps and at the end; if it is there, training goes on
+        state: a file that is written every `SAVE_STEPS` steps and at the end; if it is there, training goes on
             from it, with the result of one that was never stopped. One that cannot be read is told, and begins anew.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]

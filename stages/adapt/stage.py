@@ -11,18 +11,18 @@ from typing import Any
 
 import yaml
 
-from pipeline.checkpoints import save_checkpoint
-from pipeline.config import Config, load_config
-from pipeline.devices import pick_device
-from pipeline.errors import UserError
-from pipeline.manifests import Manifest
-from pipeline.outputs import writable_folder, write_text
-from pipeline.progress import Progress, SilentProgress
-from pipeline.samples import CacheReader
-from pipeline.settings import short_hash
-from pipeline.store import Cache
-from pipeline.views import make_views
-from stages.adapt.finetune import Preprocessing, finetune, neighbours
+from pipeline.cache import Cache
+from pipeline.cache.fused_reader import CacheReader
+from pipeline.core.atomic_files import writable_folder, write_text
+from pipeline.core.errors import UserError
+from pipeline.core.progress import Progress, SilentProgress
+from pipeline.core.settings import short_hash
+from pipeline.data.manifests import Manifest
+from pipeline.execution.devices import pick_device
+from pipeline.geometry.views import make_views
+from pipeline.models.weights import save_checkpoint
+from stages.adapt.finetune import Normalization, finetune, neighbours
+from stages.config import Config, load_config
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ def adapt(
     *,
     progress: Progress | None = None,
 ) -> list[Round]:
-    """``rounds`` rounds, each beginning where the last one ended; what is done is not done again.
+    """`rounds` rounds, each beginning where the last one ended; what is done is not done again.
 
-    A round writes ``work_dir/<manifest>/adapt-<key>/`` with the adapted TA (``ta.pth``), ``config.yaml`` (the same
-    settings with that TA, for every later stage) and ``round.json``; and the artefacts ``teacher`` and ``fused`` of its
-    own, of which ``teacher`` has the attribute ``adapted_from``. Artefacts ``sam`` and ``masks`` are only read. A
-    killed round goes on with the fine-tuning's last saved step. Raises :class:`UserError` before any work if the TA
+    A round writes `work_dir/<manifest>/adapt-<key>/` with the adapted TA (`ta.pth`), `config.yaml` (the same
+    settings with that TA, for every later stage) and `round.json`; and the artefacts `teacher` and `fused` of its
+    own, of which `teacher` has the attribute `adapted_from`. ArtefactKeys `sam` and `masks` are only read. A
+    killed round goes on with the fine-tuning's last saved step. Raises `UserError` before any work if the TA
     cannot be adapted or nothing is fused.
     """
     done: list[Round] = []
@@ -70,13 +70,13 @@ def _round(
     number: int, manifest: Manifest, config: Config, work_dir: Path, run_stage: RunStage, progress: Progress
 ) -> Round:
     check_adaptable(config)
-    parents = config.artefacts(manifest.preparation)
+    parents = config.artefacts(manifest.preprocessing)
     reader = CacheReader(manifest, config, (config.train.split,))
     reader.artefact.attributes()
     reader.check_any()
-    if reader.gaps:
-        first, reason = next(iter(reader.gaps.items()))
-        progress.note(f"{len(reader.gaps)} of {len(reader.wanted)} panoramas are left out; {first!r}: {reason}")
+    if reader.missing:
+        first, reason = next(iter(reader.missing.items()))
+        progress.note(f"{len(reader.missing)} of {len(reader.wanted)} panoramas are left out; {first!r}: {reason}")
     marks = dict(reader.contents())
     key = short_hash({"fused": parents.key("fused"), "adapt": config.adapt.key_parts(), "panoramas": marks})
     folder = work_dir.absolute() / manifest.name / f"adapt-{key}"
@@ -87,7 +87,7 @@ def _round(
     settings = folder / "config.yaml"
     write_text(settings, _with_checkpoint(config, weights))
     adapted = load_config(settings)
-    artefacts = adapted.artefacts(manifest.preparation)
+    artefacts = adapted.artefacts(manifest.preprocessing)
     space = config.teacher_space()
     cache = Cache(adapted.cache, manifest.name)
     parent = {"teacher": parents.key("teacher"), "fused": parents.key("fused"), "adapt": config.adapt.key_parts()}
@@ -116,7 +116,7 @@ def _round(
 
 
 def check_adaptable(config: Config) -> None:
-    """Raises :class:`UserError` for settings whose TA cannot be adapted."""
+    """Raises `UserError` for settings whose TA cannot be adapted."""
     if config.teacher.model is None or config.teacher.artefact is not None:
         raise UserError("config: teacher.model: adaptation needs the TA itself, found none (or an artefact)")
     if not (config.adapt.ensemble or config.adapt.confident or config.adapt.consistency):
@@ -139,7 +139,7 @@ def _write_ta(config: Config, reader: CacheReader, weights: Path, report: Path, 
 
     terms = finetune(
         network.model,
-        Preprocessing(network.mean, network.std, network.bgr, config.teacher.model.scale),  # type: ignore[union-attr]
+        Normalization(network.mean, network.std, network.bgr, config.teacher.model.scale),  # type: ignore[union-attr]
         reader,
         pairs_of,
         config.adapt,

@@ -1,4 +1,4 @@
-"""Command line of ``evaluate``."""
+"""Command line of `evaluate`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import (
-    SOME_IMAGES_FAILED,
-    CacheOption,
-    ConfigOption,
-    ManifestOption,
-    SetOption,
-    SplitOption,
-    read_run,
-    say,
-    say_json,
-    say_table,
-)
+from pipeline.core.cli import SOME_IMAGES_FAILED, echo, print_json, print_table
+from stages.options import CacheOption, ConfigOption, ManifestOption, SetOption, SplitOption, read_run
 
 
 def command(
@@ -47,9 +37,9 @@ def command(
 
     mIoU (as mmsegmentation's metric has it), boundaries, calibration, and the weight map.
     """
-    from pipeline.labels import load_label_space
-    from pipeline.outputs import write_text
-    from pipeline.progress import console_progress
+    from pipeline.core.atomic_files import write_text
+    from pipeline.core.progress import console_progress
+    from pipeline.data.labels import load_label_space
     from stages.evaluate.score import best_and_worst, plain, table
     from stages.evaluate.stage import evaluate
 
@@ -67,13 +57,13 @@ def command(
             progress=progress,
         )
     space = load_label_space(label_space) if label_space else data.label_space
-    say_table(f"{data.name}, {scores[0].images} images, {space.name}: IoU in percent", *table(scores, space))
+    print_table(f"{data.name}, {scores[0].images} images, {space.name}: IoU in percent", *table(scores, space))
     for score in scores:
         if score.unreachable:
-            say(f"{score.name}: not scored on {', '.join(score.unreachable)}: its classes do not map to them")
+            echo(f"{score.name}: not scored on {', '.join(score.unreachable)}: its classes do not map to them")
     if pseudo_labels:
         ensemble = scores[len(runs)]  # the last rule that was named
-        say_table(
+        print_table(
             f"mIoU, {ensemble.name}: largest gains and losses",
             ["panorama", "before", "after", "gain"],
             [[name, before, after, after - before] for name, before, after in best_and_worst(scores[0], ensemble)],
@@ -87,7 +77,7 @@ def command(
     if out is not None:
         images = {s.name: {image: plain(value) for image, value in s.by_image.items()} for s in scores}
         write_text(out, json.dumps({**figures, "mIoU_by_image": images, "failures": failures}, indent=1))
-        say(f"figures of single panoramas: {out}")
-    say_json(figures)
+        echo(f"figures of single panoramas: {out}")
+    print_json(figures)
     if failures:
         raise typer.Exit(SOME_IMAGES_FAILED)

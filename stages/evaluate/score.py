@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.labels import LabelSpace
+from pipeline.data.labels import LabelSpace
 from stages.evaluate.boundary import boundary_counts, boundary_f
 from stages.evaluate.confidence import (
     calibration_counts,
@@ -29,10 +29,10 @@ COVERAGE = 0.6
 class Scores:
     """Percentages over all images; a class that is neither predicted nor in the truth is NaN and counts nowhere.
 
-    ``things``: mIoU of the space's thing classes; ``seam``: mIoU of the band at the seam; ``boundary_f``: F-score by
-    tolerance in pixels; ``ece``: expected calibration error; ``coverage``, ``precision``: of the weight map ``M``, and
-    ``precision_at_60``: of the 60 % of pixels that weigh most (NaN without a weight map); ``by_image``: mIoU by id.
-    ``unreachable`` names the classes that the predictor does not know: they are left out, truth and all.
+    `things`: mIoU of the space's thing classes; `seam`: mIoU of the band at the seam; `boundary_f`: F-score by
+    tolerance in pixels; `ece`: expected calibration error; `coverage`, `precision`: of the weight map `M`, and
+    `precision_at_60`: of the 60 % of pixels that weigh most (NaN without a weight map); `by_image`: mIoU by id.
+    `unreachable` names the classes that the predictor does not know: they are left out, truth and all.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Scores:
     by_image: dict[str, float] = field(default_factory=dict, repr=False)
 
     def figures(self) -> dict[str, Any]:
-        """For the line of JSON; two digits, NaN as null. ``by_image`` is not in it."""
+        """For the line of JSON; two digits, NaN as null. `by_image` is not in it."""
         figures = {"images": self.images, "mIoU": plain(self.miou), "aAcc": plain(self.accuracy)}
         figures |= {"things": plain(self.things), "seam": plain(self.seam), "ECE": plain(self.ece)}
         figures |= {f"boundary_F_{radius}px": plain(value) for radius, value in self.boundary_f.items()}
@@ -70,7 +70,7 @@ def plain(value: float) -> float | None:
 @dataclass(frozen=True)
 class Counts:
     """What is counted on one image, and summed over images: the areas that mmsegmentation counts (intersection, union,
-    prediction, truth, each ``(C,)``), the same at the seam, and the counts of the modules beside this one."""
+    prediction, truth, each `(C,)`), the same at the seam, and the counts of the modules beside this one."""
 
     areas: np.ndarray
     seam: np.ndarray
@@ -84,9 +84,9 @@ class Counts:
 
 @dataclass
 class Scorer:
-    """Collects one predictor's counts over images; ``source`` are its classes, ``target`` those of the score.
+    """Collects one predictor's counts over images; `source` are its classes, `target` those of the score.
 
-    ``cyclic`` says that images are panoramas, whose left and right edges touch.
+    `cyclic` says that images are panoramas, whose left and right edges touch.
     """
 
     name: str
@@ -98,7 +98,7 @@ class Scorer:
     def add(
         self, probabilities: np.ndarray, truth: np.ndarray, weight: np.ndarray | None = None, image_id: str = ""
     ) -> None:
-        """One image: probabilities ``(C_source, H, W)``, labels ``(H, W)`` in the target space, weight map uint8."""
+        """One image: probabilities `(C_source, H, W)`, labels `(H, W)` in the target space, weight map uint8."""
         mapped = self.target.map_probabilities(probabilities, self.source)
         prediction = mapped.argmax(axis=0)
         reachable = self.target.reachable_from(self.source)
@@ -159,7 +159,7 @@ class Scorer:
 
 
 def _iou(areas: np.ndarray) -> tuple[np.ndarray, float]:
-    """IoU by class ``(C,)`` and pixel accuracy, in percent, as mmsegmentation computes them."""
+    """IoU by class `(C,)` and pixel accuracy, in percent, as mmsegmentation computes them."""
     import torch
     from mmseg.evaluation import IoUMetric
 
@@ -192,7 +192,7 @@ def table(scores: Sequence[Scores], space: LabelSpace) -> tuple[list[str], list[
 
 
 def best_and_worst(before: Scores, after: Scores, count: int = 3) -> list[tuple[str, float, float]]:
-    """The images that gain and lose most, as (id, mIoU before, mIoU after): at most ``count`` of each, best first."""
+    """The images that gain and lose most, as (id, mIoU before, mIoU after): at most `count` of each, best first."""
     pairs = [(image_id, before.by_image[image_id], value) for image_id, value in after.by_image.items()]
     pairs = sorted((pair for pair in pairs if not np.isnan(pair[1:]).any()), key=lambda pair: pair[1] - pair[2])
     return pairs if len(pairs) <= 2 * count else pairs[:count] + pairs[-count:]

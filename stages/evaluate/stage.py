@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import Config
-from pipeline.errors import ImageError, UserError
-from pipeline.images import read_image, read_labels
-from pipeline.labels import LabelSpace, load_label_space
-from pipeline.manifests import Manifest
-from pipeline.mmseg_import import import_mmseg
-from pipeline.progress import Progress, SilentProgress
-from pipeline.samples import ensemble_probabilities, stitched_probabilities
-from pipeline.store import Artefact, Cache
-from pipeline.student import Student, load_student
+from pipeline.cache import Artefact
+from pipeline.cache.fused_reader import ensemble_probabilities, stitched_probabilities
+from pipeline.core.errors import ImageError, UserError
+from pipeline.core.progress import Progress, SilentProgress
+from pipeline.data.images import read_image, read_labels
+from pipeline.data.labels import LabelSpace, load_label_space
+from pipeline.data.manifests import Manifest
+from pipeline.models.mmseg_import import import_mmseg
+from pipeline.models.student import Student, load_student
+from stages.config import Config
 from stages.evaluate.score import Scorer, Scores
 
 
@@ -30,11 +30,11 @@ def evaluate(
     label_space: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[Scores], dict[str, str]]:
-    """The scores of the TA's stitched prediction, the ensembles and the ``students``, and what went wrong by image id.
+    """The scores of the TA's stitched prediction, the ensembles and the `students`, and what went wrong by image id.
 
-    ``configs`` differ in their fusion only: an ensemble each; the TA is that of the first.
-    ``label_space`` (default: the manifest's) is what everything is mapped to before it is compared. Raises
-    :class:`UserError` if there is nothing to evaluate.
+    `configs` differ in their fusion only: an ensemble each; the TA is that of the first.
+    `label_space` (default: the manifest's) is what everything is mapped to before it is compared. Raises
+    `UserError` if there is nothing to evaluate.
     """
     progress = progress or SilentProgress()
     import_mmseg()
@@ -49,7 +49,7 @@ def evaluate(
     for record in records:
         assert record.label_path is not None
         try:
-            truth = read_labels(record.label_path, manifest.preparation, manifest.label_space)
+            truth = read_labels(record.label_path, manifest.preprocessing, manifest.label_space)
             truth = target.map_labels(truth, manifest.label_space)
             predictions: list[tuple[np.ndarray, np.ndarray | None]] = []
             for index, (fused, space) in enumerate(ensembles):
@@ -57,7 +57,7 @@ def evaluate(
                 predictions += [(stitched_probabilities(group), None)] if index == 0 else []
                 predictions.append((ensemble_probabilities(group, space), group.array("weight", ndim=2)))
             if loaded:
-                image = read_image(record.path, manifest.preparation)
+                image = read_image(record.path, manifest.preprocessing)
                 for scorer, student in zip(scorers[-len(loaded) :], loaded, strict=True):
                     predictions.append((_probabilities(student, image, scorer.name), None))
             for scorer, (probabilities, weight) in zip(scorers, predictions, strict=True):
@@ -92,8 +92,7 @@ def _predictors(
     scorers: list[Scorer] = []
     ensembles: list[tuple[Artefact, LabelSpace]] = []
     for config in configs if pseudo_labels else ():
-        key = config.artefacts(manifest.preparation).key("fused")
-        fused = Cache(config.cache, manifest.name).artefact("fused", key)
+        fused = config.artefact(manifest, "fused")
         fused.attributes()
         space = config.fused_space()
         if not ensembles:

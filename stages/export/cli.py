@@ -1,4 +1,4 @@
-"""Command line of ``export``."""
+"""Command line of `export`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import say, say_json
+from pipeline.core.cli import echo, print_json
 
 
 def command(
@@ -26,18 +26,18 @@ def command(
     from stages.export.stage import export_student, parse_size
 
     exported = export_student(student, out or student.with_suffix(".onnx"), parse_size(size) if size else None)
-    say(f"exported: {exported.path} ({exported.megabytes:.1f} MB) and {exported.path.with_suffix('.json').name}")
-    say(
+    echo(f"exported: {exported.path} ({exported.megabytes:.1f} MB) and {exported.path.with_suffix('.json').name}")
+    echo(
         f"onnxruntime against torch: logits differ by at most {exported.max_difference:.1e}, "
-        f"{exported.agreement:.3%} of the pixels have the same class"
+        f"{exported.argmax_match:.3%} of the pixels have the same class"
     )
-    say(f"next: python -m pipeline predict IMAGES --student {exported.path}")
-    say_json(
+    echo(f"next: python -m pipeline predict IMAGES --student {exported.path}")
+    print_json(
         {
             "stage": "export",
             "onnx": str(exported.path),
             "max_difference": exported.max_difference,
-            "agreement": exported.agreement,
+            "argmax_match": exported.argmax_match,
             "megabytes": round(exported.megabytes, 3),
         }
     )

@@ -19,10 +19,12 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.digests import file_digest
-from pipeline.errors import UserError
-from pipeline.images import MAX_PIXELS, MIN_SIDE, Size
-from pipeline.onnx_student import (
+from pipeline.core.atomic_files import whole_file, writable_folder
+from pipeline.core.errors import UserError
+from pipeline.core.hashing import file_digest
+from pipeline.core.reading import shortened
+from pipeline.data.images import MAX_PIXELS, MIN_SIDE, Size
+from pipeline.models.onnx_student import (
     INPUT,
     OUTPUT,
     ExportDescription,
@@ -31,12 +33,10 @@ from pipeline.onnx_student import (
     normalised,
     open_session,
 )
-from pipeline.outputs import whole_file, writable_folder
-from pipeline.reading import shortened
-from pipeline.torch_student import TorchStudent, load_torch_student, whole_logits
+from pipeline.models.torch_student import TorchStudent, load_torch_student, whole_logits
 
 #: Largest difference of a logit, and smallest share of pixels with the same class, between onnxruntime and torch.
-MAX_DIFFERENCE, MIN_AGREEMENT = 1e-3, 0.999
+MAX_DIFFERENCE, MIN_ARGMAX_MATCH = 1e-3, 0.999
 
 #: A graph of any size is traced on images of this size, and checked on others.
 TRACED_SIZE = (128, 256)
@@ -52,7 +52,7 @@ class Exported:
 
     path: Path
     max_difference: float
-    agreement: float
+    argmax_match: float
     megabytes: float
 
 
@@ -90,21 +90,21 @@ def export_student(checkpoint: Path, out: Path, size: tuple[int, int] | None = N
     # the inner one is in its place first
     with whole_file(out) as temporary, whole_file(description_path(out)) as described:
         _write_graph(network, temporary, size, checkpoint)
-        difference, agreement = compare(network, temporary, check_pictures(size), description.normalisation)
-        if difference >= MAX_DIFFERENCE or agreement < MIN_AGREEMENT:
+        difference, argmax_match = compare(network, temporary, check_pictures(size), description.normalisation)
+        if difference >= MAX_DIFFERENCE or argmax_match < MIN_ARGMAX_MATCH:
             raise UserError(
                 f"{checkpoint}: the exported graph is not the model: logits differ by up to {difference:.2g} and "
-                f"{agreement:.2%} of the pixels have the same class; expected less than {MAX_DIFFERENCE:g} and at "
-                f"least {MIN_AGREEMENT:.1%}{_HINT if size is None else ''}"
+                f"{argmax_match:.2%} of the pixels have the same class; expected less than {MAX_DIFFERENCE:g} and at "
+                f"least {MIN_ARGMAX_MATCH:.1%}{_HINT if size is None else ''}"
             )
         description = description.model_copy(update={"graph_sha256": file_digest(temporary)})
         text = json.dumps(description.model_dump(mode="json"), indent=1, ensure_ascii=False)
         described.write_text(text + "\n", encoding="utf-8")
-    return Exported(out, difference, agreement, out.stat().st_size / 1e6)
+    return Exported(out, difference, argmax_match, out.stat().st_size / 1e6)
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """`400x2048` as (400, 2048). Raises :class:`UserError` for another form."""
+    """`400x2048` as (400, 2048). Raises `UserError` for another form."""
     match = re.fullmatch(r"(\d{1,9})x(\d{1,9})", text)
     try:
         size: tuple[int, int] = TypeAdapter(Size).validate_python(match and match.groups())
@@ -118,7 +118,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def describe(student: TorchStudent, checkpoint: Path, size: tuple[int, int] | None) -> ExportDescription:
     """What the graph does not say. Images for a graph of one size are brought to it, after the training's crop."""
-    preparation = student.preparation if size is None else student.preparation.model_copy(update={"size": size})
+    preprocessing = student.preprocessing if size is None else student.preprocessing.model_copy(update={"size": size})
     return ExportDescription(
         label_space=student.space.name,
         classes=student.space.classes,
@@ -126,7 +126,7 @@ def describe(student: TorchStudent, checkpoint: Path, size: tuple[int, int] | No
         ignore_index=student.space.ignore_index,
         normalisation=_normalisation(student),
         size=size,
-        preparation=preparation.model_dump(mode="json", exclude_none=True),
+        preparation=preprocessing.model_dump(mode="json", exclude_none=True),
         checkpoint_sha256=file_digest(checkpoint),
     )
 

@@ -1,6 +1,6 @@
-"""Boundary enhancement (docs/method.md 3.2): ``B_ref`` from SAM's outlines and the TA's views, and snapping to it.
+"""Boundary enhancement (docs/method.md 3.2): `B_ref` from SAM's outlines and the TA's views, and snapping to it.
 
-In: ``B_SAM`` and the predictions of overlapping views; out: ``B_ref`` (paper). The rule and the snapping are ours. Pure
+In: `B_SAM` and the predictions of overlapping views; out: `B_ref` (paper). The rule and the snapping are ours. Pure
 functions on arrays; the panorama is cyclic.
 """
 
@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.boundaries import label_boundary, near
-from pipeline.windows import Window, cyclic_columns
+from pipeline.geometry.boundaries import dilate, label_boundary
+from pipeline.geometry.windows import Window, cyclic_columns
 
 
 class ViewLabels(NamedTuple):
-    """What one view says on the panorama's native grid: its rectangle there, ``labels`` uint8 ``(h, w)`` and where it
-    sees anything, bool ``(h, w)``."""
+    """What one view says on the panorama's native grid: its rectangle there, `labels` uint8 `(h, w)` and where it
+    sees anything, bool `(h, w)`."""
 
     window: Window
     labels: np.ndarray
@@ -27,12 +27,12 @@ class ViewLabels(NamedTuple):
 def refine(
     sam_boundary: np.ndarray, labels: np.ndarray, views: Sequence[ViewLabels], grid: tuple[int, int], radius: int
 ) -> np.ndarray:
-    """``B_ref``: bool ``(H, W)``.
+    """`B_ref`: bool `(H, W)`.
 
-    ``sam_boundary`` bool ``(H, W)``: ``B_SAM``; ``labels`` ``(H, W)``: argmax of the stitched prediction; ``views`` lie
-    on a native ``grid`` (h, w). A pixel of ``B_SAM`` survives if at least half of the views that see it change class
-    within ``radius`` pixels; a class change of ``labels`` survives if all views that see it change class there and
-    ``B_SAM`` has nothing within ``radius`` (ours).
+    `sam_boundary` bool `(H, W)`: `B_SAM`; `labels` `(H, W)`: argmax of the stitched prediction; `views` lie
+    on a native `grid` (h, w). A pixel of `B_SAM` survives if at least half of the views that see it change class
+    within `radius` pixels; a class change of `labels` survives if all views that see it change class there and
+    `B_SAM` has nothing within `radius` (ours).
     """
     agreeing = np.zeros(labels.shape, dtype=np.int16)
     seeing = np.zeros(labels.shape, dtype=np.int16)
@@ -42,7 +42,7 @@ def refine(
             agreeing[target] += changes & seen
     kept = sam_boundary & (seeing > 0) & (2 * agreeing >= seeing)
     shared = label_boundary(labels) & (seeing > 0) & (agreeing == seeing)
-    return kept | (shared & ~near(sam_boundary, radius))
+    return kept | (shared & ~dilate(sam_boundary, radius))
 
 
 def _on_pixels(
@@ -57,7 +57,7 @@ def _on_pixels(
     seen = np.repeat(view.seen[rows], step, axis=1)
     ring = view.window.width == grid[1]
     # a step from what is seen to what is not is no class change
-    changes = near(label_boundary(labels, cyclic=ring) & ~near(~seen, 1, cyclic=ring), radius, cyclic=ring)
+    changes = dilate(label_boundary(labels, cyclic=ring) & ~dilate(~seen, 1, cyclic=ring), radius, cyclic=ring)
     pieces = cyclic_columns(view.window.x0 * step, labels.shape[1], size[1])
     return [((slice(first, end), columns), seen[:, own], changes[:, own]) for columns, own in pieces]
 
@@ -66,20 +66,20 @@ def _on_pixels(
 _NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 
 
-def snap(values: np.ndarray, cells: np.ndarray, boundary: np.ndarray, radius: int) -> np.ndarray:
-    """``values`` ``(C, H, W)`` with the band of ``radius`` pixels round ``boundary`` filled anew (ours).
+def inpaint_boundary_band(values: np.ndarray, cells: np.ndarray, boundary: np.ndarray, radius: int) -> np.ndarray:
+    """`values` `(C, H, W)` with the band of `radius` pixels round `boundary` filled anew (ours).
 
     In rounds, from the band's rim inwards, a pixel takes the mean of those of its eight neighbours that have its own
-    number in ``cells`` ``(H, W)`` and are outside the band or already filled: a local normalised average over nearby
-    pixels of its own connected SAM cell outside the band. A pixel that ``2 radius`` rounds do not reach (a cell that is
+    number in `cells` `(H, W)` and are outside the band or already filled: a local normalised average over nearby
+    pixels of its own connected SAM cell outside the band. A pixel that `2 radius` rounds do not reach (a cell that is
     all band, such as a thin pole) keeps its value. A copy.
     """
     result = values.copy()
     flat = result.reshape(len(result), -1)
     height, width = cells.shape
-    known = ~near(boundary, radius)
+    known = ~dilate(boundary, radius)
     for _ in range(2 * radius):
-        rim = np.flatnonzero(~known & near(known, 2))
+        rim = np.flatnonzero(~known & dilate(known, 2))
         total = np.zeros((len(result), len(rim)), dtype=result.dtype)
         count = np.zeros(len(rim), dtype=result.dtype)
         y, x = np.divmod(rim, width)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import (
-    SOME_IMAGES_FAILED,
+from pipeline.core.cli import SOME_IMAGES_FAILED, echo, print_json
+from stages.options import (
     CacheOption,
     ConfigOption,
     FusionOption,
@@ -18,8 +18,6 @@ from pipeline.cli import (
     WorkersOption,
     execution,
     read_run,
-    say,
-    say_json,
 )
 
 
@@ -39,22 +37,22 @@ def command(
 
     The ensemble: labels, weights, refined boundaries and the stitched prediction.
     """
-    from pipeline.progress import console_progress
+    from pipeline.core.progress import console_progress
     from stages.fuse.stage import fuse
 
     data, settings = read_run(manifest, config, set_, cache, fusion)
     how = execution(workers, threads, scheduler, shard)
     with console_progress() as progress:
         report = fuse(data, settings, splits=split or (), execution=how, progress=progress)
-    say(
+    echo(
         f"fused/{report.artefact.key} (rule {settings.fusion.rule.kind}): {report.wanted} panoramas, "
         f"{report.computed} computed, {report.reused} reused, {len(report.failures)} failed"
     )
-    say(f"in {report.artefact}")
+    echo(f"in {report.artefact}")
     given = {"MANIFEST": True, "CONFIG": True, f"FUSION={fusion}": fusion, "SET": set_, "CACHE": cache}
     same = " and ".join(name for name, value in given.items() if value)
-    say(f"next: make train, or make evaluate where there are labels, with the same {same}")
-    say_json(
+    echo(f"next: make train, or make evaluate where there are labels, with the same {same}")
+    print_json(
         {
             "stage": "fuse",
             "rule": settings.fusion.rule.kind,

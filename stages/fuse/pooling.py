@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.config import PoolingSettings
-from pipeline.labels import LabelSpace
-from pipeline.windows import Placement, Window, cells
+from pipeline.data.labels import LabelSpace
+from pipeline.geometry.windows import Placement, Window, coverage_tiles
+from stages.fuse.settings import PoolingSettings
 
 #: Probabilities below this are treated as this in logarithms.
 TINY = 1e-12
@@ -21,11 +21,11 @@ TINY = 1e-12
 
 @dataclass(frozen=True)
 class Pooled:
-    """The stitched prediction ``S_TA^w``.
+    """The stitched prediction `S_TA^w`.
 
-    ``probabilities`` float32 ``(C, h, w)`` on the panorama at native stride, sum 1 over classes; ``l_cc`` is the mean
+    `probabilities` float32 `(C, h, w)` on the panorama at native stride, sum 1 over classes; `l_cc` is the mean
     symmetric KL divergence (nats) of the views on the pixels that at least two cover, 0 if there are none;
-    ``residual`` the mean over all pixels of sum_i a_i KL(p_i || pooled).
+    `residual` the mean over all pixels of sum_i a_i KL(p_i || pooled).
     """
 
     probabilities: np.ndarray
@@ -34,14 +34,14 @@ class Pooled:
 
 
 def softmax(logits: np.ndarray, axis: int) -> np.ndarray:
-    """Softmax in float32 along ``axis``."""
+    """Softmax in float32 along `axis`."""
     shifted = logits.astype(np.float32) - logits.max(axis=axis, keepdims=True).astype(np.float32)
     np.exp(shifted, out=shifted)
     return shifted / shifted.sum(axis=axis, keepdims=True)
 
 
 def class_probabilities(logits: np.ndarray, source: LabelSpace, target: LabelSpace) -> np.ndarray:
-    """One view's logits ``(C_source, h, w)`` as float32 probabilities ``(C, h, w)`` in the classes of ``target``."""
+    """One view's logits `(C_source, h, w)` as float32 probabilities `(C, h, w)` in the classes of `target`."""
     probabilities = softmax(logits, axis=0)
     if source.classes == target.classes:
         return probabilities
@@ -54,17 +54,17 @@ def pool(
     size: tuple[int, int],
     settings: PoolingSettings,
 ) -> Pooled:
-    """The views' ``probabilities``, each ``(C, h, w)`` of its placement's window, pooled on a grid of ``size`` (h, w).
+    """The views' `probabilities`, each `(C, h, w)` of its placement's window, pooled on a grid of `size` (h, w).
 
-    Weights are position x (1 - normalised entropy)^confidence, at least ``floor`` where the view sees the pixel, and
+    Weights are position x (1 - normalised entropy)^confidence, at least `floor` where the view sees the pixel, and
     normalised over the views of a pixel; "arithmetic" pools probabilities (the minimiser of sum a_i KL(p_i || q)),
-    "log" their logarithms (that of sum a_i KL(q || p_i)) (docs/method.md 3.1, ours). Raises :class:`ValueError` if no
+    "log" their logarithms (that of sum a_i KL(q || p_i)) (docs/method.md 3.1, ours). Raises `ValueError` if no
     view sees a pixel.
     """
     height, width = size
     pooled = np.empty((len(probabilities[0]), height, width), dtype=np.float32)
     kl_sum, kl_pixels, residual_sum = 0.0, 0, 0.0
-    for cell in cells([placement.window for placement in placements], height, width):
+    for cell in coverage_tiles([placement.window for placement in placements], height, width):
         inside = [(view, *cell.of(row, column)) for view, row, column in cell.members]
         position = [placements[view].weight[rows, columns] for view, rows, columns in inside]
         if not inside or not np.any([weight > 0 for weight in position], axis=0).all():
@@ -111,15 +111,15 @@ def _ordered_sum(values: np.ndarray) -> np.ndarray:
     return total
 
 
-def owners(windows: Sequence[Window], panorama_width: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest_window(windows: Sequence[Window], panorama_width: int) -> tuple[np.ndarray, np.ndarray]:
     """For every column of the panorama the window in which it is nearest to the middle, and its column there.
 
-    Windows have the panorama's full height. Two int64 arrays ``(panorama_width,)``; of two equally near windows the one
+    Windows have the panorama's full height. Two int64 arrays `(panorama_width,)`; of two equally near windows the one
     that begins further left counts (ours).
     """
     owner = np.empty(panorama_width, dtype=np.int64)
     column = np.empty(panorama_width, dtype=np.int64)
-    for cell in cells(windows, windows[0].height, panorama_width):
+    for cell in coverage_tiles(windows, windows[0].height, panorama_width):
         steps = np.arange(cell.x1 - cell.x0)
         members = np.array([(view, x) for view, _, x in reversed(cell.members)])
         distance = np.stack([np.abs(2 * (x + steps) + 1 - windows[view].width) for view, x in members])

@@ -12,8 +12,8 @@ from functools import cached_property
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from pipeline.boundaries import near
-from pipeline.masks import MaskSet
+from pipeline.geometry.boundaries import dilate
+from pipeline.geometry.masks import MaskSet
 
 #: Votes are whole multiples of 1 / UNIT.
 UNIT = 1 << 24
@@ -21,8 +21,8 @@ UNIT = 1 << 24
 
 @dataclass(frozen=True)
 class Regions:
-    """``index`` int32 ``(H, W)``: the region of every pixel, 0 .. R-1. ``masks`` int64 ``(R, P)``: the masks that hold
-    each region, as index + 1, one on every plane of the mask set, 0 where there is none; ``count``: K, of all masks."""
+    """`index` int32 `(H, W)`: the region of every pixel, 0 .. R-1. `masks` int64 `(R, P)`: the masks that hold
+    each region, as index + 1, one on every plane of the mask set, 0 where there is none; `count`: K, of all masks."""
 
     index: np.ndarray
     masks: np.ndarray
@@ -30,18 +30,18 @@ class Regions:
 
     @cached_property
     def membership(self) -> csr_matrix:
-        """1 where a mask holds a region: sparse ``(K, R)``."""
+        """1 where a mask holds a region: sparse `(K, R)`."""
         region, plane = np.nonzero(self.masks)
         rows = self.masks[region, plane] - 1
         return csr_matrix((np.ones(len(rows), dtype=np.int64), (rows, region)), shape=(self.count, len(self.masks)))
 
     def sum_over_regions(self, values: np.ndarray) -> np.ndarray:
-        """For every mask the sum of its regions' ``values`` ``(R, ...)``: ``(K, ...)``."""
+        """For every mask the sum of its regions' `values` `(R, ...)`: `(K, ...)`."""
         total: np.ndarray = self.membership @ values
         return total
 
     def sum_over_masks(self, values: np.ndarray) -> np.ndarray:
-        """For every region the sum of its masks' ``values`` ``(K, ...)``: ``(R, ...)``."""
+        """For every region the sum of its masks' `values` `(K, ...)`: `(R, ...)`."""
         total: np.ndarray = self.membership.T @ values
         return total
 
@@ -62,7 +62,7 @@ def find_regions(masks: MaskSet) -> Regions:
 
 
 def _renumber(values: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """``values`` in 0 .. size-1 as ranks among those that occur, and what occurs."""
+    """`values` in 0 .. size-1 as ranks among those that occur, and what occurs."""
     if size > 8 * values.size:
         kept, ranks = np.unique(values, return_inverse=True)
         return ranks.reshape(values.shape), kept
@@ -71,8 +71,8 @@ def _renumber(values: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     return (np.cumsum(used) - 1).take(values), np.flatnonzero(used)
 
 
-def depth(index: np.ndarray, deepest: int) -> np.ndarray:
-    """How far inside its region a pixel lies: int64 ``(H, W)``, 1 beside another region, up to ``deepest``; cyclic."""
+def distance_to_boundary(index: np.ndarray, deepest: int) -> np.ndarray:
+    """How far inside its region a pixel lies: int64 `(H, W)`, 1 beside another region, up to `deepest`; cyclic."""
     beside = index != np.roll(index, -1, axis=1)
     beside |= np.roll(beside, 1, axis=1)
     below = index[:-1] != index[1:]
@@ -80,14 +80,14 @@ def depth(index: np.ndarray, deepest: int) -> np.ndarray:
     beside[1:] |= below
     result = np.ones(index.shape, dtype=np.int64)
     for radius in range(deepest - 1):
-        result += ~near(beside, radius)
+        result += ~dilate(beside, radius)
     return result
 
 
 def soft_votes(regions: Regions, weight: np.ndarray, votes: np.ndarray) -> np.ndarray:
-    """Sum of the class votes of every region's pixels: float64 ``(R, C)``, whole multiples of 1 / :data:`UNIT`.
+    """Sum of the class votes of every region's pixels: float64 `(R, C)`, whole multiples of 1 / `UNIT`.
 
-    ``votes`` ``(C, h, w)`` in 0..1, on a grid of which a pixel takes the nearest value; ``weight`` ``(H, W)`` whole
+    `votes` `(C, h, w)` in 0..1, on a grid of which a pixel takes the nearest value; `weight` `(H, W)` whole
     numbers, a factor of each pixel.
     """
     (height, width), (classes, h, w) = regions.index.shape, votes.shape
@@ -103,8 +103,8 @@ def soft_votes(regions: Regions, weight: np.ndarray, votes: np.ndarray) -> np.nd
     return total / UNIT
 
 
-def connected(labels: np.ndarray) -> np.ndarray:
-    """Connected pieces (4 neighbours, across the seam) of equal ``labels`` uint8 ``(H, W)``: int32, numbered from 0."""
+def connected_components(labels: np.ndarray) -> np.ndarray:
+    """Connected pieces (4 neighbours, across the seam) of equal `labels` uint8 `(H, W)`: int32, numbered from 0."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
     from skimage.measure import label
@@ -119,15 +119,15 @@ def connected(labels: np.ndarray) -> np.ndarray:
     return whole
 
 
-def unmasked_islands(
+def small_unmasked_components(
     labels: np.ndarray, confidence: np.ndarray, regions: Regions, largest: int, lowest: float, own: float
 ) -> np.ndarray:
-    """Pixels of connected pieces of ``labels`` that are small, confident, and without a mask of their own (ours).
+    """Pixels of connected pieces of `labels` that are small, confident, and without a mask of their own (ours).
 
-    bool ``(H, W)``: pieces of at most ``largest`` pixels, of mean ``confidence`` (uint8, 255 is 1) at least ``lowest``,
-    such that no mask lies inside the piece with a part ``own`` of its area or more.
+    bool `(H, W)`: pieces of at most `largest` pixels, of mean `confidence` (uint8, 255 is 1) at least `lowest`,
+    such that no mask lies inside the piece with a part `own` of its area or more.
     """
-    pieces = connected(labels).ravel()
+    pieces = connected_components(labels).ravel()
     count = int(pieces.max()) + 1
     area = np.bincount(pieces, minlength=count)
     sure = np.bincount(pieces, weights=confidence.ravel(), minlength=count) >= lowest * 255 * area

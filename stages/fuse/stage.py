@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.config import Config
-from pipeline.errors import UserError
-from pipeline.executor import Execution
-from pipeline.manifests import Manifest
-from pipeline.progress import Progress, SilentProgress
-from pipeline.runs import Report, bring_up_to_date, stale_by_inputs
-from pipeline.store.upstream import open_artefacts
+from pipeline.cache.incremental import Report, bring_up_to_date
+from pipeline.cache.upstream import open_artefacts
+from pipeline.core.errors import UserError
+from pipeline.core.progress import Progress, SilentProgress
+from pipeline.data.manifests import Manifest
+from pipeline.execution.executor import Execution
+from stages.config import Config
 from stages.fuse.tasks import FuseTask
 
 
@@ -22,18 +22,17 @@ def fuse(
     execution: Execution = Execution(),
     progress: Progress | None = None,
 ) -> Report:
-    """Brings the artefact ``fused`` up to date with what stage one has made.
+    """Brings the artefact `fused` up to date with what stage one has made.
 
-    Raises :class:`UserError` before any work if an upstream artefact is missing or does not fit the settings. An image
+    Raises `UserError` before any work if an upstream artefact is missing or does not fit the settings. An image
     that is missing or failed upstream fails here with that reason; the others are fused.
     """
     if config.fusion.artefact is not None:
         raise UserError(
             f"config: fusion.artefact: found {config.fusion.artefact!r}, which is used as it is; expected none to fuse"
         )
-    task = FuseTask(config, manifest.preparation, manifest.name)
-    needs: tuple[str, ...] = config.fusion.rule.needs  # type: ignore[attr-defined]
-    upstream = open_artefacts(task.cache, task.artefacts, needs)
+    task = FuseTask(config, manifest.preprocessing, manifest.name)
+    upstream = open_artefacts(task.cache, task.artefacts, task.artefacts.upstream("fused"))
     space, stored = config.teacher_space(), upstream["teacher"].attributes().get("classes")
     if stored is not None and not isinstance(stored, list):
         raise UserError(f"{upstream['teacher']}: attribute classes is {stored!r}, expected a list of names")
@@ -44,15 +43,4 @@ def fuse(
         )
     task.cache.storage.check_writable()
     records = execution.select(manifest.select(splits))
-    target = config.fused_space()
-    return bring_up_to_date(
-        task,
-        lambda artefact: stale_by_inputs(artefact, upstream, records),
-        records,
-        execution,
-        progress or SilentProgress(),
-        f"ensemble by rule {config.fusion.rule.kind}",
-        classes=list(target.classes),
-        label_space=target.name,
-        ignore_index=target.ignore_index,
-    )
+    return bring_up_to_date(task, records, execution, progress or SilentProgress())

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.config import FilterSettings
-from pipeline.errors import ImageError
-from pipeline.labels import LabelSpace
-from pipeline.manifests import ImageRecord
-from pipeline.masks import MaskSet
-from pipeline.store import ImageGroup
-from pipeline.store.groups import read_mask_sets, views_from_attributes, views_to_attributes
-from pipeline.store.upstream import open_artefacts, upstream_markers
-from pipeline.tasks import CacheTask
-from pipeline.upsample import most_likely, upsample
-from pipeline.views import View
-from pipeline.windows import Window
+from pipeline.cache import ImageGroup
+from pipeline.cache.artefact_spec import ArtefactSpec
+from pipeline.cache.cache_task import CacheTask
+from pipeline.cache.groups import read_mask_sets, views_from_attributes, views_to_attributes
+from pipeline.cache.upstream import open_artefacts, upstream_markers
+from pipeline.core.errors import ImageError
+from pipeline.data.labels import LabelSpace
+from pipeline.data.manifests import ImageRecord
+from pipeline.geometry.masks import MaskSet
+from pipeline.geometry.upsample import most_likely, upsample
+from pipeline.geometry.views import View
+from pipeline.geometry.windows import Window
+from stages.fuse.artefacts import FUSED
 from stages.fuse.boundary import ViewLabels, refine
 from stages.fuse.pooling import TINY, Pooled, class_probabilities, pool
 from stages.fuse.rules.base import FULL, FusionInput, FusionRule
@@ -29,7 +30,11 @@ from stages.fuse.rules.base import FULL, FusionInput, FusionRule
 class FuseTask(CacheTask):
     """The ensemble of one panorama."""
 
-    kind: str = "fused"
+    spec: ClassVar[ArtefactSpec] = FUSED
+
+    @property
+    def title(self) -> str:
+        return f"ensemble by rule {self.config.fusion.rule.kind}"
 
     def open(self) -> Callable[[ImageRecord], dict[str, Any]]:
         rule: FusionRule = self.config.fusion.rule  # type: ignore[assignment]
@@ -64,7 +69,9 @@ class FuseTask(CacheTask):
                 inputs = replace(inputs, masks=read_mask_sets(groups["masks"], [size])[0], boundary=boundary)
                 more["boundary"] = boundary.astype(np.uint8)
             if "sam" in groups:
-                windows, window_masks = read_window_masks(groups["sam"], views, size[0], self.config.masks.filter)
+                windows, window_masks = read_window_masks(
+                    groups["sam"], views, size[0], self.config.masks.filter.model_dump()
+                )
                 window_labels = [labels_of_view(p, stride, w) for p, w in zip(probabilities, windows, strict=True)]
                 inputs = replace(inputs, windows=windows, window_labels=window_labels, window_masks=window_masks)
             ensemble = rule(inputs)
@@ -91,9 +98,9 @@ class FuseTask(CacheTask):
 def read_logits(
     group: ImageGroup, space: LabelSpace
 ) -> tuple[tuple[View, ...], tuple[int, int], int, list[np.ndarray]]:
-    """Views, panorama size, output stride and each view's logits (as stored, ``(C, h, w)``) of one cached panorama.
+    """Views, panorama size, output stride and each view's logits (as stored, `(C, h, w)`) of one cached panorama.
 
-    Raises :class:`ImageError` where the parts do not fit together or logits are not finite.
+    Raises `ImageError` where the parts do not fit together or logits are not finite.
     """
     where = f"{group.marker.id}: {group.artefact.path}"
     views, size = views_from_attributes(group)
@@ -111,11 +118,11 @@ def read_logits(
 
 
 def read_window_masks(
-    group: ImageGroup, views: tuple[View, ...], height: int, settings: FilterSettings
+    group: ImageGroup, views: tuple[View, ...], height: int, thresholds: Mapping[str, float]
 ) -> tuple[list[Window], list[MaskSet]]:
     """The TA's windows and the filtered masks of each.
 
-    Raises :class:`ImageError` if SAM had other views, or they are not windows of the panorama's full ``height``.
+    Raises `ImageError` if SAM had other views, or they are not windows of the panorama's full `height`.
     """
     mask_views, _ = views_from_attributes(group)
     if mask_views != views:
@@ -127,11 +134,11 @@ def read_window_masks(
     if len(windows) < len(views):
         raise ImageError(f"{group.marker.id}: the per-window rule expects windows of the panorama's full height only")
     sets = read_mask_sets(group, [(view.height, view.width) for view in windows])
-    return windows, [masks.filtered(**settings.model_dump()) for masks in sets]
+    return windows, [masks.filtered(**thresholds) for masks in sets]
 
 
 def read_boundary(group: ImageGroup, size: tuple[int, int]) -> np.ndarray:
-    """``B_SAM`` of one panorama, bool ``(H, W)``. Raises :class:`ImageError` if it has another size."""
+    """`B_SAM` of one panorama, bool `(H, W)`. Raises `ImageError` if it has another size."""
     boundary = group.array("boundary", ndim=2)
     if boundary.shape != size:
         raise ImageError(f"{group.marker.id}: {group.artefact.path}: boundary is {boundary.shape}, expected {size}")
@@ -139,7 +146,7 @@ def read_boundary(group: ImageGroup, size: tuple[int, int]) -> np.ndarray:
 
 
 def labels_of_view(probabilities: np.ndarray, stride: int, view: Window) -> np.ndarray:
-    """The argmax of one view's probabilities ``(C, h, w)`` at pixels: uint8 ``(height, width)`` of the view."""
+    """The argmax of one view's probabilities `(C, h, w)` at pixels: uint8 `(height, width)` of the view."""
     logits = np.log(np.maximum(probabilities, TINY))
     return most_likely(upsample(logits, stride, view.height, cyclic=False))
 

@@ -6,19 +6,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.masks import MaskSet
+from pipeline.geometry.masks import MaskSet
 
 
 class Votes(NamedTuple):
-    """For every mask: ``winner`` int64 ``(K,)``, the most frequent class (the lowest of equals), and ``share`` float64
-    ``(K,)``, the winner's part of the mask's pixels (``Y_max``); 0 and 0 for a mask without counted pixels."""
+    """For every mask: `winner` int64 `(K,)`, the most frequent class (the lowest of equals), and `share` float64
+    `(K,)`, the winner's part of the mask's pixels (`Y_max`); 0 and 0 for a mask without counted pixels."""
 
     winner: np.ndarray
     share: np.ndarray
 
 
 def majority(masks: MaskSet, labels: np.ndarray, num_classes: int) -> Votes:
-    """The majority class of ``labels`` ``(H, W)`` inside every mask (paper, CTCF: ``Lcr`` and ``Y_max``)."""
+    """The majority class of `labels` `(H, W)` inside every mask (paper, CTCF: `Lcr` and `Y_max`)."""
     counts = masks.histograms(labels, num_classes)
     if not len(counts):
         return Votes(np.zeros(0, np.int64), np.zeros(0))
@@ -27,8 +27,8 @@ def majority(masks: MaskSet, labels: np.ndarray, num_classes: int) -> Votes:
     return Votes(winner, counts[np.arange(len(counts)), winner] / total)
 
 
-def top_mask(masks: MaskSet) -> np.ndarray:
-    """For every pixel the smallest mask that holds it, as index; -1 where there is none: int32 ``(H, W)``.
+def topmost_mask_index(masks: MaskSet) -> np.ndarray:
+    """For every pixel the smallest mask that holds it, as index; -1 where there is none: int32 `(H, W)`.
 
     This is what painting all masks largest first, smaller ones over them, leaves on top (docs/method.md 3.3,
     ours). Of equally large masks the one that stands later in the table is on top.
@@ -48,9 +48,9 @@ def top_mask(masks: MaskSet) -> np.ndarray:
     return index[highest]
 
 
-def paint(masks: MaskSet, values: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """``background`` ``(H, W)`` with each mask's value painted in, largest mask first; a copy of its dtype."""
-    top = top_mask(masks)
+def paste_masks(masks: MaskSet, values: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """`background` `(H, W)` with each mask's value painted in, largest mask first; a copy of its dtype."""
+    top = topmost_mask_index(masks)
     if not len(masks):
         return background.copy()
     return np.where(top >= 0, values.astype(background.dtype)[top], background)

@@ -1,4 +1,4 @@
-"""Command line of ``gc``."""
+"""Command line of `gc`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import CacheOption, ConfigOption, ManifestOption, SetOption, read_run, say, say_json
+from pipeline.core.cli import echo, print_json
+from stages.options import CacheOption, ConfigOption, ManifestOption, SetOption, read_run
 
 
 def command(
@@ -26,32 +27,32 @@ def command(
 
     Follows no link and leaves artefacts of another format alone.
     """
-    from pipeline.errors import UserError
-    from pipeline.store import Cache
+    from pipeline.cache import Cache
+    from pipeline.core.errors import UserError
 
     data, settings = read_run(manifest, config, set_, cache)
     opened = Cache(settings.cache, data.name)
     if not opened.artefacts():
-        say(f"nothing is cached in {opened.storage.url}")
+        echo(f"nothing is cached in {opened.storage.url}")
     readable, refused = opened.readable_artefacts()
     known = {artefact.path for artefact in opened.artefacts() if not artefact.is_of_another_format()}
     if unknown := set(drop or ()) - known:
         raise UserError(f"--drop {sorted(unknown)[0]}: no such artefact; found {', '.join(sorted(known)) or 'none'}")
     for sentence in refused:
-        say(f"passed over: {sentence}")
+        echo(f"passed over: {sentence}")
     found = size = 0
     for path in opened.orphans(readable, hours * 3600):
         bytes_ = opened.storage.size(path)
         if dry_run or opened.sweep(path, hours * 3600):
             found += 1
             size += bytes_
-            say(path)
+            echo(path)
     for path in sorted(drop or ()):
         found += 1
         size += opened.storage.size(path)
-        say(path)
+        echo(path)
         if not dry_run:
             opened.drop(opened.artefact(*path.split("/")))
-    say(f"{'would remove' if dry_run else 'removed'} {found} files and folders, {size / 2**20:.2f} MiB")
+    echo(f"{'would remove' if dry_run else 'removed'} {found} files and folders, {size / 2**20:.2f} MiB")
     removed = 0 if dry_run else found
-    say_json({"stage": "gc", "removed": removed, "found": found, "bytes": size, "passed_over": len(refused)})
+    print_json({"stage": "gc", "removed": removed, "found": found, "bytes": size, "passed_over": len(refused)})

@@ -1,4 +1,4 @@
-"""Command line of ``inspect``."""
+"""Command line of `inspect`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli import CacheOption, ConfigOption, ManifestOption, SetOption, say, say_json, say_table
-from pipeline.config import load_config
-from pipeline.errors import UserError
+from pipeline.core.cli import echo, print_json, print_table
+from pipeline.core.errors import UserError
+from stages.config import load_config
+from stages.options import CacheOption, ConfigOption, ManifestOption, SetOption
 
 
 def command(
@@ -23,9 +24,9 @@ def command(
     """What the cache holds: artefacts, panoramas, sizes, failures."""
     import json
 
-    from pipeline.progress import mebibytes
-    from pipeline.settings import read_yaml
-    from pipeline.store import Cache
+    from pipeline.cache import Cache
+    from pipeline.core.progress import mebibytes
+    from pipeline.core.reading import read_yaml
 
     url = cache or load_config(config, set_ or ()).cache
     if manifest is not None:
@@ -41,7 +42,7 @@ def command(
         rows, failures = [], []
         readable, refused = opened.readable_artefacts()
         for sentence in refused:
-            say(f"passed over: {sentence}")
+            echo(f"passed over: {sentence}")
         for artefact in readable:
             attributes = artefact.attributes()
             summary = opened.summarise(artefact)
@@ -58,14 +59,14 @@ def command(
                 "arrays": arrays,
             }
             if summary.damaged:
-                say(f"{what}: {summary.damaged} markers or records are damaged; run `verify --repair`")
+                echo(f"{what}: {summary.damaged} markers or records are damaged; run `verify --repair`")
             if failed:
                 failures += [[what, failure.id, failure.reason] for failure in artefact.failures()]
             if settings:
-                say(f"{what}: {json.dumps(attributes.get('settings'), ensure_ascii=False)}")
-        say_table(f"{url}/{name}", ["artefact", "panoramas", "failed", "a panorama", "array"], rows)
+                echo(f"{what}: {json.dumps(attributes.get('settings'), ensure_ascii=False)}")
+        print_table(f"{url}/{name}", ["artefact", "panoramas", "failed", "a panorama", "array"], rows)
         if failed:
-            say_table("failed panoramas", ["artefact", "panorama", "reason"], failures)
+            print_table("failed panoramas", ["artefact", "panorama", "reason"], failures)
     if not figures:
-        say(f"nothing is cached in {url}")
-    say_json(figures)
+        echo(f"nothing is cached in {url}")
+    print_json(figures)

@@ -1,4 +1,4 @@
-"""Command line of ``labels``."""
+"""Command line of `labels`."""
 
 from __future__ import annotations
 
@@ -7,18 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import (
-    SOME_IMAGES_FAILED,
-    CacheOption,
-    ConfigOption,
-    FusionOption,
-    ManifestOption,
-    SetOption,
-    SplitOption,
-    read_run,
-    say,
-    say_json,
-)
+from pipeline.core.cli import SOME_IMAGES_FAILED, echo, print_json
+from stages.options import CacheOption, ConfigOption, FusionOption, ManifestOption, SetOption, SplitOption, read_run
 
 
 def command(
@@ -37,16 +27,16 @@ def command(
 
     Named as those of Cityscapes: *_labelTrainIds.png.
     """
-    from pipeline.images import Preparation
-    from pipeline.progress import console_progress
+    from pipeline.core.progress import console_progress
+    from pipeline.data.images import ImagePreprocessing
     from stages.labels.stage import IMAGES, write_labels
 
     data, settings = read_run(manifest, config, set_, cache, fusion)
     with console_progress() as progress:
         done, failures = write_labels(data, settings, out, splits=split or (), confident=confident, progress=progress)
-    say(f"{len(done)} label maps in {out}, listed in images.txt; classes in {out / 'pseudo_labels.json'}")
-    if data.preparation != Preparation():
-        say(f"the manifest crops or resizes: train on the images in {out / IMAGES}, on which the labels lie")
-    say_json({"stage": "labels", "images": len(done), "failed": len(failures), "out": str(out)})
+    echo(f"{len(done)} label maps in {out}, listed in images.txt; classes in {out / 'pseudo_labels.json'}")
+    if data.preprocessing != ImagePreprocessing():
+        echo(f"the manifest crops or resizes: train on the images in {out / IMAGES}, on which the labels lie")
+    print_json({"stage": "labels", "images": len(done), "failed": len(failures), "out": str(out)})
     if failures:
         raise typer.Exit(SOME_IMAGES_FAILED)

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.config import Config
-from pipeline.errors import ImageError
-from pipeline.images import Preparation
-from pipeline.manifests import Manifest
-from pipeline.outputs import writable_folder, write_result, write_text
-from pipeline.progress import Progress, SilentProgress
-from pipeline.samples import CacheReader
+from pipeline.cache.fused_reader import CacheReader
+from pipeline.core.atomic_files import writable_folder, write_result, write_text
+from pipeline.core.errors import ImageError
+from pipeline.core.progress import Progress, SilentProgress
+from pipeline.data.images import ImagePreprocessing
+from pipeline.data.manifests import Manifest
+from stages.config import Config
 
 #: What Cityscapes adds to the name of a place: to that of its image, and to that of its label map.
 IMAGE_ENDING, LABEL_ENDING = "_leftImg8bit", "_gtFine"
@@ -40,14 +40,14 @@ def write_labels(
     confident: bool = False,
     progress: Progress | None = None,
 ) -> tuple[list[str], dict[str, str]]:
-    """Writes ``out/<label_file(id)>`` of every fused panorama, and ``out/pseudo_labels.json`` with their classes.
+    """Writes `out/<label_file(id)>` of every fused panorama, and `out/pseudo_labels.json` with their classes.
 
-    ``out/images.txt`` lists those that are done, sorted, an id a line; of Cityscapes' names without ``_leftImg8bit``,
+    `out/images.txt` lists those that are done, sorted, an id a line; of Cityscapes' names without `_leftImg8bit`,
     as mmsegmentation wants it: a line and a suffix is the image, a line and another suffix the label map.
 
-    A PNG holds uint8 class ids at the working size, the ignore index where there is no label; with ``confident`` also
+    A PNG holds uint8 class ids at the working size, the ignore index where there is no label; with `confident` also
     where the weight is below one half (the labels are then E_H, docs/method.md 3.3). Where the manifest crops or
-    resizes, the labels do not lie on the image files: the images are then written too, as ``out/images/<id>.png``.
+    resizes, the labels do not lie on the image files: the images are then written too, as `out/images/<id>.png`.
 
     A run that was killed leaves no list, so that nobody takes files of two rules for those of one. Returns the ids that
     are done, and the reasons of those that are not fused or cannot be read.
@@ -60,14 +60,14 @@ def write_labels(
     listed, classes = writable_folder(out, "--out") / "images.txt", out / "pseudo_labels.json"
     for path in (listed, classes):
         path.unlink(missing_ok=True)
-    prepared = manifest.preparation != Preparation()
+    prepared = manifest.preprocessing != ImagePreprocessing()
     done: list[str] = []
     failures: dict[str, str] = {}
     progress.start("labels", len(reader.wanted))
     for record in reader.wanted:
         try:
-            if record.id in reader.gaps:
-                raise ImageError(reader.gaps[record.id])
+            if record.id in reader.missing:
+                raise ImageError(reader.missing[record.id])
             sample = reader.fused(record.id)
             label = sample.label
             if confident and sample.weight is not None:
@@ -89,7 +89,7 @@ def write_labels(
         "rule": config.fusion.rule.kind,
         "confident_only": confident,
         "images": IMAGES if prepared else None,
-        "preparation": manifest.preparation.model_dump(mode="json"),
+        "preparation": manifest.preprocessing.model_dump(mode="json"),
     }
     names = sorted(image_id.removesuffix(IMAGE_ENDING) for image_id in done)
     write_text(listed, "".join(f"{name}\n" for name in names))

@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from pipeline.errors import ImageError
-from pipeline.progress import Progress, SilentProgress
-from pipeline.store import Artefact, Cache, Marker
-from pipeline.store.image_group import IDENTITY, identity
+from pipeline.cache import Artefact, Cache, Marker
+from pipeline.cache.image_group import IDENTITY, identity
+from pipeline.core.errors import ImageError
+from pipeline.core.progress import Progress, SilentProgress
 
 
 @dataclass
 class Migrated:
-    """What was done; ``failures`` gives the reason by artefact and image id."""
+    """What was done; `failures` gives the reason by artefact and image id."""
 
     converted: int = 0
     skipped: int = 0
@@ -50,7 +50,7 @@ def migrate(cache: Cache, progress: Progress | None = None) -> Migrated:
 def convert(artefact: Artefact, marker: Marker) -> None:
     """One image of format 1 as a zip file. Its content keeps its name, so nothing that was made from it is outdated.
 
-    Raises :class:`ImageError`, and changes nothing, if it is damaged.
+    Raises `ImageError`, and changes nothing, if it is damaged.
     """
     artefact.verify(marker)
     group = artefact.group(marker)

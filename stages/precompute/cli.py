@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli import (
-    SOME_IMAGES_FAILED,
+from pipeline.core.cli import SOME_IMAGES_FAILED, echo, print_json, print_table
+from stages.options import (
     CacheOption,
     ConfigOption,
     ManifestOption,
@@ -22,16 +22,13 @@ from pipeline.cli import (
     WorkersOption,
     execution,
     read_run,
-    say,
-    say_json,
-    say_table,
 )
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
-    from pipeline.images import Preparation
-    from pipeline.manifests import ImageRecord
-    from pipeline.runs import Report
+    from pipeline.cache.incremental import Report
+    from pipeline.data.images import ImagePreprocessing
+    from pipeline.data.manifests import ImageRecord
+    from stages.config import Config
 
 
 def command(
@@ -54,8 +51,8 @@ def command(
 
     What is in the cache already is left alone; killed at any instant, the same command goes on from there.
     """
-    from pipeline.errors import UserError
-    from pipeline.progress import console_progress
+    from pipeline.core.errors import UserError
+    from pipeline.core.progress import console_progress
     from stages.precompute.stage import TASKS, precompute
 
     if unknown := set(only or ()) - set(TASKS):
@@ -63,14 +60,14 @@ def command(
     data, settings = read_run(manifest, config, set_, cache)
     how = execution(workers, threads, scheduler, shard)
     records = how.select(data.select(split or ()))
-    say(f"{data.name}: {len(records)} panoramas from {data.root}")
-    budget, free = _budget_mib(records, data.preparation, settings) * len(records), _free_mib(settings.cache)
-    say(
+    echo(f"{data.name}: {len(records)} panoramas from {data.root}")
+    budget, free = _budget_mib(records, data.preprocessing, settings) * len(records), _free_mib(settings.cache)
+    echo(
         f"cache: {settings.cache}/{data.name}, at most about {budget:.0f} MiB"
         + (f"; {free:.0f} MiB free" if free else "")
     )
     if free is not None and free < budget:
-        say("this may not fit: choose another place with --cache (CACHE=... for make), or make room")
+        echo("this may not fit: choose another place with --cache (CACHE=... for make), or make room")
     with console_progress() as progress:
         reports = precompute(
             data,
@@ -81,20 +78,20 @@ def command(
             execution=how,
             progress=progress,
         )
-    say_table(
+    print_table(
         "precompute",
         ["artefact", "panoramas", "computed", "reused", "failed"],
         [[f"{r.artefact.kind}/{r.artefact.key}", r.wanted, r.computed, r.reused, len(r.failures)] for r in reports],
     )
     for report in reports:
         if report.computed:
-            say(_pace(report))
+            echo(_pace(report))
     failed = {image_id for report in reports for image_id in report.failures}
     if failed:
         panoramas = "panorama" if len(failed) == 1 else "panoramas"
-        say(f"{len(failed)} {panoramas} failed; `make inspect ARGS=--failed` tells why, the next run tries again")
-    say("next: make fuse with the same MANIFEST and CONFIG")
-    say_json(
+        echo(f"{len(failed)} {panoramas} failed; `make inspect ARGS=--failed` tells why, the next run tries again")
+    echo("next: make fuse with the same MANIFEST and CONFIG")
+    print_json(
         {
             "stage": "precompute",
             "panoramas": len(records),
@@ -117,7 +114,7 @@ def command(
 
 def _pace(report: Report) -> str:
     """How fast an artefact was made, and what waited for what."""
-    from pipeline.executor import STEPS
+    from pipeline.execution.executor import STEPS
 
     text = f"{report.artefact.kind}: {report.computed / report.seconds:.2f} panoramas/s"
     if len(report.steps) != len(STEPS):
@@ -127,18 +124,18 @@ def _pace(report: Report) -> str:
     return f"{text}; each: {each}; {slowest} is what the others wait for"
 
 
-def _budget_mib(records: Sequence[ImageRecord], preparation: Preparation, config: Config) -> float:
+def _budget_mib(records: Sequence[ImageRecord], preprocessing: ImagePreprocessing, config: Config) -> float:
     """The format's budget for a panorama of the size of the first that can be opened.
 
     6 MiB at 400 x 2048 where the views of SAM and TA each cover it twice, in proportion to pixels and coverage.
     """
-    from pipeline.errors import ImageError
-    from pipeline.images import prepared_size
-    from pipeline.views import make_views
+    from pipeline.core.errors import ImageError
+    from pipeline.data.images import prepared_size
+    from pipeline.geometry.views import make_views
 
     for record in records:
         try:
-            height, width = prepared_size(record.path, preparation)
+            height, width = prepared_size(record.path, preprocessing)
         except ImageError:
             continue
         views = [view for part in (config.sam.views, config.teacher.views) for view in make_views(part, height, width)]

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.config import Config
-from pipeline.errors import ImageError, UserError
-from pipeline.executor import Summary
-from pipeline.images import read_image
-from pipeline.manifests import ImageRecord
-from pipeline.masks import MaskSet
-from pipeline.store.freshness import made_from_file, read_source
-from pipeline.store.groups import (
+from pipeline.cache.artefact_spec import ArtefactSpec
+from pipeline.cache.cache_task import DONE_BY_ANOTHER, CacheTask
+from pipeline.cache.freshness import made_from_file, read_source
+from pipeline.cache.groups import (
     read_mask_sets,
     stack_padded,
     views_from_attributes,
     views_to_attributes,
     write_mask_sets,
 )
-from pipeline.store.upstream import upstream_markers
-from pipeline.tasks import DONE_BY_ANOTHER, CacheTask
-from pipeline.views import View, ViewSettings, make_views
-from stages.precompute.ring import fold, ring_padding, see
+from pipeline.cache.upstream import upstream_markers
+from pipeline.core.errors import ImageError, UserError
+from pipeline.data.images import read_image
+from pipeline.data.manifests import ImageRecord
+from pipeline.execution.executor import Summary
+from pipeline.geometry.masks import MaskSet
+from pipeline.geometry.views import View, ViewSettings, make_views
+from stages.config import Config
+from stages.precompute.artefacts import MASKS, SAM, TEACHER
+from stages.precompute.circular_padding import circular_padding, crop_circular_padding, extract_with_circular_padding
 
 Work = Callable[[ImageRecord], dict[str, Any]]
 Infer = Callable[[np.ndarray], np.ndarray]
@@ -35,10 +37,10 @@ Infer = Callable[[np.ndarray], np.ndarray]
 class SamTask(CacheTask):
     """Masks of every view of one panorama."""
 
-    kind: str = "sam"
+    spec: ClassVar[ArtefactSpec] = SAM
 
     def open(self) -> Callable[[ImageRecord], Generator[None, None, Summary]]:
-        from pipeline.devices import pick_device
+        from pipeline.execution.devices import pick_device
 
         artefact = self.artefact()
         generate = self.config.sam.generator.build(pick_device(self.config.device))  # type: ignore[attr-defined]
@@ -48,17 +50,23 @@ class SamTask(CacheTask):
             if made_from_file(artefact.marker(record.id), record.path, by_content=self.by_content):
                 return DONE_BY_ANOTHER
             source = read_source(record.path)
-            image = read_image(record.path, self.preparation)
+            image = read_image(record.path, self.preprocessing)
             size = image.shape[:2]
             views = make_views(settings, *size)
-            paddings = [ring_padding(settings, view, size[1]) for view in views]
-            inputs = [see(view, image, padding) for view, padding in zip(views, paddings, strict=True)]
+            paddings = [circular_padding(settings, view, size[1]) for view in views]
+            inputs = [
+                extract_with_circular_padding(view, image, padding)
+                for view, padding in zip(views, paddings, strict=True)
+            ]
             yield  # read
             try:
                 sets = by_shape(generate, inputs)
             except ImageError as error:
                 raise ImageError(f"{record.path}: {error}") from None
-            sets = [fold(masks, padding) if padding else masks for masks, padding in zip(sets, paddings, strict=True)]
+            sets = [
+                crop_circular_padding(masks, padding) if padding else masks
+                for masks, padding in zip(sets, paddings, strict=True)
+            ]
             yield  # computed
             with artefact.write(record.id, source=source) as attempt:
                 attempt.attributes |= views_to_attributes(views, size)
@@ -69,7 +77,7 @@ class SamTask(CacheTask):
 
 
 def by_shape(generate: Callable[[Sequence[np.ndarray]], list[MaskSet]], views: Sequence[np.ndarray]) -> list[MaskSet]:
-    """The mask set of each view, in order; ``generate`` takes views of one shape together."""
+    """The mask set of each view, in order; `generate` takes views of one shape together."""
     sets: dict[int, MaskSet] = {}
     for shape in {view.shape: None for view in views}:
         members = [k for k, view in enumerate(views) if view.shape == shape]
@@ -81,10 +89,10 @@ def by_shape(generate: Callable[[Sequence[np.ndarray]], list[MaskSet]], views: S
 class TeacherTask(CacheTask):
     """TA logits of every view of one panorama, float16, at the model's output stride."""
 
-    kind: str = "teacher"
+    spec: ClassVar[ArtefactSpec] = TEACHER
 
     def open(self) -> Callable[[ImageRecord], Generator[None, None, Summary]]:
-        from pipeline.devices import pick_device
+        from pipeline.execution.devices import pick_device
 
         artefact = self.artefact()
         infer = self.config.teacher.model.build(pick_device(self.config.device))  # type: ignore[union-attr]
@@ -97,7 +105,7 @@ class TeacherTask(CacheTask):
             if made_from_file(artefact.marker(record.id), record.path, by_content=self.by_content):
                 return DONE_BY_ANOTHER
             source = read_source(record.path)
-            image = read_image(record.path, self.preparation)
+            image = read_image(record.path, self.preprocessing)
             size = image.shape[:2]
             yield  # read
             if size not in strides:
@@ -120,14 +128,14 @@ class TeacherTask(CacheTask):
 def infer_views(
     infer: Infer, image: np.ndarray, views: Sequence[View], settings: ViewSettings, stride: int
 ) -> list[np.ndarray]:
-    """Logits ``(C, h, w)`` of each view of an image, views of one shape at a time."""
-    paddings = [ring_padding(settings, view, image.shape[1]) for view in views]
+    """Logits `(C, h, w)` of each view of an image, views of one shape at a time."""
+    paddings = [circular_padding(settings, view, image.shape[1]) for view in views]
     alike: dict[tuple[int, int], list[int]] = {}
     for k, view in enumerate(views):
         alike.setdefault((view.height, view.width), []).append(k)
     logits: list[np.ndarray] = [np.empty(0)] * len(views)
     for (_, width), indices in alike.items():
-        found = infer(np.stack([see(views[k], image, paddings[k]) for k in indices]))
+        found = infer(np.stack([extract_with_circular_padding(views[k], image, paddings[k]) for k in indices]))
         margin = paddings[indices[0]] // stride
         for k, own in zip(indices, found[..., margin : margin + width // stride], strict=True):
             logits[k] = own
@@ -135,7 +143,7 @@ def infer_views(
 
 
 def common_stride(infer: Infer, views: Sequence[View], panorama_width: int) -> int:
-    """The TA's output stride on all views; :class:`ImageError` if it differs between their shapes."""
+    """The TA's output stride on all views; `ImageError` if it differs between their shapes."""
     strides = {
         shape: output_stride(infer, *shape, panorama_width) for shape in {(view.height, view.width) for view in views}
     }
@@ -148,7 +156,7 @@ def common_stride(infer: Infer, views: Sequence[View], panorama_width: int) -> i
 def output_stride(infer: Infer, view_height: int, view_width: int, panorama_width: int) -> int:
     """The TA's output stride on views of this shape, found by one forward pass.
 
-    Raises :class:`ImageError` unless it divides the widths of view and panorama: pooled grids would not align.
+    Raises `ImageError` unless it divides the widths of view and panorama: pooled grids would not align.
     """
     _, _, height, width = infer(np.zeros((1, view_height, view_width, 3), np.uint8)).shape
     stride = round(view_width / width)
@@ -163,7 +171,7 @@ def output_stride(infer: Infer, view_height: int, view_width: int, panorama_widt
 def check_model(infer: Infer, config: Config) -> None:
     """One forward pass on a black view, before any work.
 
-    Raises :class:`UserError` unless there is a logit for every class, at a stride that divides the view's width.
+    Raises `UserError` unless there is a logit for every class, at a stride that divides the view's width.
     """
     space, views = config.teacher_space(), config.teacher.views
     width = {"windows": views.width, "perspective": views.size, "whole": 128}[views.kind]
@@ -183,10 +191,10 @@ def check_model(infer: Infer, config: Config) -> None:
 class MasksTask(CacheTask):
     """Panorama masks and boundary of one panorama, from its window masks; no model."""
 
-    kind: str = "masks"
+    spec: ClassVar[ArtefactSpec] = MASKS
 
     def open(self) -> Work:
-        from stages.precompute.lift import boundary_strength, lift, put_back, sam_boundary
+        from stages.precompute.merge import merge_view_masks, project_to_panorama, sam_boundary
 
         artefact = self.artefact()
         upstream = {"sam": self.artefact("sam")}
@@ -198,16 +206,14 @@ class MasksTask(CacheTask):
             views, size = views_from_attributes(group)
             sets = read_mask_sets(group, [(view.height, view.width) for view in views])
             sets = [masks.filtered(**settings.filter.model_dump()) for masks in sets]
-            placed = [put_back(masks, view, size) for masks, view in zip(sets, views, strict=True)]
-            lifted = lift(placed, size, settings.lift.agreement, settings.lift.duplicate)
+            placed = [project_to_panorama(masks, view, size) for masks, view in zip(sets, views, strict=True)]
+            lifted = merge_view_masks(placed, size, settings.merge.merge_iou_thresh, settings.merge.nms_iou_thresh)
             boundary = sam_boundary(placed, size)
             inputs = {kind: marker.content for kind, marker in markers.items()}
             with artefact.write(record.id, source=markers["sam"].source, inputs=inputs) as attempt:
                 attempt.attributes |= {"image_size": list(size)}
                 write_mask_sets(attempt, [lifted])
                 attempt.array("boundary", boundary.astype(np.uint8))
-                if settings.boundary_strength:
-                    attempt.array("boundary_strength", boundary_strength(lifted))
             return {"masks": len(lifted)}
 
         return work

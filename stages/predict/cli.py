@@ -1,4 +1,4 @@
-"""Command line of ``predict``."""
+"""Command line of `predict`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import SOME_IMAGES_FAILED, say, say_json
+from pipeline.core.cli import SOME_IMAGES_FAILED, echo, print_json
 
 
 def command(
@@ -26,7 +26,7 @@ def command(
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:index].")] = "auto",
 ) -> None:
     """Panoramas in, label PNGs and colour overlays out."""
-    from pipeline.progress import console_progress
+    from pipeline.core.progress import console_progress
     from stages.predict.stage import find_images, predict
 
     paths = find_images(images, out)
@@ -41,7 +41,7 @@ def command(
             probabilities=probabilities,
             progress=progress,
         )
-    say(f"{len(done)} panoramas: labels in {out / 'labels'}, overlays in {out / 'overlays'}")
-    say_json({"stage": "predict", "images": len(done), "failed": len(failures), "out": str(out)})
+    echo(f"{len(done)} panoramas: labels in {out / 'labels'}, overlays in {out / 'overlays'}")
+    print_json({"stage": "predict", "images": len(done), "failed": len(failures), "out": str(out)})
     if failures:
         raise typer.Exit(SOME_IMAGES_FAILED)

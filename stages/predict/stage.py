@@ -13,24 +13,24 @@ import numpy as np
 from PIL import Image
 from pydantic import ValidationError
 
-from pipeline.errors import ImageError, UserError
-from pipeline.globs import find_below, is_glob
-from pipeline.images import Preparation, read_image
-from pipeline.manifests import IMAGE_SUFFIXES
-from pipeline.outputs import writable_folder, write_result
-from pipeline.pictures import overlay
-from pipeline.progress import Progress, SilentProgress
-from pipeline.reading import is_file, is_folder, shortened, shown
+from pipeline.core.atomic_files import writable_folder, write_result
+from pipeline.core.errors import ImageError, UserError
+from pipeline.core.globs import find_below, is_glob
+from pipeline.core.progress import Progress, SilentProgress
+from pipeline.core.reading import is_file, is_folder, shortened, shown
+from pipeline.data.images import ImagePreprocessing, read_image
+from pipeline.data.manifests import IMAGE_SUFFIXES
+from pipeline.data.visualization import overlay
 
 #: Folders of the results.
 LABELS, OVERLAYS, PROBABILITIES = "labels", "overlays", "probabilities"
 
 
 def find_images(patterns: Sequence[str], out: Path | None = None) -> dict[str, Path]:
-    """The image files that ``patterns`` (files, folders, globs) name, by the path that their results will have.
+    """The image files that `patterns` (files, folders, globs) name, by the path that their results will have.
 
-    A folder's images keep their path below it, others their name alone; results in ``out`` are no images. Raises
-    :class:`UserError` if a pattern matches none, or two images would write one result.
+    A folder's images keep their path below it, others their name alone; results in `out` are no images. Raises
+    `UserError` if a pattern matches none, or two images would write one result.
     """
     found: dict[str, Path] = {}
     results = [] if out is None else [_real(out / name) for name in (LABELS, OVERLAYS)]
@@ -73,7 +73,7 @@ def _matches(pattern: str) -> list[tuple[str, Path]]:
 
 
 def _globbed(pattern: Path) -> Iterator[Path]:
-    """The files that a glob matches; as in a shell, hidden ones only where it names them. ``**`` follows no links."""
+    """The files that a glob matches; as in a shell, hidden ones only where it names them. `**` follows no links."""
     parts = pattern.parts
     fixed = list(itertools.takewhile(lambda part: not is_glob(part), parts))
     rest = [*parts[len(fixed) :], *(["*"] if parts[-1:] == ("**",) else [])]
@@ -100,24 +100,24 @@ def predict(
     probabilities: bool = False,
     progress: Progress | None = None,
 ) -> tuple[list[str], dict[str, str]]:
-    """Writes ``out/labels/<name>.png`` (class ids) and ``out/overlays/<name>.png`` of every image.
+    """Writes `out/labels/<name>.png` (class ids) and `out/overlays/<name>.png` of every image.
 
-    With ``probabilities`` also ``out/probabilities/<name>.npy``: float16 ``(C, H, W)``. ``checkpoint`` may be an
-    exported ``.onnx`` file. Returns the names that are done, and the reasons of those that failed. Files appear whole
+    With `probabilities` also `out/probabilities/<name>.npy`: float16 `(C, H, W)`. `checkpoint` may be an
+    exported `.onnx` file. Returns the names that are done, and the reasons of those that failed. Files appear whole
     or not at all.
     """
-    from pipeline.student import load_student
+    from pipeline.models.student import load_student
 
     progress = progress or SilentProgress()
     student = load_student(checkpoint, device)
-    preparation = override_preparation(student.preparation, crop_rows, size)
+    preprocessing = override_preprocessing(student.preprocessing, crop_rows, size)
     writable_folder(out, "--out")
     done: list[str] = []
     failures: dict[str, str] = {}
     progress.start("predict", len(images))
     for name, path in images.items():
         try:
-            image = read_image(path, preparation)
+            image = read_image(path, preprocessing)
             if probabilities:
                 classes = student.probabilities(image)
                 labels = classes.argmax(axis=0).astype(np.uint8)
@@ -135,10 +135,12 @@ def predict(
     return done, failures
 
 
-def override_preparation(preparation: Preparation, crop_rows: str | None, size: str | None) -> Preparation:
+def override_preprocessing(
+    preprocessing: ImagePreprocessing, crop_rows: str | None, size: str | None
+) -> ImagePreprocessing:
     """The training's crop and size, changed by the command line.
 
-    Raises :class:`UserError` for other forms, and for a crop or a size that no image could be used with.
+    Raises `UserError` for other forms, and for a crop or a size that no image could be used with.
     """
     changes: dict[str, tuple[int, int] | None] = {}
     for name, text, pattern, form in (
@@ -152,7 +154,7 @@ def override_preparation(preparation: Preparation, crop_rows: str | None, size: 
             raise UserError(f"--{name.replace('_', '-')} {text}: expected {form}, or none")
         changes[name] = (int(match[1]), int(match[2])) if match else None
     try:
-        return Preparation.model_validate(preparation.model_dump() | changes)
+        return ImagePreprocessing.model_validate(preprocessing.model_dump() | changes)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         option = str(problem["loc"][0])

@@ -1,4 +1,4 @@
-"""Command line of ``settings``."""
+"""Command line of `settings`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli import SetOption, say
-from pipeline.settings import Settings
+from pipeline.core.cli import echo
+from pipeline.core.settings import Settings
+from stages.options import SetOption
 
 
 def command(
@@ -25,26 +26,25 @@ def command(
 
     It may be edited and given to --config.
     """
-    from pipeline.components import GROUPS, component_class, known_kinds
-    from pipeline.config import load_config
-    from pipeline.errors import UserError
+    from pipeline.core.errors import UserError
+    from stages.config import COMPONENTS, load_config
 
     if kind is not None:
         group, _, name = kind.partition(".")
-        if group not in GROUPS or not name:
-            raise UserError(f"--kind {kind}: expected GROUP.NAME with a group of {', '.join(GROUPS)}")
-        for line in describe_class(component_class(group, name)):
-            say(line)
+        if group not in COMPONENTS or not name:
+            raise UserError(f"--kind {kind}: expected GROUP.NAME with a group of {', '.join(COMPONENTS)}")
+        for line in describe_class(COMPONENTS[group].component_class(name)):
+            echo(line)
         return
     for line in describe(load_config(config, set_ or [])):
-        say(line)
-    say("#")
-    for group in GROUPS:
-        say(f"# kinds of {group}: {', '.join(known_kinds(group))}  (python -m pipeline settings --kind {group}.NAME)")
+        echo(line)
+    echo("#")
+    for name, components in COMPONENTS.items():
+        echo(f"# kinds of {name}: {', '.join(components.known_kinds())}  (goodsam settings --kind {name}.NAME)")
 
 
 def describe(settings: Settings, indent: str = "") -> list[str]:
-    """``settings`` as lines of YAML, each value with its description as a comment before it."""
+    """`settings` as lines of YAML, each value with its description as a comment before it."""
     lines = []
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)

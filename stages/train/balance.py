@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.samples import Reader
+from pipeline.data.samples import Reader
 
 #: No class weighs more than this many times the average pixel.
 LIMIT = 10.0
+
+#: A smaller share counts as this one: far below one pixel of a large data set.
+TINIEST = 1e-15
 
 
 def class_shares(reader: Reader, ids: Sequence[str], classes: int) -> np.ndarray:
@@ -34,6 +37,6 @@ def class_weights(shares: np.ndarray, exponent: float, limit: float = LIMIT) -> 
     weights = np.ones_like(shares)
     if not present.any():
         return weights
-    raw = shares[present] ** -exponent
+    raw = np.maximum(shares[present], TINIEST) ** -exponent
     weights[present] = np.minimum(raw / (shares[present] * raw).sum(), limit)
     return weights

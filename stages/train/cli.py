@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import (
+from pipeline.core.cli import echo, print_json
+from stages.options import (
     CacheOption,
     ConfigOption,
     FusionOption,
@@ -16,8 +17,6 @@ from pipeline.cli import (
     SetOption,
     read_run,
     run_overrides,
-    say,
-    say_json,
     with_demo,
 )
 
@@ -58,7 +57,7 @@ def command(
     _, config = with_demo(manifest, config)
     folder = run_folder(work_dir, data, settings, int(os.environ.get("WORLD_SIZE", "1")) if distributed else 1)
     spec = {
-        "type": "pipeline.samples:open_cache",
+        "type": "stages.train.reader:open_cache",
         "manifest": str(data.path.absolute()),
         "config": str(config.absolute()) if config is not None else None,
         "overrides": run_overrides(config, changes, cache, fusion),
@@ -69,6 +68,6 @@ def command(
     )
     if os.environ.get("RANK", "0") != "0":
         return
-    say(f"student: {checkpoint}")
-    say("next: make predict, or make evaluate, with this checkpoint")
-    say_json({"stage": "train", "student": settings.train.student, "checkpoint": str(checkpoint)})
+    echo(f"student: {checkpoint}")
+    echo("next: make predict, or make evaluate, with this checkpoint")
+    print_json({"stage": "train", "student": settings.train.student, "checkpoint": str(checkpoint)})

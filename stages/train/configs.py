@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 
-from pipeline.errors import UserError
-from pipeline.mmseg_import import import_mmseg
+from pipeline.core.errors import UserError
+from pipeline.models.mmseg_import import import_mmseg
 
 CHECKPOINTS = 5
 """However short a run, a kill costs at most this part of it."""
@@ -67,7 +67,7 @@ def schedule_config(name: str | Path) -> Path:
 
 
 def replace_schedule(cfg: Config, schedule: str | Path) -> None:
-    """Takes loop, optimiser and learning rates from another config. Raises :class:`UserError` if there is none."""
+    """Takes loop, optimiser and learning rates from another config. Raises `UserError` if there is none."""
     other = Config.fromfile(schedule_config(schedule))
     for key in ("train_cfg", "optim_wrapper", "param_scheduler"):
         if key not in other:
@@ -76,7 +76,7 @@ def replace_schedule(cfg: Config, schedule: str | Path) -> None:
 
 
 def override(cfg: Config, changes: Mapping[str, Any]) -> None:
-    """Merges `{'model.decode_head.channels': 64}` into a config. Raises :class:`UserError` where that cannot be.
+    """Merges `{'model.decode_head.channels': 64}` into a config. Raises `UserError` where that cannot be.
 
     What the config has no section of would be read by nobody, so it is refused.
     """
@@ -95,7 +95,7 @@ def override(cfg: Config, changes: Mapping[str, Any]) -> None:
 
 
 def check_kept(model: ConfigDict, changes: Mapping[str, Any]) -> None:
-    """Raises :class:`UserError` for a change of `override` that fitting the model to the data has undone."""
+    """Raises `UserError` for a change of `override` that fitting the model to the data has undone."""
     for key, value in changes.items():
         first, *parts = key.split(".")
         if first != "model":
@@ -159,7 +159,7 @@ def _plain_batch_norm(config: Any) -> None:
 
 
 def fit_schedule(cfg: Config, max_iters: int | None, amp: bool) -> None:
-    """Scales the schedule to ``max_iters`` steps; at least :data:`CHECKPOINTS` checkpoints; mixed precision."""
+    """Scales the schedule to `max_iters` steps; at least `CHECKPOINTS` checkpoints; mixed precision."""
     for key in ("train_cfg.max_iters", "optim_wrapper.optimizer", "param_scheduler"):
         section, _, part = key.partition(".")
         if section not in cfg or (part and part not in cfg[section]):

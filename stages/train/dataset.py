@@ -17,9 +17,9 @@ import torch
 from mmengine.dataset import Compose
 from mmseg.registry import DATASETS
 
-from pipeline.errors import UserError
-from pipeline.samples import FusedSample, Reader
-from pipeline.windows import layers
+from pipeline.core.errors import UserError
+from pipeline.data.samples import FusedSample, Reader
+from pipeline.geometry.windows import layers
 
 #: Image and pseudo-label of a panorama.
 Read = tuple[np.ndarray, FusedSample]

@@ -15,14 +15,14 @@ from mmengine.model import is_model_wrapper
 from mmseg.registry import HOOKS
 from PIL import Image
 
-from pipeline.cyclic_convolution import on_ring
-from pipeline.labels import LabelSpace
-from pipeline.pictures import overlay
-from pipeline.progress import clock
-from pipeline.student import STUDENT_META, to_json, without_weights
-from pipeline.torch_student import whole_logits
+from pipeline.core.progress import clock
+from pipeline.data.labels import LabelSpace
+from pipeline.data.visualization import overlay
+from pipeline.geometry.circular_convolution import circular_padding_enabled
+from pipeline.models.student import STUDENT_META, to_json, without_weights
+from pipeline.models.torch_student import whole_logits
 
-SHOWN = ("loss", "decode.agreement")
+SHOWN = ("loss", "decode.pseudo_label_acc")
 """What a line of progress shows of a step's outputs: the loss, and the percentage of pixels predicted as labelled."""
 
 
@@ -114,7 +114,7 @@ class SamplePictureHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         pixels, sample = data_batch["inputs"][0], data_batch["data_samples"][0]
         model.eval()
-        with torch.no_grad(), on_ring(model, sample.metainfo.get("full_ring", True)):
+        with torch.no_grad(), circular_padding_enabled(model, sample.metainfo.get("full_ring", True)):
             inputs = model.data_preprocessor({"inputs": [pixels]}, False)["inputs"]
             predicted = whole_logits(model, inputs)[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
         model.train()
@@ -137,7 +137,7 @@ class StudentMetaHook(Hook):
         palette: one `[r, g, b]` per class.
         ignore_index: the label value without a class.
         label_space: name of the label space.
-        preparation: crop and size of the training images.
+        preprocessing: crop and size of the training images.
     """
 
     def __init__(
@@ -146,14 +146,14 @@ class StudentMetaHook(Hook):
         palette: Sequence[Sequence[int]],
         ignore_index: int,
         label_space: str = "student",
-        preparation: Mapping[str, Any] | None = None,
+        preprocessing: Mapping[str, Any] | None = None,
     ) -> None:
         self.described = {
             "classes": list(classes),
             "palette": [list(color) for color in palette],
             "ignore_index": ignore_index,
             "label_space": label_space,
-            "preparation": dict(preparation or {}),
+            "preparation": dict(preprocessing or {}),
         }
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:

@@ -25,11 +25,11 @@ from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from pipeline.checkpoints import load_into, register_safe_mmengine_loader
-from pipeline.devices import pick_device
-from pipeline.errors import UserError
-from pipeline.outputs import locked, write_text
-from pipeline.torch_student import network_config
+from pipeline.core.atomic_files import locked, write_text
+from pipeline.core.errors import UserError
+from pipeline.execution.devices import pick_device
+from pipeline.models.torch_student import network_config
+from pipeline.models.weights import load_into, register_safe_mmengine_loader
 from stages.train import register  # noqa: F401 (registers segmentor, dataset, sampler, transforms, hooks)
 from stages.train.balance import class_shares, class_weights
 from stages.train.configs import (
@@ -42,10 +42,10 @@ from stages.train.configs import (
     student_config,
 )
 from stages.train.dataset import open_reader
+from stages.train.pretrained import drop_weights, labels_of, resolve_pretrained
 from stages.train.selection import CANDIDATES, choose, held_out_ids
-from stages.train.start import choose_start, drop_weights, labels_of
 
-Select = Literal["last", "agreement"]
+Select = Literal["last", "pseudo_label_miou"]
 
 
 def train(
@@ -57,7 +57,7 @@ def train(
     palette: Sequence[Sequence[int]],
     ignore_index: int = 255,
     label_space: str = "student",
-    preparation: Mapping[str, Any] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
     schedule: str | Path | None = None,
     max_iters: int | None = None,
     batch_size: int = 2,
@@ -84,14 +84,14 @@ def train(
     Args:
         student: see `student_config`. Any mmseg `EncoderDecoder` config works: its model is taken, with
             `MKASegmentor` for its type, and this project's schedule and transforms.
-        reader: the spec of a `pipeline.samples.Reader` (see `open_reader`): plain data, `type='module:function'` plus
+        reader: the spec of a `pipeline.data.samples.Reader` (see `open_reader`): plain data, `type='module:function'` plus
             arguments.
         work_dir: gets checkpoints, logs, the config and `train_images.json`, the ids that were trained on.
         classes: names, in label order.
         palette: one `(r, g, b)` per class.
         ignore_index: the label value without a class.
         label_space: name of the label space; kept in the checkpoint.
-        preparation: crop and size of the images (`pipeline.images.Preparation` as a dict); kept in the checkpoint.
+        preprocessing: crop and size of the images (`pipeline.data.images.ImagePreprocessing` as a dict); kept in the checkpoint.
         schedule: a config whose `train_cfg`, `optim_wrapper`, `param_scheduler` replace the student's; a path
             or the name of one in `mmseg_configs/_base_` (`schedule_demo`).
         max_iters: instead of the config's; the schedulers' begin and end are scaled with it.
@@ -114,7 +114,7 @@ def train(
         class_balance: exponent of the inverse class share in the labels by which pixels are weighted; 0 is off.
         cyclic_padding: convolutions of the student wrap around the seam.
         ema: momentum of a moving average of the weights, which the checkpoints then hold; `None` is off.
-        select: `last`, or `agreement`: hold out a share of the panoramas and choose the checkpoint that agrees best
+        select: `last`, or `pseudo_label_miou`: hold out a share of the panoramas and choose the checkpoint that agrees best
             with their pseudo-labels.
         held_out: that share.
         tensorboard: write scalars and sample pictures for TensorBoard too.
@@ -132,7 +132,7 @@ def train(
         replace_schedule(cfg, schedule)
     override(cfg, overrides or {})
     opened = open_reader(reader)
-    kept_out = held_out_ids(opened.ids, held_out) if select == "agreement" else ()
+    kept_out = held_out_ids(opened.ids, held_out) if select == "pseudo_label_miou" else ()
     ids = tuple(image_id for image_id in opened.ids if image_id not in set(kept_out))
     synchronised = distributed and kind == "cuda"  # torch has no synchronised batch norm on the CPU
     fit_model(cfg.model, len(classes), ignore_index, synchronised)
@@ -143,10 +143,10 @@ def train(
         shares = class_shares(opened, ids, len(classes))
         cfg.model.class_weights = class_weights(shares, class_balance).round(6).tolist()
     last = last_checkpoint(work_dir) if resume else None
-    choose_start(cfg, load_from, pretrained_backbone, classes) if last is None else drop_weights(cfg.model)
+    resolve_pretrained(cfg, load_from, pretrained_backbone, classes) if last is None else drop_weights(cfg.model)
     network_config(cfg.model.to_dict(), f"the student {student}")  # refused now rather than when it is used
     fit_schedule(cfg, max_iters, kind == "cuda" if amp is None else amp and kind == "cuda")
-    if select == "agreement":
+    if select == "pseudo_label_miou":
         checkpoints = cfg.default_hooks.checkpoint
         checkpoints.update(interval=math.ceil(cfg.train_cfg.max_iters / CANDIDATES), max_keep_ckpts=CANDIDATES)
 
@@ -168,7 +168,7 @@ def train(
             memory=memory,
         ),
     )
-    described = dict(label_space=label_space, preparation=dict(preparation or {}))
+    described = dict(label_space=label_space, preprocessing=dict(preprocessing or {}))
     _add_hooks(cfg, {**labels, "ignore_index": ignore_index}, described, seed, ema, tensorboard)
     cfg.work_dir = str(work_dir)
     cfg.randomness = dict(seed=seed)
@@ -199,7 +199,7 @@ def train(
     written = checkpoints_of(work_dir)
     if not written:
         raise UserError(f"{work_dir}: the training wrote no checkpoint")
-    if select == "agreement" and runner.rank == 0:
+    if select == "pseudo_label_miou" and runner.rank == 0:
         return choose(written[-CANDIDATES:], opened, kept_out, kind)
     return written[-1]
 
@@ -212,7 +212,7 @@ def _add_hooks(
     ema: float | None,
     tensorboard: bool,
 ) -> None:
-    """What happens beside the steps; ``labels`` are classes, palette and ignore index, ``described`` go along."""
+    """What happens beside the steps; `labels` are classes, palette and ignore index, `described` go along."""
     hooks = [
         *cfg.get("custom_hooks", []),
         dict(type="StepSeedHook", seed=seed),

@@ -1,7 +1,7 @@
 """The student: any mmseg `EncoderDecoder`, trained with the MKA terms instead of its head's own loss.
 
 A config becomes a student by `type='MKASegmentor'` alone; prediction stays `EncoderDecoder`'s. This module
-combines the losses of `pipeline.losses`; it reads no file and knows no cache.
+combines the losses of `pipeline.models.losses`; it reads no file and knows no cache.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from pipeline import losses
-from pipeline.checkpoints import load_backbone, load_start
-from pipeline.cyclic_convolution import make_cyclic, on_ring
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
+from pipeline.geometry.circular_convolution import circular_padding_enabled, make_circular
+from pipeline.models import losses
+from pipeline.models.weights import load_backbone, load_pretrained
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class MKASegmentor(EncoderDecoder):
 
     Args:
         mka: the terms, see `MKATerms.from_config`; `None` is all of them with its weights.
-        cyclic: convolutions wrap around in x instead of padding zeros (`pipeline.cyclic_convolution`) [O]; on crops,
+        cyclic: convolutions wrap around in x instead of padding zeros (`pipeline.geometry.circular_convolution`) [O]; on crops,
             whose edges are no neighbours, they pad as ever.
         class_weights: a factor per class; in every cross-entropy a pixel counts with that of its label [O].
         pretrained_backbone: a file from which `init_weights` takes the backbone's, see `load_backbone`.
@@ -125,7 +125,7 @@ class MKASegmentor(EncoderDecoder):
         self.load_from = load_from
         self.terms = MKATerms.from_config(mka)
         if cyclic:
-            make_cyclic(self)
+            make_circular(self)
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
 
@@ -146,7 +146,7 @@ class MKASegmentor(EncoderDecoder):
         """
         if self.load_from is not None:
             what = "the student"
-            return load_start(self, self.load_from["path"], what, classifier=self.load_from["classifier"])
+            return load_pretrained(self, self.load_from["path"], what, classifier=self.load_from["classifier"])
         if self.pretrained_backbone is not None:
             load_backbone(self.backbone, self.pretrained_backbone, "the student's backbone")
         return None
@@ -159,7 +159,7 @@ class MKASegmentor(EncoderDecoder):
             data_samples: `N` samples.
 
         Returns:
-            scalars `decode.loss_<term>` and `decode.agreement`, the percentage of labelled pixels predicted
+            scalars `decode.loss_<term>` and `decode.pseudo_label_acc`, the percentage of labelled pixels predicted
             as labelled; likewise `aux_<i>...` for auxiliary heads.
 
         Raises:
@@ -172,7 +172,7 @@ class MKASegmentor(EncoderDecoder):
                     "set a crop size or a batch size of 1"
                 )
         whole = all(sample.metainfo.get("full_ring", True) for sample in data_samples)
-        with on_ring(self, whole):
+        with circular_padding_enabled(self, whole):
             return self._losses(inputs, data_samples)
 
     def _losses(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
@@ -212,7 +212,7 @@ class MKASegmentor(EncoderDecoder):
         on_label = losses.hard_pixel_loss(log_p, label, ignore)
         with torch.no_grad():  # the label's probability is the highest there is; argmax is slow on planes
             right = (known & (-on_label >= log_p.amax(dim=1))).float().sum()
-            result = {"agreement": 100 * right / known.float().sum().clamp_min(1)}
+            result = {"pseudo_label_acc": 100 * right / known.float().sum().clamp_min(1)}
         balance = self._balance(label)
         counted = known.float() if balance is None else known * balance
         if "stitched" not in sample:

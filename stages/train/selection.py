@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import UserError
-from pipeline.outputs import write_text
-from pipeline.samples import Reader
-from pipeline.torch_student import load_torch_student
+from pipeline.core.atomic_files import write_text
+from pipeline.core.errors import UserError
+from pipeline.data.samples import Reader
+from pipeline.models.torch_student import load_torch_student
 
 #: Checkpoints that are compared, evenly spread over the run.
 CANDIDATES = 5
@@ -26,7 +26,7 @@ CANDIDATES = 5
 def held_out_ids(ids: Sequence[str], share: float) -> tuple[str, ...]:
     """A share of the ids (at least one), chosen by hash: the same ones in every run, whatever else there is.
 
-    Raises :class:`UserError` if nothing would be left to train on.
+    Raises `UserError` if nothing would be left to train on.
     """
     count = max(1, math.floor(share * len(ids)))
     if count >= len(ids):
@@ -36,7 +36,7 @@ def held_out_ids(ids: Sequence[str], share: float) -> tuple[str, ...]:
     return tuple(image_id for image_id in ids if image_id in chosen)
 
 
-def agreement(checkpoint: Path, reader: Reader, ids: Sequence[str], device: str = "auto") -> float:
+def pseudo_label_miou(checkpoint: Path, reader: Reader, ids: Sequence[str], device: str = "auto") -> float:
     """Mean IoU in percent of a student with the pseudo-labels of `ids`.
 
     Pixels count where the label is a class and its weight `M`, if there is one, is at least one half; classes in either
@@ -59,8 +59,8 @@ def agreement(checkpoint: Path, reader: Reader, ids: Sequence[str], device: str 
 
 
 def choose(checkpoints: Sequence[Path], reader: Reader, ids: Sequence[str], device: str = "auto") -> Path:
-    """The checkpoint with the highest `agreement`, of equals the later; writes `selection.json` beside it."""
-    scores = {path: agreement(path, reader, ids, device) for path in checkpoints}
+    """The checkpoint with the highest `pseudo_label_miou`, of equals the later; writes `selection.json` beside it."""
+    scores = {path: pseudo_label_miou(path, reader, ids, device) for path in checkpoints}
     best = max(reversed(checkpoints), key=lambda path: scores[path])
     report: dict[str, Any] = {
         "rule": "mean IoU (percent) with the pseudo-labels of held-out training panoramas",

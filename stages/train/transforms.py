@@ -22,7 +22,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import TRANSFORMS
 from mmseg.structures import SegDataSample
 
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 
 PLANES = ("label", "gate", "weight", "boundary")
 """Full-size `(H, W)` arrays that follow the image."""
@@ -142,7 +142,7 @@ class RandomScaleCrop(BaseTransform):
         if unit_x[0] > self.crop_size[1]:
             raise UserError(
                 f"{results['image_id']}: {width} columns are no multiple of the TA's output stride, so no crop of "
-                f"{self.crop_size[1]} columns fits its cells; expected another width, see preparation.size"
+                f"{self.crop_size[1]} columns fits its cells; expected another width, see preprocessing.size"
             )
         rows = _whole_units(self.crop_size[0] / scale, unit_y[0], height)
         columns = _whole_units(self.crop_size[1] / scale, unit_x[0], width)

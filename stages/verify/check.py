@@ -6,20 +6,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from pipeline.digests import file_digest
-from pipeline.errors import ImageError, UserError
-from pipeline.manifests import ImageRecord
-from pipeline.progress import Progress
-from pipeline.store import Artefact, Cache, Marker
-from pipeline.store.marker import encode_id
+from pipeline.cache import Artefact, Cache, Marker
+from pipeline.cache.marker import encode_id
+from pipeline.core.errors import ImageError, UserError
+from pipeline.core.hashing import file_digest
+from pipeline.core.progress import Progress
+from pipeline.data.manifests import ImageRecord
 
 
 @dataclass(frozen=True)
 class Problem:
     """One thing in the cache that is damaged or outdated.
 
-    With ``marker`` it is an image, with ``path`` a file that is no valid marker or record, with neither the root group.
-    One that is not ``repairable`` is told alone.
+    With `marker` it is an image, with `path` a file that is no valid marker or record, with neither the root group.
+    One that is not `repairable` is told alone.
     """
 
     artefact: Artefact
@@ -39,9 +39,9 @@ class Checked:
 def check_cache(
     cache: Cache, records: Sequence[ImageRecord], progress: Progress, checked: Checked, *, all_images: bool = True
 ) -> Iterator[Problem]:
-    """Every problem of the cache, one at a time; ``checked`` counts the images that were looked at.
+    """Every problem of the cache, one at a time; `checked` counts the images that were looked at.
 
-    Without ``all_images`` only the images in ``records`` are read. Artefacts of another format are passed over.
+    Without `all_images` only the images in `records` are read. ArtefactKeys of another format are passed over.
     """
     wanted = {record.id: record for record in records}
     for artefact in cache.artefacts():
@@ -133,7 +133,7 @@ def repair(cache: Cache, problem: Problem) -> list[str]:
 
 
 def _forget_made_from(cache: Cache, artefact: Artefact, name: str) -> list[str]:
-    """Takes away the marker ``name`` of every artefact that was made from ``artefact``, directly or not."""
+    """Takes away the marker `name` of every artefact that was made from `artefact`, directly or not."""
     forgotten = []
     for other in cache.artefacts():
         if _made_from(other, artefact):
@@ -162,7 +162,7 @@ def _made_from(other: Artefact, artefact: Artefact) -> bool:
 
 
 def learned_from(cache: Cache, fused: str) -> list[str]:
-    """The logits of TAs that were fine-tuned on the ensembles of ``fused/<key>``."""
+    """The logits of TAs that were fine-tuned on the ensembles of `fused/<key>`."""
     found = []
     for artefact in cache.artefacts():
         try:

@@ -1,4 +1,4 @@
-"""Command line of ``verify``."""
+"""Command line of `verify`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import (
-    SOME_IMAGES_FAILED,
-    CacheOption,
-    ConfigOption,
-    ManifestOption,
-    SetOption,
-    SplitOption,
-    read_run,
-    say,
-    say_json,
-)
+from pipeline.core.cli import SOME_IMAGES_FAILED, echo, print_json
+from stages.options import CacheOption, ConfigOption, ManifestOption, SetOption, SplitOption, read_run
 
 
 def command(
@@ -31,15 +22,15 @@ def command(
     ] = False,
 ) -> None:
     """Re-hashes images and reads every cached array, names what is damaged."""
-    from pipeline.progress import console_progress
-    from pipeline.store import Cache
+    from pipeline.cache import Cache
+    from pipeline.core.progress import console_progress
     from stages.verify.check import Checked, check_cache, learned_from
     from stages.verify.check import repair as repair_problem
 
     data, settings = read_run(manifest, config, set_, cache)
     opened = Cache(settings.cache, data.name)
     if not opened.artefacts():
-        say(f"nothing is cached in {opened.storage.url}")
+        echo(f"nothing is cached in {opened.storage.url}")
     _, refused = opened.readable_artefacts()
     checked, damaged = Checked(), 0
     forgotten: list[str] = []
@@ -53,14 +44,14 @@ def command(
             if problem.marker is not None and not problem.marker.is_zip:
                 unchecked |= {problem.artefact.path, *changed}
     for sentence in refused:
-        say(f"passed over: {sentence}")
+        echo(f"passed over: {sentence}")
     for path in sorted(path for path in unchecked if path.startswith("fused/")):
         learned = ", ".join(["students", *learned_from(opened, path)])
-        say(f"{learned}: may have learned from damaged labels of {path}; train again with --fresh")
+        echo(f"{learned}: may have learned from damaged labels of {path}; train again with --fresh")
     if damaged:
         again = f"{len(forgotten)} images are forgotten; precompute and fuse compute them again"
-        say(again if repair else "run it again with --repair to have them computed again")
+        echo(again if repair else "run it again with --repair to have them computed again")
     figures = {"stage": "verify", "checked": checked.images, "damaged": damaged, "forgotten": len(forgotten)}
-    say_json({**figures, "passed_over": len(refused)})
+    print_json({**figures, "passed_over": len(refused)})
     if damaged and not repair:
         raise typer.Exit(SOME_IMAGES_FAILED)

@@ -1,4 +1,4 @@
-"""Command line of ``view``."""
+"""Command line of `view`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import CacheOption, ConfigOption, FusionOption, ManifestOption, SetOption, read_run, say
+from pipeline.core.cli import echo
+from stages.options import CacheOption, ConfigOption, FusionOption, ManifestOption, SetOption, read_run
 
 
 def command(
@@ -24,9 +25,9 @@ def command(
 
     Image, SAM masks, boundary, TA, ensemble, weight and student, below each other.
     """
-    from pipeline.pictures import save_picture
+    from pipeline.data.visualization import save_picture
     from stages.view.picture import draw
 
     data, settings = read_run(manifest, config, set_, cache, fusion)
     save_picture(draw(data, settings, image, student), out)
-    say(str(out))
+    echo(str(out))

@@ -7,34 +7,33 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.config import Config
-from pipeline.errors import ImageError, UserError
-from pipeline.images import read_image, read_labels
-from pipeline.manifests import Manifest
-from pipeline.pictures import grey, mask_picture, overlay, sheet
-from pipeline.store import Cache, ImageGroup
-from pipeline.store.groups import read_mask_sets
-from pipeline.upsample import upsample
+from pipeline.cache import ImageGroup
+from pipeline.cache.groups import read_mask_sets
+from pipeline.core.errors import ImageError, UserError
+from pipeline.data.images import read_image, read_labels
+from pipeline.data.manifests import Manifest
+from pipeline.data.visualization import grey, image_grid, mask_picture, overlay
+from pipeline.geometry.upsample import upsample
+from stages.config import Config
 
 
 def draw(manifest: Manifest, config: Config, image_id: str, student: Path | None = None) -> Image.Image:
-    """A sheet of everything that is there for ``image_id``; what is not there is left out.
+    """A sheet of everything that is there for `image_id`; what is not there is left out.
 
-    Raises :class:`UserError` if the manifest has no such image.
+    Raises `UserError` if the manifest has no such image.
     """
     record = next((r for r in manifest.images if r.id == image_id), None)
     if record is None:
         some = ", ".join(r.id for r in manifest.images[:5])
         raise UserError(f"{manifest.path}: has no image {image_id!r}; it has for instance {some}")
-    image = read_image(record.path, manifest.preparation)
+    image = read_image(record.path, manifest.preprocessing)
     size = image.shape[:2]
     space = config.fused_space()
     panels = [(f"image {image_id}, {size[1]} x {size[0]}", image)]
-    artefacts, cache = config.artefacts(manifest.preparation), Cache(config.cache, manifest.name)
 
     def cached(kind: str) -> ImageGroup | None:
         try:
-            return cache.artefact(kind, artefacts.key(kind)).read(image_id)
+            return config.artefact(manifest, kind).read(image_id)
         except ImageError:
             return None
 
@@ -56,11 +55,11 @@ def draw(manifest: Manifest, config: Config, image_id: str, student: Path | None
         if weight.min() != weight.max():
             panels.append((f"weight map (mean {signals.get('weight')})", grey(weight)))
     if student is not None:
-        from pipeline.student import load_student
+        from pipeline.models.student import load_student
 
         loaded = load_student(student)
         panels.append((f"student {student.name}", overlay(image, loaded(image), loaded.space)))
     if record.label_path is not None:
-        truth = read_labels(record.label_path, manifest.preparation, manifest.label_space)
+        truth = read_labels(record.label_path, manifest.preprocessing, manifest.label_space)
         panels.append(("ground truth", overlay(image, truth, manifest.label_space)))
-    return sheet(panels, space)
+    return image_grid(panels, space)

@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from pipeline.cli import make_app, stage_function
-from pipeline.errors import UserError
-from pipeline.samples import CacheReader, stitched_probabilities
-from pipeline.store import Cache
+from pipeline.cache import Cache
+from pipeline.cache.fused_reader import CacheReader, stitched_probabilities
+from pipeline.core.errors import UserError
 from stages.ablate.grid import combinations, parse_vary
 from stages.ablate.stage import SCORES, SIGNALS, Row, Stages, ablate, plain, table
+from stages.commands import make_app, stage_function
 from stages.evaluate.stage import evaluate
 from stages.fuse.stage import fuse
 from stages.precompute.stage import check, precompute
@@ -32,7 +32,7 @@ def run(project: Project, *varied: str, overrides: tuple[str, ...] = (), **optio
 
 
 def label(project: Project) -> None:
-    """Two of the three panoramas get the labels that rule ``ssa`` gives them, with a strip that is ignored."""
+    """Two of the three panoramas get the labels that rule `ssa` gives them, with a strip that is ignored."""
     run(project, "fusion.rule=ssa")
     reader = CacheReader(project.manifest(), project.config("fusion.rule=ssa"))
     for name in ("p000", "p001"):
@@ -145,7 +145,7 @@ def test_what_cannot_work_is_refused_before_any_work(
     project: Project, varied: str, options: dict[str, Any], message: str
 ) -> None:
     settings = {"name": "toy", "root": "images", "splits": {"train": {"images": ["**/*"]}}}
-    write_yaml(project.manifest_path, settings | {"preparation": {"size": [64, 256]}})
+    write_yaml(project.manifest_path, settings | {"preprocessing": {"size": [64, 256]}})
     overrides = ("teacher.views={width: 52, stride: 26}",) if "stride" in varied else ()
     with pytest.raises(UserError, match=message):
         run(project, varied, overrides=overrides, **options)

@@ -1,4 +1,4 @@
-"""What ``--vary`` says, and the settings that follow."""
+"""What `--vary` says, and the settings that follow."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import load_config
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 from stages.ablate.grid import Vary, combinations, parse_vary, shown, titles
+from stages.config import load_config
 from tests.conftest import Project
 
 

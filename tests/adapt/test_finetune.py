@@ -11,17 +11,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import losses
-from pipeline.config import AdaptSettings
-from pipeline.errors import UserError
-from pipeline.progress import SilentProgress
-from pipeline.views import ViewSettings, make_views
-from pipeline.windows import Window
-from stages.adapt.finetune import Preprocessing, finetune, neighbours, overlap, pair_losses
+from pipeline.core.errors import UserError
+from pipeline.core.progress import SilentProgress
+from pipeline.geometry.views import ViewSettings, make_views
+from pipeline.geometry.windows import Window
+from pipeline.models import losses
+from stages.adapt.finetune import Normalization, finetune, neighbours, overlap, pair_losses
+from stages.adapt.settings import AdaptSettings
 from tests.models import tiny_teacher
 from tests.train.helpers import MemoryReader
 
-PREPROCESSING = Preprocessing((127.0, 127.0, 127.0), (60.0, 60.0, 60.0), bgr=False)
+PREPROCESSING = Normalization((127.0, 127.0, 127.0), (60.0, 60.0, 60.0), bgr=False)
 VIEWS = make_views(ViewSettings(width=32, stride=16), 32, 64)
 PAIRS = neighbours(VIEWS, 64)
 
@@ -148,10 +148,10 @@ def test_all_ignored_costs_nothing() -> None:
 
 def test_views_are_normalised_as_for_inference() -> None:
     views = np.random.default_rng(0).integers(0, 256, (2, 4, 8, 3), dtype=np.uint8)
-    found = Preprocessing((1.0, 2.0, 3.0), (4.0, 5.0, 6.0), bgr=True)(views, "cpu")
+    found = Normalization((1.0, 2.0, 3.0), (4.0, 5.0, 6.0), bgr=True)(views, "cpu")
     expected = (views[..., ::-1].astype(np.float32) - [1, 2, 3]) / [4, 5, 6]
     np.testing.assert_allclose(found.numpy(), expected.transpose(0, 3, 1, 2), rtol=1e-6)
-    assert Preprocessing((0.0,) * 3, (1.0,) * 3, bgr=False, scale=1.5)(views, "cpu").shape == (2, 3, 6, 12)
+    assert Normalization((0.0,) * 3, (1.0,) * 3, bgr=False, scale=1.5)(views, "cpu").shape == (2, 3, 6, 12)
 
 
 def trained(

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.checkpoints import load_state_dict
-from pipeline.config import load_config
-from pipeline.errors import UserError
-from pipeline.store import Cache
+from pipeline.cache import Cache
+from pipeline.core.errors import UserError
+from pipeline.models.weights import load_state_dict
 from stages.adapt.stage import adapt
+from stages.config import load_config
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
 from tests.conftest import Project
@@ -47,7 +47,7 @@ def test_rounds_make_artefacts_of_their_own_and_leave_the_masks_alone(project: P
     assert before.items() <= snapshot(cache, ("sam", "masks", "teacher", "fused")).items(), "nothing was touched"
     for kind, count in {"sam": 1, "masks": 1, "teacher": 3, "fused": 3}.items():
         assert len(list((cache / kind).iterdir())) == count
-    parent = config.artefacts(manifest.preparation)
+    parent = config.artefacts(manifest.preprocessing)
     chain = [(parent.key("teacher"), parent.key("fused")), *((r.teacher, r.fused) for r in rounds)]
     assert len(set(chain)) == 3
     for (teacher, fused), made in zip(chain, rounds, strict=False):

@@ -34,7 +34,7 @@ def erp_pixel(rays: NDArray[np.floating], width: int) -> tuple[NDArray[np.int64]
 
 
 def inside(solids: Primitives, k: int, points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether world points (n, 3) lie inside solid ``k``, straight from the shape's definition."""
+    """Whether world points (n, 3) lie inside solid `k`, straight from the shape's definition."""
     offset = points - solids.centre[k].astype(np.float64)
     half = solids.half[k].astype(np.float64)
     if solids.shape[k] == Shape.CAPSULE:

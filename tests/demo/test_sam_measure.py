@@ -9,7 +9,7 @@ from demo.sam.card import figures_table
 from demo.sam.data import Window
 from demo.sam.evaluate import choose_felzenszwalb, score, suppress_boxes, suppress_masks
 from demo.sam.measure import best_ious, boundary_match, edges, match, painted, summary
-from pipeline.masks import from_masks
+from pipeline.geometry.masks import from_masks
 from tests.models import street
 
 

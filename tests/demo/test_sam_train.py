@@ -18,8 +18,8 @@ from demo.sam.model import build
 from demo.sam.step import Recipe, draw_batch, step_loss, targets
 from demo.sam.train import Training, learning_rate, run, start, train_step
 from demo.splits import WorldSettings, render_sample
-from pipeline.checkpoints import load_into, save_checkpoint
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
+from pipeline.models.weights import load_into, save_checkpoint
 
 RECIPE = Recipe(panoramas=1, pinholes=1, whole=3, pieces=4, dense=8, dense_only=1, balanced_only=0, warm_up=1)
 

@@ -17,10 +17,10 @@ from demo.teachers.evaluate import VIEWS, measure, settings
 from demo.teachers.export import export_weights, model_card, read_training
 from demo.teachers.recipes import RECIPES, Recipe, chosen_recipe
 from demo.teachers.train import train_teacher
-from pipeline.checkpoints import load_state_dict
-from pipeline.errors import UserError
-from pipeline.progress import SilentProgress
-from pipeline.student import load_student
+from pipeline.core.errors import UserError
+from pipeline.core.progress import SilentProgress
+from pipeline.models.student import load_student
+from pipeline.models.weights import load_state_dict
 from stages.precompute.teachers.base import Infer
 
 BUDGET = {True: 8_000_000, False: 2_000_000}
@@ -40,7 +40,7 @@ def infer(recipe: Recipe) -> Infer:
 
 
 def labels_of(logits: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The argmax of ``(1, C, h, w)`` logits at pixels, uint8 ``(height, width)``."""
+    """The argmax of `(1, C, h, w)` logits at pixels, uint8 `(height, width)`."""
     full = torch.nn.functional.interpolate(torch.from_numpy(logits), (height, width), mode="bilinear")
     return full[0].argmax(dim=0).numpy().astype(np.uint8)
 

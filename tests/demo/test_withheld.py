@@ -11,9 +11,9 @@ import pytest
 
 from demo.splits import WorldSettings
 from demo.world import write_world
-from pipeline.config import load_config
-from pipeline.manifests import load_manifest
-from pipeline.samples import CacheReader
+from pipeline.cache.fused_reader import CacheReader
+from pipeline.data.manifests import load_manifest
+from stages.config import load_config
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
 from tests.conftest import write_yaml

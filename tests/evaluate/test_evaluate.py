@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.labels import load_label_space
-from pipeline.samples import CacheReader, ensemble_probabilities, open_labels, stitched_probabilities
+from pipeline.cache.fused_reader import CacheReader, ensemble_probabilities, stitched_probabilities
+from pipeline.core.errors import UserError
+from pipeline.data.labels import load_label_space
+from pipeline.data.samples import open_labels
 from stages.evaluate.score import Scorer
 from stages.evaluate.stage import evaluate
 from stages.fuse.stage import fuse

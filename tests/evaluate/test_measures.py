@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.labels import load_label_space
+from pipeline.data.labels import load_label_space
 from stages.evaluate.boundary import TOLERANCES, boundary_counts, boundary_f
 from stages.evaluate.confidence import (
     BINS,
@@ -33,10 +33,10 @@ def test_boundary_counts_agree_with_the_definition(seed: int, cyclic: bool) -> N
     rng = np.random.default_rng(seed)
     prediction, truth = rng.integers(0, 2, (2, 5, 9)).astype(np.uint8)
     truth[rng.random(truth.shape) < 0.05] = 255
-    known = ~reference.near(truth == 255, 1, cyclic)
+    known = ~reference.dilate(truth == 255, 1, cyclic)
     a, b = (reference.changes(labels, cyclic) & known for labels in (prediction, truth))
     for radius, counts in zip(TOLERANCES, boundary_counts(prediction, truth, 255, cyclic=cyclic), strict=True):
-        near_a, near_b = reference.near(a, radius, cyclic), reference.near(b, radius, cyclic)
+        near_a, near_b = reference.dilate(a, radius, cyclic), reference.dilate(b, radius, cyclic)
         assert counts.tolist() == [(a & near_b).sum(), a.sum(), (b & near_a).sum(), b.sum()]
 
 

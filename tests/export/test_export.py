@@ -16,9 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.errors import ImageError, UserError
-from pipeline.onnx_student import Normalisation, OnnxStudent, normalised
-from pipeline.student import load_student
+from pipeline.core.errors import ImageError, UserError
+from pipeline.models.onnx_student import Normalisation, OnnxStudent, normalised
+from pipeline.models.student import load_student
 from stages.export import stage
 from stages.export.stage import check_pictures, export_student, parse_size
 from stages.predict.stage import predict
@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cgnet")
-    return run(folder, 2, student="cgnet", tiny=TINY_CGNET, cyclic_padding=True, preparation={"crop_rows": [4, 68]})
+    return run(folder, 2, student="cgnet", tiny=TINY_CGNET, cyclic_padding=True, preprocessing={"crop_rows": [4, 68]})
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def exported(checkpoint: Path) -> Path:
     """Exported once for any size."""
     result = export_student(checkpoint, checkpoint.parent / "student.onnx")
     assert result.max_difference < 1e-3
-    assert result.agreement > 0.999
+    assert result.argmax_match > 0.999
     assert result.megabytes == pytest.approx(result.path.stat().st_size / 1e6)
     return result.path
 
@@ -69,13 +69,13 @@ def test_the_json_says_what_the_graph_does_not(checkpoint: Path, exported: Path)
     assert described["preparation"] == {"crop_rows": [4, 68]}
     assert described["size"] is None
     assert len(described["checkpoint_sha256"]) == 64
-    assert load_student(exported).preparation == load_student(checkpoint, "cpu").preparation
+    assert load_student(exported).preprocessing == load_student(checkpoint, "cpu").preprocessing
 
 
 def test_an_exported_student_needs_no_torch(exported: Path) -> None:
     code = (
         "import sys, numpy as np\n"
-        "from pipeline.student import load_student\n"
+        "from pipeline.models.student import load_student\n"
         f"labels = load_student({str(exported)!r})(np.zeros((48, 96, 3), np.uint8))\n"
         "print(labels.shape, sorted({'torch', 'mmengine', 'mmseg'} & set(sys.modules)))\n"
     )
@@ -126,7 +126,7 @@ def test_a_graph_that_is_not_the_model_is_refused(
     """The exporter gives the graph of other weights: the comparison must find out."""
     other = run(tmp_path / "other", 2, student="cgnet", tiny=TINY_CGNET, cyclic_padding=True, seed=1)
     monkeypatch.setattr(stage, "_write_graph", lambda network, path, *_: shutil.copy(exported, path))
-    assert export_student(checkpoint, tmp_path / "same.onnx").agreement > 0.999
+    assert export_student(checkpoint, tmp_path / "same.onnx").argmax_match > 0.999
     with pytest.raises(UserError, match=r"is not the model: logits differ by up to .*expected less than 0.001"):
         export_student(other, tmp_path / "wrong" / "wrong.onnx")
     assert not list((tmp_path / "wrong").iterdir()), "nothing is left"
@@ -248,7 +248,7 @@ def test_an_export_that_is_killed_leaves_no_pair_that_looks_whole(
         shutil.move(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.outputs.os.replace", replace)
+        patch.setattr("pipeline.core.atomic_files.os.replace", replace)
         with pytest.raises(KeyboardInterrupt):
             export_student(checkpoint, path)
     assert path.read_bytes() == exported.read_bytes()

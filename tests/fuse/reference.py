@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.config import PoolingSettings
-from pipeline.masks import MaskSet
-from pipeline.windows import Placement
+from pipeline.geometry.masks import MaskSet
+from pipeline.geometry.windows import Placement
+from stages.fuse.settings import PoolingSettings
 
 
 def pool(

@@ -8,10 +8,10 @@ import numpy as np
 
 from stages.fuse.boundary import ViewLabels
 from stages.fuse.rules.base import FusionInput
-from stages.fuse.rules.best import Best
+from stages.fuse.rules.best import SoftMaskVote
 
 
-def near(mask: np.ndarray, radius: int, cyclic: bool) -> np.ndarray:
+def dilate(mask: np.ndarray, radius: int, cyclic: bool) -> np.ndarray:
     height, width = mask.shape
     result = np.zeros(mask.shape, bool)
     for y, x in np.argwhere(mask):
@@ -57,14 +57,14 @@ def refine(
             [[view.seen[row_of[y] - window.y0, x // step] for x in range(window.width * step)] for y in rows]
         )
         ring = window.width == grid[1]
-        close = near(changes(own, ring, seen), radius, ring)
+        close = dilate(changes(own, ring, seen), radius, ring)
         for i, y in enumerate(rows):
             for x in range(window.width * step):
                 column = (window.x0 * step + x) % width
                 seeing[y, column] += seen[i, x]
                 agreeing[y, column] += close[i, x] and seen[i, x]
     result = np.zeros(labels.shape, bool)
-    shared, close_to_sam = changes(labels, True), near(sam, radius, True)
+    shared, close_to_sam = changes(labels, True), dilate(sam, radius, True)
     for y in range(height):
         for x in range(width):
             a, n = agreeing[y, x], seeing[y, x]
@@ -76,7 +76,7 @@ def refine(
 
 def snap(values: np.ndarray, cells: np.ndarray, boundary: np.ndarray, radius: int) -> np.ndarray:
     height, width = cells.shape
-    result, known = values.copy(), ~near(boundary, radius, True)
+    result, known = values.copy(), ~dilate(boundary, radius, True)
     for _ in range(2 * radius):
         filled = {}
         for y in range(height):
@@ -95,8 +95,8 @@ def snap(values: np.ndarray, cells: np.ndarray, boundary: np.ndarray, radius: in
     return result
 
 
-def best(inputs: FusionInput, rule: Best) -> np.ndarray:
-    """Fused log-probabilities ``(C, H, W)`` of rule ``best``, without islands and snapping, normalised."""
+def best(inputs: FusionInput, rule: SoftMaskVote) -> np.ndarray:
+    """Fused log-probabilities `(C, H, W)` of rule `best`, without islands and snapping, normalised."""
     assert inputs.masks is not None
     assert inputs.stitched is not None
     stitched, (height, width) = inputs.stitched.astype(np.float64), inputs.labels.shape
@@ -110,7 +110,7 @@ def best(inputs: FusionInput, rule: Best) -> np.ndarray:
         for x in range(width):
             for v, u in ((y, x - 1), (y, x + 1), (y - 1, x), (y + 1, x)):
                 rim[y, x] |= 0 <= v < height and index[v, u % width] != index[y, x]
-    depth = 1 + sum((~near(rim, r, True)).astype(int) for r in range(rule.deepest - 1))
+    depth = 1 + sum((~dilate(rim, r, True)).astype(int) for r in range(rule.deepest - 1))
     averages, scores = [], []
     for k, mask in enumerate(dense):
         total = np.zeros(len(p))

@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import PoolingSettings
-from pipeline.labels import load_label_space
-from pipeline.masks import MaskSet, empty, from_masks
-from pipeline.upsample import upsample
-from pipeline.views import ViewSettings, make_views
-from pipeline.windows import Window
-from stages.fuse.pooling import class_probabilities, owners, pool, softmax
+from pipeline.data.labels import load_label_space
+from pipeline.geometry.masks import MaskSet, empty, from_masks
+from pipeline.geometry.upsample import upsample
+from pipeline.geometry.views import ViewSettings, make_views
+from pipeline.geometry.windows import Window
+from stages.fuse.pooling import class_probabilities, nearest_window, pool, softmax
 from stages.fuse.rules.base import FULL, FusionInput
 from stages.fuse.rules.paper import Paper, ctcf
 from stages.fuse.rules.ssa import Ssa
 from stages.fuse.rules.ta import Ta
+from stages.fuse.settings import PoolingSettings
 from stages.fuse.voting import majority
 from tests.fuse import reference
 
@@ -237,7 +237,7 @@ def test_masks_nested_ten_deep_are_painted_inside_out() -> None:
 
 def test_each_column_belongs_to_the_window_in_whose_middle_it_lies() -> None:
     views = make_views(ViewSettings(), 4, 2048)
-    owner, column = owners(views, 2048)
+    owner, column = nearest_window(views, 2048)
     for x in (0, 127, 128, 255, 256, 384, 2047):
         assert (views[owner[x]].x0 + column[x]) % 2048 == x
         centre = {i: abs((x - v.x0) % 2048 + 0.5 - 256) for i, v in enumerate(views) if (x - v.x0) % 2048 < 512}

@@ -6,18 +6,18 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.boundaries import label_boundary
-from pipeline.masks import MaskSet, from_masks
-from pipeline.windows import Window
-from stages.fuse.boundary import ViewLabels, refine, snap
-from stages.fuse.regions import connected, find_regions, soft_votes, unmasked_islands
+from pipeline.geometry.boundaries import label_boundary
+from pipeline.geometry.masks import MaskSet, from_masks
+from pipeline.geometry.windows import Window
+from stages.fuse.boundary import ViewLabels, inpaint_boundary_band, refine
+from stages.fuse.regions import connected_components, find_regions, small_unmasked_components, soft_votes
 from tests.fuse import reference_rules as reference
 
 STRIDE = 2
 
 
 def scene(seed: int) -> tuple[np.ndarray, np.ndarray, list[ViewLabels], tuple[int, int]]:
-    """``B_SAM``, labels, and views round the ring (one of them not of full height) that see most of their windows."""
+    """`B_SAM`, labels, and views round the ring (one of them not of full height) that see most of their windows."""
     rng = np.random.default_rng(seed)
     height, width = int(rng.integers(2, 9)), 16
     grid = -(-height // STRIDE), width // STRIDE
@@ -78,9 +78,9 @@ def test_snapping_agrees_with_the_reference_and_rolls(seed: int, radius: int, sh
     values = rng.normal(size=(3, 6, 12)).astype(np.float32)
     cells = np.repeat(rng.integers(0, 3, (6, 4)), 3, axis=1)
     boundary = rng.random((6, 12)) < 0.15
-    snapped = snap(values, cells, boundary, radius)
+    snapped = inpaint_boundary_band(values, cells, boundary, radius)
     np.testing.assert_allclose(snapped, reference.snap(values, cells, boundary, radius), atol=1e-5)
-    rolled = snap(*(np.roll(a, shift, axis=-1) for a in (values, cells, boundary)), radius)
+    rolled = inpaint_boundary_band(*(np.roll(a, shift, axis=-1) for a in (values, cells, boundary)), radius)
     np.testing.assert_array_equal(rolled, np.roll(snapped, shift, axis=-1))
 
 
@@ -89,7 +89,7 @@ def test_snapping_moves_an_edge_onto_the_mask() -> None:
     cells[:, 10:20] = 1
     bled = np.where((np.arange(32) >= 8) & (np.arange(32) < 22), 1.0, 0.0)  # two pixels too far on either side
     values = np.log(np.stack([1.1 - bled, 0.1 + bled]))[:, None].repeat(8, axis=1).astype(np.float32)
-    snapped = snap(values, cells, label_boundary(cells), 4)
+    snapped = inpaint_boundary_band(values, cells, label_boundary(cells), 4)
     np.testing.assert_array_equal(snapped.argmax(axis=0), cells)
     assert (values.argmax(axis=0) != cells).sum() == 8 * 4
 
@@ -98,7 +98,7 @@ def test_a_cell_that_is_all_band_keeps_its_prediction() -> None:
     cells = np.zeros((8, 32), np.int32)
     cells[:, 15:17] = 1
     values = np.random.default_rng(0).normal(size=(2, 8, 32)).astype(np.float32)
-    snapped = snap(values, cells, label_boundary(cells), 3)
+    snapped = inpaint_boundary_band(values, cells, label_boundary(cells), 3)
     np.testing.assert_array_equal(snapped[:, :, 15:17], values[:, :, 15:17])
     assert (snapped[:, :, 13] != values[:, :, 13]).all()
 
@@ -138,7 +138,7 @@ def test_soft_votes_are_sums_over_pixels(seed: int, count: int) -> None:
 @settings(deadline=None)
 def test_connected_pieces_cross_the_seam(seed: int) -> None:
     labels = np.random.default_rng(seed).integers(0, 2, (5, 7)).astype(np.uint8)
-    pieces = connected(labels)
+    pieces = connected_components(labels)
     expected = np.full(labels.shape, -1)
     for start in np.ndindex(labels.shape):
         if expected[start] >= 0:
@@ -165,7 +165,7 @@ def test_an_island_is_small_sure_and_without_a_mask() -> None:
     own[3:7, 30:32] = True
     most[:, :20] = True
     regions = find_regions(from_masks([own, most], 10, 40))
-    found = unmasked_islands(labels, sure, regions, 20, 0.7, 0.5)
+    found = small_unmasked_components(labels, sure, regions, 20, 0.7, 0.5)
     columns = np.flatnonzero(found.any(axis=0)).tolist()
     assert columns == [0, 1, 4, 5, 6, 38, 39]
     np.testing.assert_array_equal(found[:, columns], labels[:, columns] == 1)

@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.components import default_component, known_kinds
-from pipeline.masks import MaskSet, empty, from_masks
-from pipeline.windows import Window
+from pipeline.geometry.masks import MaskSet, empty, from_masks
+from pipeline.geometry.windows import Window
 from stages.fuse.rules.base import FULL, Ensemble, FusionInput, FusionRule
-from stages.fuse.rules.best import Best
+from stages.fuse.rules.best import SoftMaskVote
 from stages.fuse.rules.goodsampp import GoodSamPp
 from stages.fuse.rules.sepl import Sepl
 from stages.fuse.rules.sgml import Sgml
-from stages.fuse.soft import gated, probabilities, ramp
+from stages.fuse.settings import RULES as GROUP
+from stages.fuse.soft import encode_ensemble, probabilities, ramp
 from tests.fuse import reference_rules as reference
 
 STRIDE = 4
-RULES: list[FusionRule] = [default_component("rule", kind) for kind in known_kinds("rule")]  # type: ignore[misc]
-RULES += [Best(snap_radius=2), Best(deepest=1, island=0.2, island_confidence=0), Best(island=0)]
+RULES: list[FusionRule] = [GROUP.default(kind) for kind in GROUP.known_kinds()]  # type: ignore[misc]
+RULES += [SoftMaskVote(snap_radius=2), SoftMaskVote(deepest=1, island=0.2, island_confidence=0), SoftMaskVote(island=0)]
 
 
 def scene(seed: int, *, masks: int = 6, classes: int = 4, height: int = 14, width: int = 32) -> FusionInput:
@@ -62,7 +62,7 @@ def in_window(masks: MaskSet, window: Window) -> MaskSet:
 
 
 def roll(inputs: FusionInput, steps: int) -> FusionInput:
-    """The same panorama, cut open elsewhere: by ``steps`` of the windows' stride."""
+    """The same panorama, cut open elsewhere: by `steps` of the windows' stride."""
     assert inputs.masks is not None
     assert inputs.stitched is not None
     assert inputs.boundary is not None
@@ -81,7 +81,7 @@ def roll(inputs: FusionInput, steps: int) -> FusionInput:
 
 
 def soft(inputs: FusionInput, ensemble: Ensemble) -> np.ndarray:
-    """``E`` of the factorised form, ``(C, H, W)``."""
+    """`E` of the factorised form, `(C, H, W)`."""
     p = probabilities(inputs.log_probabilities)
     known = ensemble.label < inputs.num_classes
     gate = np.where(known, ensemble.gate / np.float32(255), 0)
@@ -130,7 +130,7 @@ def test_every_rule_bears_input_with_nothing_in_it(rule: FusionRule, case: str) 
 @given(st.integers(0, 10**6), st.integers(0, 6))
 @settings(max_examples=30, deadline=None)
 def test_best_is_its_formula(seed: int, masks: int) -> None:
-    inputs, rule = scene(seed, masks=masks), Best(island=0)
+    inputs, rule = scene(seed, masks=masks), SoftMaskVote(island=0)
     ensemble, fused = rule(inputs), np.exp(reference.best(inputs, rule))
     first, second = np.sort(fused, axis=0)[-1], np.sort(fused, axis=0)[-2]
     clear = first > second + 1e-2
@@ -142,7 +142,7 @@ def test_best_is_its_formula(seed: int, masks: int) -> None:
 @settings(max_examples=30, deadline=None)
 def test_the_label_of_best_is_the_most_likely_class_of_the_stored_ensemble(seed: int) -> None:
     inputs = scene(seed)
-    for rule in (Best(), Best(snap_radius=2), default_component("rule", "boundary")):
+    for rule in (SoftMaskVote(), SoftMaskVote(snap_radius=2), GROUP.default("boundary")):
         ensemble = rule(inputs)  # type: ignore[operator]
         np.testing.assert_array_equal(soft(inputs, ensemble).argmax(axis=0), ensemble.label)
 
@@ -152,7 +152,7 @@ def test_the_label_of_best_is_the_most_likely_class_of_the_stored_ensemble(seed:
 def test_the_gate_gives_the_label_its_fused_probability(seed: int, classes: int) -> None:
     rng = np.random.default_rng(seed)
     s, q = rng.normal(0, rng.uniform(0.1, 6), (2, classes, 5, 7)).astype(np.float32)
-    result = gated(s, q)
+    result = encode_ensemble(s, q)
     p, wanted = probabilities(s).astype(np.float64), probabilities(q).max(axis=0)
     np.testing.assert_array_equal(result.label, q.argmax(axis=0))
     np.testing.assert_allclose(result.probability, wanted, rtol=1e-5)
@@ -178,15 +178,15 @@ def test_a_protected_island_keeps_the_ta() -> None:
         FusionInput.of_stitched(stitched, stride, height),
         masks=from_masks([np.ones((height, width), bool)], height, width),
     )
-    assert (Best(island=0)(inputs).label == 0).all()
-    kept = Best(island=0.05)(inputs).label
+    assert (SoftMaskVote(island=0)(inputs).label == 0).all()
+    kept = SoftMaskVote(island=0.05)(inputs).label
     np.testing.assert_array_equal(kept, inputs.labels)
     assert kept.sum() == 40
     pole = inputs.labels == 1
     own = replace(inputs, masks=from_masks([np.ones((height, width), bool), pole], height, width))
-    doubtful = Best(island=0.05, island_confidence=0.95)(inputs).label
+    doubtful = SoftMaskVote(island=0.05, island_confidence=0.95)(inputs).label
     assert (doubtful == 0).all()
-    np.testing.assert_array_equal(Best(island=0.05)(own).label == 1, Best(island=0)(own).label == 1)
+    np.testing.assert_array_equal(SoftMaskVote(island=0.05)(own).label == 1, SoftMaskVote(island=0)(own).label == 1)
 
 
 @given(st.integers(0, 10**6), st.integers(0, 8))

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline.errors import UserError
-from pipeline.executor import Execution
-from pipeline.samples import CacheReader
-from pipeline.store import Cache
-from pipeline.store.groups import read_mask_sets
-from stages.fuse.pooling import owners
+from pipeline.cache import Cache
+from pipeline.cache.fused_reader import CacheReader
+from pipeline.cache.groups import read_mask_sets
+from pipeline.core.errors import UserError
+from pipeline.execution.executor import Execution
+from stages.fuse.pooling import nearest_window
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
 from tests.conftest import Project, write_yaml
@@ -26,7 +26,7 @@ RULES = ["ta", "ssa", "paper", "boundary", "best", "goodsampp", "sepl", "sgml"]
 
 def fused_arrays(project: Project, image_id: str, *overrides: str) -> dict[str, np.ndarray]:
     config, manifest = project.config(*overrides), project.manifest()
-    key = config.artefacts(manifest.preparation).key("fused")
+    key = config.artefacts(manifest.preprocessing).key("fused")
     group = Cache(config.cache, manifest.name).artefact("fused", key).read(image_id)
     return {name: group.array(name) for name in group.names()}
 
@@ -55,7 +55,7 @@ def test_what_each_window_says_is_read_with_its_place(project: Project) -> None:
     fuse(project.manifest(), project.config("fusion.rule=paper"))
     sample = CacheReader(project.manifest(), project.config("fusion.rule=paper")).fused("p000")
     assert sample.window_label is not None
-    owner, column = owners(sample.windows, 256)
+    owner, column = nearest_window(sample.windows, 256)
     np.testing.assert_array_equal(sample.window_label[owner, :, column].T, sample.label)
     fuse(project.manifest(), project.config("fusion.rule=ssa"))
     other = CacheReader(project.manifest(), project.config("fusion.rule=ssa")).fused("p000")
@@ -142,7 +142,9 @@ def test_missing_stage_one_is_told(project: Project) -> None:
 def test_what_is_fused_by_another_rule_is_told(project: Project) -> None:
     precompute(project.manifest(), project.config())
     key = fuse(project.manifest(), project.config("fusion.rule=ssa")).artefact.key
-    with pytest.raises(UserError, match=rf"made by fuse .* found those of other settings: {key} \(rule ssa\)$"):
+    with pytest.raises(
+        UserError, match=rf"made by fuse .* found those of other settings: {key} \(fusion.rule.kind: ssa\)$"
+    ):
         CacheReader(project.manifest(), project.config("fusion.rule=ta")).artefact.attributes()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.store import Cache
+from pipeline.cache import Cache
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
 from tests.conftest import Project
@@ -31,7 +31,7 @@ def test_a_rolled_sphere_gives_the_rolled_ensemble(project: Project, masks: str,
     config = project.config(f"sam.views={masks}", f"teacher.views={teacher}", "fusion.rule=ssa")
     for report in (*precompute(project.manifest(), config), fuse(project.manifest(), config)):
         assert (report.computed, report.failures) == (2, {})
-    key = config.artefacts(project.manifest().preparation).key("fused")
+    key = config.artefacts(project.manifest().preprocessing).key("fused")
     groups = [Cache(config.cache, "toy").artefact("fused", key).read(f"rolled_{steps}") for steps in range(2)]
     base, rolled = ({name: np.asarray(group.array(name)) for name in ("label", "stitched")} for group in groups)
     assert base["label"].shape == (128, 256)
@@ -64,9 +64,9 @@ def test_a_padded_ring_keeps_the_object_on_the_seam_whole(project: Project) -> N
     project.add_image("seam.png", image)
     config = project.config(f"sam.views={PADDED}")
     precompute(project.manifest(), config)
-    from pipeline.store.groups import read_mask_sets
+    from pipeline.cache.groups import read_mask_sets
 
-    key = config.artefacts(project.manifest().preparation).key("masks")
+    key = config.artefacts(project.manifest().preprocessing).key("masks")
     masks = read_mask_sets(Cache(config.cache, "toy").artefact("masks", key).read("seam"), [(64, 256)])[0]
     truth = image[..., 0] == 200
     assert any(

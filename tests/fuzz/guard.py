@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ImageError, UserError
+from pipeline.core.errors import ImageError, UserError
 
 #: Bounds of one error: its lines (a heading, 20 problems, and how many more there are) and their characters.
 MOST_LINES, LONGEST_LINE = 22, 1500
@@ -56,7 +56,7 @@ class Inputs:
     memory: int = field(default_factory=lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
     def run(self, function: Callable[[], object]) -> None:
-        """One input. Whatever ``function`` raises besides the two errors for users escapes."""
+        """One input. Whatever `function` raises besides the two errors for users escapes."""
         events: list[str] = []
         began = time.perf_counter()
         self.tried += 1

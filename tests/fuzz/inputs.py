@@ -156,7 +156,7 @@ values = st.recursive(
 
 @st.composite
 def changed(draw: st.DrawFn, value: Any, most: int = 3) -> Any:
-    """A deep copy of ``value`` in which up to ``most`` places hold something else, are gone, or are new."""
+    """A deep copy of `value` in which up to `most` places hold something else, are gone, or are new."""
     for _ in range(draw(st.sampled_from([1, 1, most]))):
         value = draw(_changed_once(value))
     return value
@@ -183,7 +183,7 @@ def _changed_once(draw: st.DrawFn, value: Any) -> Any:
 
 @st.composite
 def changed_text(draw: st.DrawFn, text: str) -> str:
-    """``text`` with pieces put in, taken out or doubled."""
+    """`text` with pieces put in, taken out or doubled."""
     for _ in range(draw(st.sampled_from([1, 1, 1, 2, 4]))):
         start = draw(st.integers(0, len(text)))
         end = min(len(text), start + draw(st.integers(0, 40)))
@@ -196,7 +196,7 @@ def changed_text(draw: st.DrawFn, text: str) -> str:
 
 @st.composite
 def changed_bytes(draw: st.DrawFn, data: bytes) -> bytes:
-    """``data`` with some bytes changed, most of them near the beginning, and perhaps cut."""
+    """`data` with some bytes changed, most of them near the beginning, and perhaps cut."""
     result = bytearray(data)
     for _ in range(draw(st.integers(0, 8))):
         most = draw(st.sampled_from([min(len(result), 400), len(result)]))

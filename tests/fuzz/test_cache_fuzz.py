@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from pipeline.labels import load_label_space
-from pipeline.progress import SilentProgress
-from pipeline.store import Artefact, Attempt, Cache, Marker, Source
-from pipeline.store.groups import read_mask_sets, views_from_attributes
-from pipeline.store.marker import seal
-from pipeline.store.upstream import upstream_markers
-from pipeline.store.zip_file import pack
+from pipeline.cache import Artefact, Attempt, Cache, Marker, Source
+from pipeline.cache.groups import read_mask_sets, views_from_attributes
+from pipeline.cache.marker import seal
+from pipeline.cache.upstream import upstream_markers
+from pipeline.cache.zip_file import pack
+from pipeline.core.progress import SilentProgress
+from pipeline.data.labels import load_label_space
 from stages.fuse.tasks import read_logits
 from stages.verify.check import Checked, check_cache, repair
 from tests.fuzz.guard import Inputs
@@ -38,7 +38,7 @@ ATTRIBUTES = {
 
 @cache
 def members() -> dict[str, bytes]:
-    """An image that has the arrays of ``sam`` and of ``teacher``."""
+    """An image that has the arrays of `sam` and of `teacher`."""
     attempt = Attempt("a", Source(1, 2, "3"))
     attempt.attributes |= ATTRIBUTES
     planes = np.zeros((2, 16, 32), np.uint16)
@@ -51,7 +51,7 @@ def members() -> dict[str, bytes]:
 
 
 def artefact_in(folder: Path) -> Artefact:
-    """An artefact with one whole image, ``a``; nothing of an earlier input is left."""
+    """An artefact with one whole image, `a`; nothing of an earlier input is left."""
     artefact = Cache(str(folder / "cache"), "toy").artefact("teacher", "k")
     artefact.storage.delete("teacher")
     artefact.create({"a": 1}, {})
@@ -147,7 +147,7 @@ def test_root_groups(data: bytes, folder: Path, inputs: Inputs) -> None:
 
 
 def put(artefact: Artefact, changes: dict[str, bytes]) -> None:
-    """The image ``a`` with other members, and a marker that fits them."""
+    """The image `a` with other members, and a marker that fits them."""
     artefact.commit({**members(), **changes}, "a", Source(1, 2, "3"), {}, "0123456789abcdef")
 
 

@@ -14,11 +14,11 @@ import torch
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from pipeline.checkpoints import load_state_dict
-from pipeline.images import Preparation, prepared_size, read_image, read_labels
-from pipeline.labels import load_label_space
-from pipeline.student import STUDENT_META, load_student
-from pipeline.torch_student import load_torch_student
+from pipeline.data.images import ImagePreprocessing, prepared_size, read_image, read_labels
+from pipeline.data.labels import load_label_space
+from pipeline.models.student import STUDENT_META, load_student
+from pipeline.models.torch_student import load_torch_student
+from pipeline.models.weights import load_state_dict
 from tests.fuzz.guard import Inputs
 from tests.fuzz.inputs import changed, changed_bytes
 from tests.fuzz.tiers import tiers
@@ -75,16 +75,16 @@ def image_files(draw: st.DrawFn) -> tuple[str, bytes]:
 def test_image_files(file: tuple[str, bytes], folder: Path, inputs: Inputs) -> None:
     path = folder / file[0]
     path.write_bytes(file[1])
-    inputs.run(lambda: read_image(path, Preparation()))
-    inputs.run(lambda: prepared_size(path, Preparation(crop_rows=(0, 16))))
-    inputs.run(lambda: read_labels(path, Preparation(), load_label_space("cityscapes19")))
+    inputs.run(lambda: read_image(path, ImagePreprocessing()))
+    inputs.run(lambda: prepared_size(path, ImagePreprocessing(crop_rows=(0, 16))))
+    inputs.run(lambda: read_labels(path, ImagePreprocessing(), load_label_space("cityscapes19")))
 
 
 # ------------------------------------------------------------------------------------------------------------ students
 
 
 def tiny_graph() -> bytes:
-    """A graph ``(N, 3, H, W)`` to ``(N, 19, H, W)``: one convolution of 1 x 1."""
+    """A graph `(N, 3, H, W)` to `(N, 19, H, W)`: one convolution of 1 x 1."""
     image = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["n", 3, "h", "w"])
     logits = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["n", 19, "h", "w"])
     weights = onnx.numpy_helper.from_array(np.linspace(-1, 1, 57, dtype=np.float32).reshape(19, 3, 1, 1), "weights")

@@ -1,4 +1,4 @@
-"""Random settings files, manifests, label spaces and ``--set`` options."""
+"""Random settings files, manifests, label spaces and `--set` options."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ import yaml
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from pipeline.components import GROUPS, component_class, known_kinds
-from pipeline.config import Config, load_config
-from pipeline.images import Preparation
-from pipeline.labels import LabelSpace, load_label_space
-from pipeline.manifests import Manifest, load_manifest
-from pipeline.settings import parse_settings
-from pipeline.views import make_views
+from pipeline.core.settings import parse_settings
+from pipeline.data.images import ImagePreprocessing
+from pipeline.data.labels import LabelSpace, load_label_space
+from pipeline.data.manifests import Manifest, load_manifest
+from pipeline.geometry.views import make_views
+from stages.config import COMPONENTS, Config, load_config
 from stages.settings.cli import describe
 from tests.fuzz.guard import Inputs
 from tests.fuzz.inputs import ODD_TEXT, changed, changed_text, values
@@ -29,7 +28,7 @@ from tests.models import street
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 MANIFESTS = sorted((REPOSITORY / "data_manifests").glob("*.yaml"))
-SPACES = sorted((REPOSITORY / "pipeline" / "label_spaces").glob("*.yaml"))
+SPACES = sorted((REPOSITORY / "pipeline" / "data" / "label_spaces").glob("*.yaml"))
 
 #: Environment variables that the settings files name.
 VARIABLES = {name for path in CONFIGS for name in re.findall(r"\$\{(\w+)\}", path.read_text())}
@@ -38,7 +37,7 @@ MANIFEST = {
     "name": "toy",
     "root": "data",
     "label_space": "cityscapes19",
-    "preparation": {"crop_rows": [0, 64], "size": [64, 256]},
+    "preprocessing": {"crop_rows": [0, 64], "size": [64, 256]},
     "splits": {
         "train": {"images": ["a/*.png", "a/p1.png", "d*/**/*"], "exclude": ["*/x*"]},
         "val": {"images": ["b/*"], "labels": {"replace": [["b/", "labels/"], [".png", "_l.png"]]}},
@@ -59,7 +58,7 @@ def located(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def use(config: Config) -> None:
     """All that a run takes from its settings before the first image."""
-    artefacts = config.artefacts(Preparation())
+    artefacts = config.artefacts(ImagePreprocessing())
     describe(config)
     config.teacher_space(), config.fused_space()
     for section in (config.sam, config.teacher):
@@ -95,22 +94,22 @@ def test_settings_values(data: Any, folder: Path, inputs: Inputs) -> None:
 
 
 def places(cls: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every setting as ``section.key``, those of all built-in components too."""
+    """Every setting as `section.key`, those of all built-in components too."""
     found = []
     for name, field in cls.model_fields.items():
         found.append(prefix + name)
-        inner = field.default
+        inner = field.get_default(call_default_factory=True)
         if isinstance(inner, BaseModel) and prefix.count(".") < 3:
             found += places(type(inner), f"{prefix}{name}.")
     return found
 
 
-COMPONENTS = {"generator": "sam.generator", "teacher": "teacher.model", "rule": "fusion.rule"}
+SECTIONS = {"generator": "sam.generator", "teacher": "teacher.model", "rule": "fusion.rule"}
 PLACES = places(Config) + [
-    f"{COMPONENTS[group]}.{name}"
-    for group in GROUPS
-    for kind in known_kinds(group)
-    for name in component_class(group, kind).model_fields
+    f"{SECTIONS[group]}.{name}"
+    for group, components in COMPONENTS.items()
+    for kind in components.known_kinds()
+    for name in components.component_class(kind).model_fields
 ]
 TEACHER = "teacher.model={kind: module, builder: 'tests.models:tiny_teacher'}"
 BASES = [[TEACHER], [TEACHER, "fusion.rule=best"], [TEACHER, "sam.generator=sam"], []]

@@ -15,7 +15,7 @@ from tests.fuzz.guard import Inputs
 
 
 def tiers(strategy: st.SearchStrategy[Any], fast: int, slow: int) -> Callable[[Callable[..., None]], Any]:
-    """The test as a quick one and as one of many more inputs, ``test.slow``."""
+    """The test as a quick one and as one of many more inputs, `test.slow`."""
     quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 
     def both(test: Callable[..., None]) -> Any:

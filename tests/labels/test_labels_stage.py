@@ -14,10 +14,10 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from pipeline.errors import UserError
-from pipeline.labels import load_label_space
-from pipeline.mmseg_import import import_mmseg
-from pipeline.samples import CacheReader
+from pipeline.cache.fused_reader import CacheReader
+from pipeline.core.errors import UserError
+from pipeline.data.labels import load_label_space
+from pipeline.models.mmseg_import import import_mmseg
 from stages.fuse.stage import fuse
 from stages.labels import stage
 from stages.labels.stage import label_file, write_labels
@@ -135,7 +135,7 @@ def test_where_the_manifest_crops_the_images_that_fit_are_written_too(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = yaml.safe_load(project.manifest_path.read_text())
-    project.manifest_path.write_text(yaml.safe_dump({**settings, "preparation": {"crop_rows": [8, 56]}}))
+    project.manifest_path.write_text(yaml.safe_dump({**settings, "preprocessing": {"crop_rows": [8, 56]}}))
     manifest, config = project.manifest(), project.config("fusion.rule=ta")
     precompute(manifest, config, only=["teacher"])
     fuse(manifest, config)

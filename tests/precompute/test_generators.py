@@ -14,9 +14,9 @@ from scipy.ndimage import label
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.utils import amg
 
-from pipeline.devices import BatchSize
-from pipeline.errors import ImageError, UserError
-from pipeline.masks import MAX_MASKS, MaskSet
+from pipeline.core.errors import ImageError, UserError
+from pipeline.execution.devices import BatchSize
+from pipeline.geometry.masks import MAX_MASKS, MaskSet
 from stages.fuse.stage import fuse
 from stages.precompute.generators.felzenszwalb import Felzenszwalb, from_partition
 from stages.precompute.generators.sam import Sam
@@ -354,7 +354,9 @@ def test_the_batched_generator_has_keys_of_its_own(project: Project) -> None:
 
     def settings(kind: str) -> dict[str, Any]:
         config = project.config(f"sam.generator={{kind: {kind}, random_weights: true}}")
-        generator: dict[str, Any] = config.artefacts(project.manifest().preparation).settings("sam")["sam"]["generator"]
+        generator: dict[str, Any] = config.artefacts(project.manifest().preprocessing).settings("sam")["sam"][
+            "generator"
+        ]
         return generator
 
     assert settings("sam") == {"kind": "sam", "random_weights": True, "algorithm": 2}

@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def peak_of(project: Project, *options: str) -> int:
-    """Peak resident memory of ``precompute``, in KiB."""
+    """Peak resident memory of `precompute`, in KiB."""
     command = [sys.executable, "-m", "pipeline", "precompute", *project.arguments(), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL)

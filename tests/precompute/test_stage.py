@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.errors import UserError
-from pipeline.executor import Execution
-from pipeline.store import Cache, freshness
+from pipeline.cache import Cache, freshness
+from pipeline.core.errors import UserError
+from pipeline.execution.executor import Execution
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
 from tests.conftest import Project, write_yaml
@@ -43,7 +43,7 @@ def test_a_second_run_recomputes_and_writes_nothing(project: Project, tmp_path: 
     [
         ("teacher.model.options={seed: 1}", {"sam": 0, "masks": 0, "teacher": 3}),
         ("masks.filter.min_area=50", {"sam": 0, "masks": 3, "teacher": 0}),
-        ("masks.lift.agreement=0.8", {"sam": 0, "masks": 3, "teacher": 0}),
+        ("masks.merge.merge_iou_thresh=0.8", {"sam": 0, "masks": 3, "teacher": 0}),
         ("sam.generator={kind: felzenszwalb, min_size: 31}", {"sam": 3, "masks": 3, "teacher": 0}),
         ("fusion.rule=ssa", {"sam": 0, "masks": 0, "teacher": 0}),
         ("fusion.rule={kind: paper, theta: 0.6}", {"sam": 0, "masks": 0, "teacher": 0}),

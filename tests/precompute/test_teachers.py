@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.checkpoints import load_into
-from pipeline.errors import ImageError, UserError
+from pipeline.core.errors import ImageError, UserError
+from pipeline.models.weights import load_into
 from stages.precompute.teachers.huggingface import HuggingFace
 from stages.precompute.teachers.mmseg import Mmseg
 from stages.precompute.teachers.module import Module

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from mmengine.config import ConfigDict
 
-from pipeline.labels import load_label_space
-from pipeline.mmseg_import import import_mmseg
-from pipeline.student import STUDENT_META, to_json
-from pipeline.torch_student import network_config
+from pipeline.data.labels import load_label_space
+from pipeline.models.mmseg_import import import_mmseg
+from pipeline.models.student import STUDENT_META, to_json
+from pipeline.models.torch_student import network_config
 from stages.train.configs import fit_model, read_config, student_config
 from tests.train.helpers import TINY_CGNET
 

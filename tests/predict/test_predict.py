@@ -15,11 +15,11 @@ import typer
 from PIL import Image
 
 import stages.predict.stage
-from pipeline.errors import UserError
-from pipeline.images import Preparation
-from pipeline.progress import LogProgress
+from pipeline.core.errors import UserError
+from pipeline.core.progress import LogProgress
+from pipeline.data.images import ImagePreprocessing
 from stages.predict.cli import command
-from stages.predict.stage import find_images, override_preparation, predict
+from stages.predict.stage import find_images, override_preprocessing, predict
 from tests.models import street
 from tests.predict.helpers import untrained
 
@@ -72,22 +72,22 @@ def test_two_images_of_one_name_in_two_folders_are_refused(folder: Path) -> None
 
 
 def test_crop_and_size_of_the_training_are_overridden() -> None:
-    trained = Preparation(crop_rows=(312, 712), size=(400, 2048))
-    assert override_preparation(trained, None, None) == trained
-    assert override_preparation(trained, "none", None) == Preparation(size=(400, 2048))
-    assert override_preparation(trained, "0:64", "none") == Preparation(crop_rows=(0, 64))
-    assert override_preparation(trained, None, "200x1024").size == (200, 1024)
+    trained = ImagePreprocessing(crop_rows=(312, 712), size=(400, 2048))
+    assert override_preprocessing(trained, None, None) == trained
+    assert override_preprocessing(trained, "none", None) == ImagePreprocessing(size=(400, 2048))
+    assert override_preprocessing(trained, "0:64", "none") == ImagePreprocessing(crop_rows=(0, 64))
+    assert override_preprocessing(trained, None, "200x1024").size == (200, 1024)
     for rows in ("712:312", "8:8"):
         with pytest.raises(UserError, match=f"--crop-rows {rows}: holds no rows"):
-            override_preparation(trained, rows, None)
+            override_preprocessing(trained, rows, None)
     for size in ("0x0", "0x512", "200x8"):
         with pytest.raises(UserError, match=f"--size {size}: expected 16 pixels or more a side"):
-            override_preparation(trained, None, size)
+            override_preprocessing(trained, None, size)
     for size in ("-200x512", "200x-512", "200", "axb"):
         with pytest.raises(UserError, match=f"--size {size}: expected HEIGHTxWIDTH"):
-            override_preparation(trained, None, size)
+            override_preprocessing(trained, None, size)
     with pytest.raises(UserError, match="--crop-rows -1:8: expected first:last"):
-        override_preparation(trained, "-1:8", None)
+        override_preprocessing(trained, "-1:8", None)
 
 
 def test_an_image_that_cannot_be_predicted_does_not_stop_the_others(
@@ -147,11 +147,11 @@ def test_odd_files_neither_hang_nor_end_a_run(tmp_path: Path, monkeypatch: pytes
     assert sorted(found) == ["a", "b", os.fsdecode(b"c\xff")]
     read = stages.predict.stage.read_image
 
-    def mutated(path: Path, preparation: Preparation) -> np.ndarray:
+    def mutated(path: Path, preprocessing: ImagePreprocessing) -> np.ndarray:
         with monkeypatch.context() as patch:
             if path.name != "a.png":
-                patch.setattr("pipeline.images.ImageOps.exif_transpose", lambda _: struct.unpack("<L", b""))
-            return read(path, preparation)
+                patch.setattr("pipeline.data.images.ImageOps.exif_transpose", lambda _: struct.unpack("<L", b""))
+            return read(path, preprocessing)
 
     monkeypatch.setattr(stages.predict.stage, "read_image", mutated)
     done, failures = predict(found, student, tmp_path / "out", device="cpu", progress=LogProgress())
@@ -171,7 +171,7 @@ def test_patterns_that_match_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("size", ["100000x100000", "9" * 5000 + "x1"], ids=range(2))
 def test_absurd_sizes_are_refused(size: str) -> None:
     with pytest.raises(UserError, match=r"--size .*: expected"):
-        override_preparation(Preparation(), None, size)
+        override_preprocessing(ImagePreprocessing(), None, size)
 
 
 def test_globs_end_where_links_lead_in_circles(folder: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.errors import ImageError, UserError
-from pipeline.student import STUDENT_META, load_student
-from pipeline.torch_student import TorchStudent, load_torch_student, network_config
+from pipeline.core.errors import ImageError, UserError
+from pipeline.models.student import STUDENT_META, load_student
+from pipeline.models.torch_student import TorchStudent, load_torch_student, network_config
 from tests.models import street
 from tests.predict.helpers import untrained
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ImageError, UserError
-from pipeline.progress import SilentProgress
-from pipeline.store import Cache
+from pipeline.cache import Cache
+from pipeline.core.errors import ImageError, UserError
+from pipeline.core.progress import SilentProgress
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
 from stages.verify.check import Checked, Problem, check_cache, repair

@@ -1,4 +1,4 @@
-"""Damage of every file of the cache: never read, named by ``verify``, healed by ``verify --repair``."""
+"""Damage of every file of the cache: never read, named by `verify`, healed by `verify --repair`."""
 
 from __future__ import annotations
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.progress import SilentProgress
-from pipeline.store import Artefact, Attempt, Cache, Marker
-from pipeline.store.local import LocalStorage
-from pipeline.store.zip_file import pack
+from pipeline.cache import Artefact, Attempt, Cache, Marker
+from pipeline.cache.local import LocalStorage
+from pipeline.cache.zip_file import pack
+from pipeline.core.errors import UserError
+from pipeline.core.progress import SilentProgress
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
 from stages.verify.check import Checked, check_cache, repair
@@ -273,7 +273,7 @@ def test_nothing_is_swept_while_the_markers_are_away(project: Project) -> None:
 
 
 def test_a_file_that_is_named_while_it_is_swept_stays(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Computed again, a forgotten image has the name of its old file: ``gc`` may have that name already."""
+    """Computed again, a forgotten image has the name of its old file: `gc` may have that name already."""
     (sam, *_) = opened(project).artefacts()
     marker = sam.done()["p000"]
     sam.forget("p000")

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.boundaries import label_boundary
-from pipeline.samples import FusedSample
+from pipeline.data.samples import FusedSample
+from pipeline.geometry.boundaries import label_boundary
 
 CLASSES = ("road", "building", "sky", "person")
 PALETTE = ((128, 64, 128), (70, 70, 70), (70, 130, 180), (220, 20, 60))

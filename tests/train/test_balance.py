@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pipeline import losses
+from pipeline.models import losses
 from stages.train.balance import LIMIT, class_shares, class_weights
 from tests.train.helpers import MemoryReader
 

@@ -13,7 +13,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from PIL import Image
 
-from pipeline.checkpoints import load_into
+from pipeline.models.weights import load_into
 from stages.train.configs import CONFIGS, fit_schedule, read_config, replace_schedule, student_config
 from stages.train.segmentor import MKASegmentor, MKATerms
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from mmengine.registry import init_default_scope
 
-from pipeline.errors import ImageError, UserError
-from pipeline.samples import FusedSample, Reader
+from pipeline.core.errors import ImageError, UserError
+from pipeline.data.samples import FusedSample, Reader
 from stages.train import register  # noqa: F401 (registers the transforms)
 from stages.train.dataset import PseudoLabelDataset, open_reader
 from stages.train.sampler import NumberedSampler

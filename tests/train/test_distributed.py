@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.checkpoints import load_state_dict
+from pipeline.models.weights import load_state_dict
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
 from tests.conftest import Project
@@ -69,7 +69,7 @@ def test_the_command_by_torchrun(small: Project, tmp_path: Path) -> None:  # noq
     fuse(small.manifest(), small.config())
     printed = torchrun(
         "pipeline", "train", "--distributed", *small.arguments(), "--work-dir", str(tmp_path / "runs"),
-        "--set", "device=cpu", "--set", "train.select=agreement",
+        "--set", "device=cpu", "--set", "train.select=pseudo_label_miou",
     )  # fmt: skip
     results = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
     assert len(results) == 1, "the first process speaks"

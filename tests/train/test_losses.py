@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pipeline import losses
-from pipeline.boundaries import label_boundary
+from pipeline.geometry.boundaries import label_boundary
+from pipeline.models import losses
 
 
 def random_probs(seed: int = 0, size: tuple[int, ...] = (2, 5, 6, 8)) -> torch.Tensor:

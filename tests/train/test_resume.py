@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.checkpoints import load_state_dict
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
+from pipeline.models.weights import load_state_dict
 from stages.train.run import checkpoints_of, last_checkpoint
-from stages.train.selection import agreement
+from stages.train.selection import pseudo_label_miou
 from tests.train.helpers import MemoryReader
 from tests.train.test_run import run, same_weights
 
@@ -83,16 +83,16 @@ def test_a_killed_training_goes_on_and_scores_the_same(tmp_path: Path) -> None:
     assert load_state_dict(found)[1]["iter"] == steps
     assert same_weights(expected, found)
     reader = MemoryReader()
-    assert agreement(found, reader, reader.ids, "cpu") == agreement(expected, reader, reader.ids, "cpu")
+    assert pseudo_label_miou(found, reader, reader.ids, "cpu") == pseudo_label_miou(expected, reader, reader.ids, "cpu")
 
 
 def test_select_needs_panoramas_to_hold_out(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="leaves none to train on"):
-        run(tmp_path, 2, reader={"count": 1}, select="agreement")
+        run(tmp_path, 2, reader={"count": 1}, select="pseudo_label_miou")
 
 
 def test_one_training_in_a_folder_at_a_time(tmp_path: Path) -> None:
-    code = "import sys, time; from pathlib import Path; from pipeline.outputs import locked\n"
+    code = "import sys, time; from pathlib import Path; from pipeline.core.atomic_files import locked\n"
     code += "with locked(Path(sys.argv[1]), 'held'):\n    print('held', flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.checkpoints import load_state_dict
-from pipeline.errors import UserError
-from pipeline.student import load_student
+from pipeline.core.errors import UserError
+from pipeline.models.student import load_student
+from pipeline.models.weights import load_state_dict
 from stages.train.configs import CONFIGS
 from stages.train.run import last_checkpoint, train
 from tests.train.helpers import CLASSES, PALETTE, TINY_CGNET, TINY_STUDENT, MemoryReader
@@ -284,7 +284,7 @@ def test_tensorboard_gets_scalars_and_pictures(tmp_path: Path) -> None:
     [events] = [path.parent for path in tmp_path.rglob("events.out.tfevents.*")]
     found = event_accumulator.EventAccumulator(str(events))
     found.Reload()
-    assert {"loss", "decode.loss_whole", "decode.agreement"} <= set(found.Tags()["scalars"])
+    assert {"loss", "decode.loss_whole", "decode.pseudo_label_acc"} <= set(found.Tags()["scalars"])
     assert [scalar.step for scalar in found.Scalars("loss")] == [2, 4]
     pictures = found.Images("image, pseudo-label, student")
     assert [picture.step for picture in pictures] == [1, 2, 3, 4]

@@ -13,10 +13,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
-from pipeline import losses
-from pipeline.errors import UserError
-from pipeline.samples import FusedSample
-from pipeline.views import ViewSettings, make_views
+from pipeline.core.errors import UserError
+from pipeline.data.samples import FusedSample
+from pipeline.geometry.views import ViewSettings, make_views
+from pipeline.models import losses
 from stages.train.configs import student_config
 from stages.train.dataset import PseudoLabelDataset
 from stages.train.segmentor import MKASegmentor, MKATerms, Term, _distill
@@ -64,7 +64,7 @@ def logits_of(model: MKASegmentor, data: dict[str, Any]) -> torch.Tensor:
 def test_each_term_can_be_switched_on_alone_and_scaled(name: str) -> None:
     model = build({name: 1.0})
     found = loss_of(model, batch())
-    assert set(found) == {f"decode.loss_{name}", "decode.agreement"}
+    assert set(found) == {f"decode.loss_{name}", "decode.pseudo_label_acc"}
     model.terms = MKATerms.from_config({n: 2.5 if n == name else 0 for n in TERMS})
     torch.testing.assert_close(loss_of(model, batch())[f"decode.loss_{name}"], 2.5 * found[f"decode.loss_{name}"])
 
@@ -90,7 +90,7 @@ def test_terms_are_those_of_the_losses_module() -> None:
         torch.testing.assert_close(found[f"decode.loss_{name}"], torch.stack(values).mean())
     known = np.stack([reader.fused(i).label for i in reader.ids[:2]])
     right = (logits.argmax(1).numpy() == known)[known != 255].mean()
-    assert found["decode.agreement"] == pytest.approx(100 * right, rel=1e-5)
+    assert found["decode.pseudo_label_acc"] == pytest.approx(100 * right, rel=1e-5)
 
 
 def test_plain_labels_give_the_ordinary_cross_entropy() -> None:
@@ -99,7 +99,7 @@ def test_plain_labels_give_the_ordinary_cross_entropy() -> None:
     found = loss_of(model, data)
     label = torch.cat([sample.gt_sem_seg.data for sample in data["data_samples"]])
     expected = torch.nn.functional.cross_entropy(logits_of(model, data), label, ignore_index=255)
-    assert set(found) == {"decode.loss_label", "decode.agreement"}
+    assert set(found) == {"decode.loss_label", "decode.pseudo_label_acc"}
     torch.testing.assert_close(found["decode.loss_label"], expected)
 
 
@@ -107,7 +107,7 @@ def test_a_sample_without_boundary_has_no_boundary_term() -> None:
     model, data = build({"boundary": 1.0, "whole": 1.0}), batch()
     for sample in data["data_samples"]:
         del sample.boundary
-    assert set(loss_of(model, data)) == {"decode.loss_whole", "decode.agreement"}
+    assert set(loss_of(model, data)) == {"decode.loss_whole", "decode.pseudo_label_acc"}
 
 
 def test_mirrored_sample_costs_a_mirrored_student_the_same() -> None:
@@ -209,7 +209,7 @@ def test_auxiliary_heads_get_the_terms_times_their_weight() -> None:
     )
     model = build({"whole": 1.0, "confident": 1.0}, **{"model.auxiliary_head": head})
     found = loss_of(model, batch())
-    assert {"aux_0.loss_whole", "aux_0.loss_confident", "aux_0.agreement"} <= set(found)
+    assert {"aux_0.loss_whole", "aux_0.loss_confident", "aux_0.pseudo_label_acc"} <= set(found)
     assert 0 < found["aux_0.loss_whole"] < found["decode.loss_whole"]
 
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UserError
-from pipeline.student import load_student
+from pipeline.core.errors import UserError
+from pipeline.models.student import load_student
 from stages.train import selection
-from stages.train.selection import agreement, choose, held_out_ids
+from stages.train.selection import choose, held_out_ids, pseudo_label_miou
 from tests.train.helpers import MemoryReader
 from tests.train.test_run import READER, run
 
@@ -32,7 +32,7 @@ def test_something_must_be_left() -> None:
 
 
 def test_a_run_chooses_by_agreement_on_panoramas_that_it_did_not_see(tmp_path: Path) -> None:
-    checkpoint = run(tmp_path, 10, select="agreement", held_out=0.25)
+    checkpoint = run(tmp_path, 10, select="pseudo_label_miou", held_out=0.25)
     report = json.loads((tmp_path / "selection.json").read_text())
     trained_on = json.loads((tmp_path / "train_images.json").read_text())
     assert sorted(trained_on + report["held_out"]) == sorted(MemoryReader().ids)
@@ -50,10 +50,10 @@ def test_a_run_chooses_by_agreement_on_panoramas_that_it_did_not_see(tmp_path: P
         for c in range(4)
         if ((label == c) | (predicted == c))[counted].any()
     ]
-    assert agreement(checkpoint, reader, [image_id], "cpu") == pytest.approx(100 * np.mean(ious))
+    assert pseudo_label_miou(checkpoint, reader, [image_id], "cpu") == pytest.approx(100 * np.mean(ious))
 
 
 def test_of_equals_the_later_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [tmp_path / f"iter_{k}.pth" for k in (1, 2, 3)]
-    monkeypatch.setattr(selection, "agreement", lambda path, *_: {1: 5.0, 2: 7.0, 3: 7.0}[int(path.stem[-1])])
+    monkeypatch.setattr(selection, "pseudo_label_miou", lambda path, *_: {1: 5.0, 2: 7.0, 3: 7.0}[int(path.stem[-1])])
     assert choose(paths, MemoryReader(), READER) == paths[2]  # type: ignore[arg-type]

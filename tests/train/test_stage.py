@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.samples import CacheReader
+from pipeline.cache.fused_reader import CacheReader
+from pipeline.core.errors import UserError
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
 from stages.train.stage import check_complete, check_sizes, run_folder
@@ -74,7 +74,7 @@ def test_a_replaced_panorama_is_not_trained_on_with_the_old_ones_labels(project:
     with pytest.raises(UserError, match=r"1 cannot be trained on, .*p000.* is not the image that was fused"):
         check_complete(reader(), allow_partial=False)
     assert len(check_complete(reader(), allow_partial=True)) == 1
-    assert set(ids) - set(reader().ids) == set(reader().gaps)
+    assert set(ids) - set(reader().ids) == set(reader().missing)
     update()
     with pytest.raises(UserError, match="was fused from an earlier run of precompute; run fuse again"):
         check_complete(reader(), allow_partial=False)
@@ -95,7 +95,7 @@ def test_panoramas_of_two_sizes_are_refused_before_a_batch_of_them(project: Proj
     precompute(project.manifest(), project.config())
     fuse(project.manifest(), project.config())
     reader = CacheReader(project.manifest(), project.config(), ("train",))
-    with pytest.raises(UserError, match=r"p009\.png: is 64 x 512 .*, others are 64 x 256, .*preparation\.size"):
+    with pytest.raises(UserError, match=r"p009\.png: is 64 x 512 .*, others are 64 x 256, .*preprocessing\.size"):
         check_sizes(reader, project.config().train)
     check_sizes(reader, project.config("train.batch_size=1").train)
     check_sizes(reader, project.config("train.student=goodsam_demo").train)  # which crops

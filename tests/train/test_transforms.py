@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import losses
-from pipeline.boundaries import label_boundary
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
+from pipeline.geometry.boundaries import label_boundary
+from pipeline.models import losses
 from stages.train.dataset import PseudoLabelDataset
 from stages.train.transforms import (
     CyclicShift,

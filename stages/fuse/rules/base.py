@@ -10,10 +10,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from pipeline.components import Component
-from pipeline.masks import MaskSet
-from pipeline.upsample import most_likely, upsample
-from pipeline.windows import Window
+from pipeline.core.components import Component
+from pipeline.geometry.masks import MaskSet
+from pipeline.geometry.upsample import most_likely, upsample
+from pipeline.geometry.windows import Window
 
 #: The largest value of the stored gate and weight; they stand for value / FULL.
 FULL = 255
@@ -21,14 +21,14 @@ FULL = 255
 
 @dataclass(frozen=True)
 class FusionInput:
-    """One panorama of ``(H, W)`` pixels.
+    """One panorama of `(H, W)` pixels.
 
-    ``labels`` uint8 ``(H, W)``: argmax of the stitched prediction, at pixels. ``masks``: panorama masks (None if the
-    rule needs none). ``window_labels``: for each of ``windows`` the argmax of the TA's own prediction there, uint8
-    ``(h, w)``; ``window_masks``: that window's mask set. ``num_classes`` counts the classes of all labels.
-    ``stitched`` float32 ``(C, h, w)``: log-probabilities of the stitched prediction on its native grid, of output
-    stride ``stride``; ``log_probabilities``: the same up-sampled to pixels, ``(C, H, W)``, not normalised; ``boundary``
-    bool ``(H, W)``: ``B_ref`` (None without masks); ``things``: of every class, whether it is one of countable objects.
+    `labels` uint8 `(H, W)`: argmax of the stitched prediction, at pixels. `masks`: panorama masks (None if the
+    rule needs none). `window_labels`: for each of `windows` the argmax of the TA's own prediction there, uint8
+    `(h, w)`; `window_masks`: that window's mask set. `num_classes` counts the classes of all labels.
+    `stitched` float32 `(C, h, w)`: log-probabilities of the stitched prediction on its native grid, of output
+    stride `stride`; `log_probabilities`: the same up-sampled to pixels, `(C, H, W)`, not normalised; `boundary`
+    bool `(H, W)`: `B_ref` (None without masks); `things`: of every class, whether it is one of countable objects.
     """
 
     num_classes: int
@@ -46,14 +46,14 @@ class FusionInput:
 
     @classmethod
     def of_stitched(cls, stitched: np.ndarray, stride: int, height: int, things: tuple[bool, ...] = ()) -> FusionInput:
-        """The input of a rule that needs no masks, from log-probabilities ``(C, h, w)`` on the native grid."""
+        """The input of a rule that needs no masks, from log-probabilities `(C, h, w)` on the native grid."""
         full = upsample(stitched, stride, height, cyclic=True)
         labels = most_likely(full)
         return cls(len(stitched), labels, stitched=stitched, stride=stride, things=things, log_probabilities=full)
 
     @cached_property
     def confidence(self) -> np.ndarray:
-        """Probability of the most likely class in the stitched prediction, up-sampled, in 1/255: uint8 ``(H, W)``."""
+        """Probability of the most likely class in the stitched prediction, up-sampled, in 1/255: uint8 `(H, W)`."""
         assert self.stitched is not None
         highest = 1 / np.exp(self.stitched - self.stitched.max(axis=0)).sum(axis=0)
         return np.rint(upsample(highest, self.stride, self.labels.shape[0], cyclic=True) * FULL).astype(np.uint8)
@@ -61,9 +61,9 @@ class FusionInput:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The ensemble ``E = (1 - g) S + g onehot(label)`` and its weight map, all uint8 ``(H, W)``.
+    """The ensemble `E = (1 - g) S + g onehot(label)` and its weight map, all uint8 `(H, W)`.
 
-    ``label``: class, or 255 (ignore); ``gate``: g in 1/255; ``weight``: M in 1/255. ``more`` holds further arrays by
+    `label`: class, or 255 (ignore); `gate`: g in 1/255; `weight`: M in 1/255. `more` holds further arrays by
     name, for instance those of single windows.
     """
 

@@ -7,10 +7,10 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from stages.fuse.boundary import snap
-from stages.fuse.regions import Regions, depth, find_regions, soft_votes, unmasked_islands
+from stages.fuse.boundary import inpaint_boundary_band
+from stages.fuse.regions import Regions, distance_to_boundary, find_regions, small_unmasked_components, soft_votes
 from stages.fuse.rules.base import Ensemble, FusionInput, FusionRule
-from stages.fuse.soft import certainty, gated, probabilities, ramp
+from stages.fuse.soft import certainty, encode_ensemble, probabilities, ramp
 
 #: Weights and logarithms are rounded to 1 / _STEPS before they are summed, so that their order does not matter.
 _STEPS = 1 << 16
@@ -19,15 +19,15 @@ _STEPS = 1 << 16
 _ROWS = 8
 
 
-class Best(FusionRule):
+class SoftMaskVote(FusionRule):
     """Each mask's class distribution, pulled together with the stitched prediction by a product of powers (ours).
 
     Inside a mask the stitched probabilities are averaged, pixels weighted by how sure the TA is and by how far inside
-    they lie, because the TA bleeds over edges. A pixel's fused prediction is ``S^(1-b)`` times the geometric mean of
-    its masks' averages to the power ``b``; ``b`` is ``strength`` times SAM's own score of the masks, 0 in no mask. So a
+    they lie, because the TA bleeds over edges. A pixel's fused prediction is `S^(1-b)` times the geometric mean of
+    its masks' averages to the power `b`; `b` is `strength` times SAM's own score of the masks, 0 in no mask. So a
     clear mask overrules single pixels, and a mixed or doubtful one says little. A compact and confident TA region
     without a mask of its own, one that lies at least half inside it, is left alone (a pole or a sign on a facade). The
-    weight map rises with the fused probability of the label from 0 at ``theta`` to 1.
+    weight map rises with the fused probability of the label from 0 at `theta` to 1.
     """
 
     kind: str = "best"
@@ -52,7 +52,7 @@ class Best(FusionRule):
             power_at[self.islands(inputs, regions)] = 0
         own = stitched
         if self.snap_radius and inputs.boundary is not None:
-            own = snap(stitched, regions.index, inputs.boundary, self.snap_radius)
+            own = inpaint_boundary_band(stitched, regions.index, inputs.boundary, self.snap_radius)
         said = np.ascontiguousarray(logs.T)
         label, gate, weight = (np.empty_like(inputs.labels) for _ in range(3))
         # a few rows at a time, which stay in the processor's cache
@@ -61,17 +61,17 @@ class Best(FusionRule):
             fused = np.take(said, regions.index[rows], axis=1)
             fused *= power_at[rows]
             fused += own[:, rows] * (1 - power_at[rows])
-            result = gated(stitched[:, rows], fused)
+            result = encode_ensemble(stitched[:, rows], fused)
             label[rows], gate[rows], weight[rows] = result.label, result.gate, ramp(result.probability, self.theta)
         return Ensemble(label, gate, weight)
 
     def mask_votes(self, inputs: FusionInput, regions: Regions) -> tuple[np.ndarray, np.ndarray]:
-        """What the masks of a region say, as log-probabilities float32 ``(R, C)``, and its power, float32 ``(R,)``."""
+        """What the masks of a region say, as log-probabilities float32 `(R, C)`, and its power, float32 `(R,)`."""
         assert inputs.stitched is not None
         assert inputs.masks is not None
         votes = probabilities(inputs.stitched)
         votes = votes * certainty(votes)
-        total = regions.sum_over_regions(soft_votes(regions, depth(regions.index, self.deepest), votes))
+        total = regions.sum_over_regions(soft_votes(regions, distance_to_boundary(regions.index, self.deepest), votes))
         share = total / np.maximum(total.sum(axis=1, keepdims=True), 1e-12)
         logs = np.rint(np.log(np.maximum(share, self.floor)) * _STEPS)
         table = inputs.masks.table
@@ -83,9 +83,9 @@ class Best(FusionRule):
         return said.astype(np.float32), power.astype(np.float32)
 
     def islands(self, inputs: FusionInput, regions: Regions) -> np.ndarray:
-        """The compact confident TA regions without a mask of their own: bool ``(H, W)``."""
+        """The compact confident TA regions without a mask of their own: bool `(H, W)`."""
         limits = int(self.island * inputs.labels.size), self.island_confidence, self.island_mask
-        return unmasked_islands(inputs.labels, inputs.confidence, regions, *limits)
+        return small_unmasked_components(inputs.labels, inputs.confidence, regions, *limits)
 
 
-COMPONENT = Best
+COMPONENT = SoftMaskVote

@@ -9,13 +9,13 @@ from pydantic import Field, model_validator
 
 from stages.fuse.regions import find_regions
 from stages.fuse.rules.base import FULL, Ensemble, FusionInput, FusionRule
-from stages.fuse.voting import paint
+from stages.fuse.voting import paste_masks
 
 
 class GoodSamPp(FusionRule):
     """Masks in area levels, votes weighted by a weight map, a threshold for each level (paper).
 
-    Ours: the weight map is the TA's confidence; a level's threshold is the mean ``Y_max`` of its masks in this image;
+    Ours: the weight map is the TA's confidence; a level's threshold is the mean `Y_max` of its masks in this image;
     the areas between the levels; large masks first, small ones over them; pixels in no mask keep the TA with weight 1.
     """
 
@@ -42,13 +42,13 @@ class GoodSamPp(FusionRule):
         area = inputs.masks.table["area"] / inputs.labels.size
         level = (area >= self.medium).astype(np.int64) + (area >= self.large)
         trusted = at_least_the_mean(highest, level)
-        label = paint(inputs.masks, winner, inputs.labels)
+        label = paste_masks(inputs.masks, winner, inputs.labels)
         full = np.full_like(label, FULL)
-        return Ensemble(label, full, paint(inputs.masks, np.where(trusted, FULL, 0), full))
+        return Ensemble(label, full, paste_masks(inputs.masks, np.where(trusted, FULL, 0), full))
 
 
 def at_least_the_mean(highest: np.ndarray, level: np.ndarray) -> np.ndarray:
-    """Which of ``highest`` ``(K,)`` reach the mean of their ``level`` ``(K,)``: bool ``(K,)``.
+    """Which of `highest` `(K,)` reach the mean of their `level` `(K,)`: bool `(K,)`.
 
     Compared in whole numbers, so that the order of the masks does not matter; the last digit is forgiven.
     """

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from stages.fuse.rules.base import FULL, Ensemble, FusionInput, FusionRule
-from stages.fuse.voting import paint
+from stages.fuse.voting import paste_masks
 
 _IGNORE = 255
 
@@ -16,8 +16,8 @@ _IGNORE = 255
 class Sepl(FusionRule):
     """A mask goes to the first class of which it holds enough; the other masks' pixels are ignored.
 
-    A class takes a mask that no earlier class took if more than ``share`` of the mask is that class, or if the mask
-    holds at least ``cover`` of the class. Pixels in no mask keep the TA. Ours: classes in the order of their labels;
+    A class takes a mask that no earlier class took if more than `share` of the mask is that class, or if the mask
+    holds at least `cover` of the class. Pixels in no mask keep the TA. Ours: classes in the order of their labels;
     large masks first, small ones over them.
     """
 
@@ -34,7 +34,7 @@ class Sepl(FusionRule):
         takes = (counts > self.share * area[:, None]) | ((counts >= self.cover * whole) & (counts > 0))
         used = np.asarray(takes.any(axis=1))
         left = np.where(inputs.masks.covered(), np.uint8(_IGNORE), inputs.labels)
-        label = paint(inputs.masks.select(used), takes[used].argmax(axis=1), left)
+        label = paste_masks(inputs.masks.select(used), takes[used].argmax(axis=1), left)
         weight = np.where(label == _IGNORE, 0, FULL).astype(np.uint8)
         return Ensemble(label, weight, weight)
 

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from stages.fuse.rules.base import FULL, Ensemble, FusionInput, FusionRule
-from stages.fuse.voting import paint
+from stages.fuse.voting import paste_masks
 
 
 class Sgml(FusionRule):
@@ -31,7 +31,7 @@ class Sgml(FusionRule):
         every = np.arange(len(counts))
         near = (counts[every, second] > 0) & (counts[every, second] >= self.ratio * counts[every, first])
         winner = np.where(near & small[second] & ~small[first], second, first)
-        label = paint(inputs.masks, winner, inputs.labels)
+        label = paste_masks(inputs.masks, winner, inputs.labels)
         full = np.full_like(label, FULL)
         return Ensemble(label, full, full)
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from stages.fuse.rules.base import FULL, Ensemble, FusionInput, FusionRule
-from stages.fuse.voting import majority, paint
+from stages.fuse.voting import majority, paste_masks
 
 
 class Ssa(FusionRule):
@@ -19,7 +19,7 @@ class Ssa(FusionRule):
     def __call__(self, inputs: FusionInput) -> Ensemble:
         assert inputs.masks is not None
         votes = majority(inputs.masks, inputs.labels, inputs.num_classes)
-        label = paint(inputs.masks, votes.winner, inputs.labels)
+        label = paste_masks(inputs.masks, votes.winner, inputs.labels)
         full = np.full_like(label, FULL)
         return Ensemble(label, full, full)
 

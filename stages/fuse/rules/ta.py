@@ -8,7 +8,7 @@ from stages.fuse.rules.base import FULL, Ensemble, FusionInput, FusionRule
 
 
 class Ta(FusionRule):
-    """``E`` is the stitched prediction itself: gate 0, weight 1 everywhere."""
+    """`E` is the stitched prediction itself: gate 0, weight 1 everywhere."""
 
     kind: str = "ta"
 

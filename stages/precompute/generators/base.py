@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pipeline.components import Component
-from pipeline.masks import MaskSet
+from pipeline.core.components import Component
+from pipeline.geometry.masks import MaskSet
 
 Generate = Callable[[Sequence[np.ndarray]], list[MaskSet]]
 
@@ -20,7 +20,7 @@ class MaskGenerator(Component):
     def build(self, device: str) -> Generate:
         """Loads what is needed, once a worker.
 
-        Returns the function from views of one size (each RGB uint8 ``(h, w, 3)``) to their mask sets, in order. It may
-        raise :class:`pipeline.errors.ImageError` for views that it cannot work on. Raises
-        :class:`pipeline.errors.UserError` if the settings cannot work (a missing or foreign checkpoint).
+        Returns the function from views of one size (each RGB uint8 `(h, w, 3)`) to their mask sets, in order. It may
+        raise `pipeline.core.errors.ImageError` for views that it cannot work on. Raises
+        `pipeline.core.errors.UserError` if the settings cannot work (a missing or foreign checkpoint).
         """

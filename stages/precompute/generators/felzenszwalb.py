@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field
 
-from pipeline.errors import ImageError
-from pipeline.masks import MAX_MASKS, TABLE, MaskSet
+from pipeline.core.errors import ImageError
+from pipeline.geometry.masks import MAX_MASKS, TABLE, MaskSet
 from stages.precompute.generators.base import Generate, MaskGenerator
 
 
 class Felzenszwalb(MaskGenerator):
-    """scikit-image's ``felzenszwalb``; the defaults are ours."""
+    """scikit-image's `felzenszwalb`; the defaults are ours."""
 
     kind: str = "felzenszwalb"
     scale: float = Field(100.0, gt=0, description="Larger gives larger segments.")
@@ -36,7 +36,7 @@ class Felzenszwalb(MaskGenerator):
 
 
 def from_partition(segments: np.ndarray) -> MaskSet:
-    """A partition ``(h, w)`` of integers 0..K-1, none left out, as a mask set on one plane."""
+    """A partition `(h, w)` of integers 0..K-1, none left out, as a mask set on one plane."""
     from scipy.ndimage import find_objects
 
     count = int(segments.max()) + 1

@@ -1,4 +1,4 @@
-"""SAM's automatic masks, batched (ours, see :mod:`stages.precompute.sam.batched`)."""
+"""SAM's automatic masks, batched (ours, see `stages.precompute.sam.batched`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from pipeline.settings import NOT_IN_KEY
+from pipeline.core.settings import NOT_IN_KEY
 from stages.precompute.generators.base import Generate
 from stages.precompute.sam.settings import AutomaticMasks
 
@@ -15,9 +15,9 @@ CPU_POINTS = 8
 
 
 class Sam(AutomaticMasks):
-    """The masks of ``SamAutomaticMaskGenerator``, in a fraction of its time besides the networks.
+    """The masks of `SamAutomaticMaskGenerator`, in a fraction of its time besides the networks.
 
-    Its second algorithm: the first was segment_anything's own generator, which is now ``sam_reference``.
+    Its second algorithm: the first was segment_anything's own generator, which is now `sam_reference`.
     """
 
     algorithm: ClassVar[int] = 2

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.devices import autocast
-from pipeline.masks import MaskSet, from_masks
+from pipeline.execution.devices import autocast
+from pipeline.geometry.masks import MaskSet, from_masks
 from stages.precompute.generators.base import Generate
 from stages.precompute.sam.settings import AutomaticMasks
 
 
 class SamReference(AutomaticMasks):
-    """``SamAutomaticMaskGenerator`` itself, to compare with: kind ``sam`` finds the same masks much cheaper."""
+    """`SamAutomaticMaskGenerator` itself, to compare with: kind `sam` finds the same masks much cheaper."""
 
     kind: str = "sam_reference"
 

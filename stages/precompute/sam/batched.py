@@ -1,6 +1,6 @@
 """SAM's automatic masks without their cost: several windows an encoder call, and only few masks are up-sampled (ours).
 
-The points, filters and the removal of duplicates are those of segment_anything's ``SamAutomaticMaskGenerator``
+The points, filters and the removal of duplicates are those of segment_anything's `SamAutomaticMaskGenerator`
 (Kirillov et al., Segment Anything, ICCV 2023). It up-samples every mask of every point before it filters. Here, what
 the low-resolution logits tell goes first: candidates below the predicted IoU, empty ones, those that a crop cuts off,
 and, best first, those that a better mask surely suppresses. Only the others are up-sampled, each once, each alone in
@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.devices import BatchSize, autocast
-from pipeline.errors import ImageError
-from pipeline.masks import MAX_MASKS, MaskSet, MaskSetBuilder, mask_box
+from pipeline.core.errors import ImageError
+from pipeline.execution.devices import BatchSize, autocast
+from pipeline.geometry.masks import MAX_MASKS, MaskSet, MaskSetBuilder, mask_box
 from stages.precompute.sam.binary import mask_nms, prompt_component, remove_small_regions
 from stages.precompute.sam.duplicates import Duplicates, Mask, SimilarBoxes, SimilarMasks
 from stages.precompute.sam.lowres import Candidates, Geometry
@@ -29,7 +29,7 @@ EDGE = 20
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of a view that SAM looks at: box XYXY (the end not included), prompts ``(N, 2)`` in its own pixels."""
+    """A part of a view that SAM looks at: box XYXY (the end not included), prompts `(N, 2)` in its own pixels."""
 
     x0: int
     y0: int
@@ -44,7 +44,7 @@ class Crop:
 
 
 def crops_of(size: tuple[int, int], settings: AutomaticMasks) -> list[Crop]:
-    """The view of ``size`` (h, w) itself, then the crops of each layer, with their grids of points."""
+    """The view of `size` (h, w) itself, then the crops of each layer, with their grids of points."""
     from segment_anything.utils.amg import build_all_layer_point_grids, generate_crop_boxes
 
     layers = settings.crop_n_layers
@@ -58,10 +58,10 @@ def crops_of(size: tuple[int, int], settings: AutomaticMasks) -> list[Crop]:
 
 
 class BatchedMasks:
-    """The masks of views, by a segment_anything ``Sam`` on ``device``.
+    """The masks of views, by a segment_anything `Sam` on `device`.
 
-    Needs its image encoder, prompt encoder and mask decoder only. ``windows`` views go through the encoder at a time,
-    ``points`` prompts through the decoder.
+    Needs its image encoder, prompt encoder and mask decoder only. `windows` views go through the encoder at a time,
+    `points` prompts through the decoder.
     """
 
     def __init__(self, model: Any, settings: AutomaticMasks, device: str, windows: int, points: int) -> None:
@@ -72,9 +72,9 @@ class BatchedMasks:
         self.points = BatchSize(points)
 
     def __call__(self, views: Sequence[np.ndarray]) -> list[MaskSet]:
-        """The mask set of each of ``views`` (RGB uint8, all of one shape ``(h, w, 3)``), best masks first.
+        """The mask set of each of `views` (RGB uint8, all of one shape `(h, w, 3)`), best masks first.
 
-        Raises :class:`ImageError` if the model's output is not finite, or for more masks than a set can hold.
+        Raises `ImageError` if the model's output is not finite, or for more masks than a set can hold.
         """
         import torch
 
@@ -94,7 +94,7 @@ class BatchedMasks:
         return [_mask_set(self._finish(masks, size, len(crops)), size) for masks in found]
 
     def _encode(self, views: Sequence[np.ndarray], crop: Crop) -> Iterator[tuple[slice, Any]]:
-        """Embeddings of ``crop`` of some views at a time: their slice, and a float tensor ``(n, c, h, w)``."""
+        """Embeddings of `crop` of some views at a time: their slice, and a float tensor `(n, c, h, w)`."""
         import torch
         from segment_anything.utils.transforms import ResizeLongestSide
 
@@ -176,7 +176,7 @@ class BatchedMasks:
         return kept
 
     def _at_full_size(self, found: Candidates, k: int, crop: Crop, geometry: Geometry) -> Mask | None:
-        """Candidate ``k``, up-sampled; None if it is empty or not stable enough."""
+        """Candidate `k`, up-sampled; None if it is empty or not stable enough."""
         settings, threshold = self.settings, self.model.mask_threshold
         logits = found.upsampled(k, geometry)
         higher = int((logits > threshold + settings.stability_score_offset).sum())
@@ -223,9 +223,9 @@ class BatchedMasks:
 
 
 def at_crop_edges(boxes: np.ndarray, crop: Crop, size: tuple[int, int], distance: float = EDGE) -> np.ndarray:
-    """Which sides of boxes (XYXY of the view of ``size``, ``(..., 4)``) lie near an edge of ``crop`` inside the view.
+    """Which sides of boxes (XYXY of the view of `size`, `(..., 4)`) lie near an edge of `crop` inside the view.
 
-    bool ``(..., 4)``. A side that is near an edge of the view too does not count.
+    bool `(..., 4)`. A side that is near an edge of the view too does not count.
     """
     edges, borders = np.array([crop.x0, crop.y0, crop.x1, crop.y1]), np.array([0, 0, size[1], size[0]])
     near: np.ndarray = (np.abs(boxes - edges) <= distance) & (np.abs(boxes - borders) > EDGE)
@@ -233,7 +233,7 @@ def at_crop_edges(boxes: np.ndarray, crop: Crop, size: tuple[int, int], distance
 
 
 def at_prompt(mask: Mask) -> Mask:
-    """``mask`` cut down to its piece under its point."""
+    """`mask` cut down to its piece under its point."""
     return _placed(mask, prompt_component(mask.inside, mask.point[0] - mask.x, mask.point[1] - mask.y), mask.x, mask.y)
 
 
@@ -244,7 +244,7 @@ def _cleaned(mask: Mask, size: tuple[int, int], min_area: int) -> Mask:
 
 
 def _placed(mask: Mask, inside: np.ndarray, x0: int, y0: int) -> Mask:
-    """``mask`` with other pixels: ``inside``, whose corner is at column x0, row y0 of the view."""
+    """`mask` with other pixels: `inside`, whose corner is at column x0, row y0 of the view."""
     x, y, width, height = mask_box(inside)
     return replace(mask, inside=inside[y : y + height, x : x + width].copy(), x=x0 + x, y=y0 + y)
 

@@ -10,9 +10,9 @@ _EIGHT = np.ones((3, 3), dtype=np.int8)
 
 
 def prompt_component(mask: np.ndarray, x: float, y: float) -> np.ndarray:
-    """The 8-connected piece of ``mask`` (bool ``(h, w)``) that holds the point; the largest one if none does.
+    """The 8-connected piece of `mask` (bool `(h, w)`) that holds the point; the largest one if none does.
 
-    ``x``, ``y`` are in pixels from the upper left corner, and may lie outside. An empty mask stays empty.
+    `x`, `y` are in pixels from the upper left corner, and may lie outside. An empty mask stays empty.
     """
     from scipy.ndimage import label
 
@@ -29,10 +29,10 @@ def prompt_component(mask: np.ndarray, x: float, y: float) -> np.ndarray:
 
 
 def remove_small_regions(mask: np.ndarray, min_area: int) -> np.ndarray:
-    """``mask`` (bool ``(h, w)``) with holes below ``min_area`` pixels filled, then pieces below it removed.
+    """`mask` (bool `(h, w)`) with holes below `min_area` pixels filled, then pieces below it removed.
 
     Holes and pieces are 8-connected, as in segment_anything; where every piece is small, the largest stays (of
-    equals the first by rows). Returns ``mask`` itself if there was nothing to do.
+    equals the first by rows). Returns `mask` itself if there was nothing to do.
     """
     from scipy.ndimage import label
 
@@ -51,10 +51,10 @@ def remove_small_regions(mask: np.ndarray, min_area: int) -> np.ndarray:
 
 
 def mask_nms(masks: Sequence[np.ndarray], scores: Sequence[float], threshold: float) -> list[int]:
-    """Greedy non-maximum suppression by the IoU of masks (each bool ``(h, w)``).
+    """Greedy non-maximum suppression by the IoU of masks (each bool `(h, w)`).
 
     Returns the indices that stay, best score first (of equal ones the earlier first): those whose IoU with every
-    better mask that stays is at most ``threshold``. Empty masks do not stay.
+    better mask that stays is at most `threshold`. Empty masks do not stay.
     """
     order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
     kept: list[int] = []
@@ -67,7 +67,7 @@ def mask_nms(masks: Sequence[np.ndarray], scores: Sequence[float], threshold: fl
 
 
 class PackedMasks:
-    """Masks of ``size`` pixels each, a bit a pixel."""
+    """Masks of `size` pixels each, a bit a pixel."""
 
     def __init__(self, size: int) -> None:
         self._bits = np.zeros((8, -(-size // 8)), dtype=np.uint8)
@@ -75,7 +75,7 @@ class PackedMasks:
         self._count = 0
 
     def largest_iou(self, mask: np.ndarray) -> float:
-        """The IoU of ``mask`` (bool, not empty) with the most similar one of these; 0 if there are none."""
+        """The IoU of `mask` (bool, not empty) with the most similar one of these; 0 if there are none."""
         if not self._count:
             return 0.0
         areas = self._areas[: self._count]

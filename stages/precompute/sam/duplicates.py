@@ -17,7 +17,7 @@ DOUBT = 0.1
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask of a view: ``inside`` (bool ``(h, w)``) fills its box, whose upper left corner is at column x, row y."""
+    """A mask of a view: `inside` (bool `(h, w)`) fills its box, whose upper left corner is at column x, row y."""
 
     inside: np.ndarray
     x: int
@@ -34,7 +34,7 @@ class Mask:
         return self.x, self.y, self.x + width - 1, self.y + height - 1
 
     def on(self, size: tuple[int, int]) -> np.ndarray:
-        """The mask on the whole view: bool ``(H, W)``."""
+        """The mask on the whole view: bool `(H, W)`."""
         whole = np.zeros(size, dtype=bool)
         height, width = self.inside.shape
         whole[self.y : self.y + height, self.x : self.x + width] = self.inside
@@ -45,17 +45,17 @@ class Duplicates(Protocol):
     """The masks that stay, so far, and what is a duplicate of one of them."""
 
     def surely(self, candidates: Candidates, k: int) -> bool:
-        """Whether candidate ``k`` is one, as far as its low-resolution logits tell; false in doubt."""
+        """Whether candidate `k` is one, as far as its low-resolution logits tell; false in doubt."""
 
     def has(self, mask: Mask) -> bool:
-        """Whether ``mask`` is one."""
+        """Whether `mask` is one."""
 
     def add(self, mask: Mask, candidates: Candidates, k: int) -> None:
-        """``mask``, which was candidate ``k``, stays."""
+        """`mask`, which was candidate `k`, stays."""
 
 
 class SimilarBoxes:
-    """Masks whose boxes have an IoU above ``threshold``: segment_anything's rule."""
+    """Masks whose boxes have an IoU above `threshold`: segment_anything's rule."""
 
     def __init__(self, threshold: float, origin: tuple[int, int]) -> None:
         self._threshold = threshold
@@ -95,7 +95,7 @@ def _intersection(boxes: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 class SimilarMasks:
-    """Masks that have an IoU above ``threshold`` themselves (ours)."""
+    """Masks that have an IoU above `threshold` themselves (ours)."""
 
     def __init__(self, threshold: float, size: tuple[int, int], geometry: Geometry, level: float, cut: bool) -> None:
         self._threshold, self._size, self._geometry, self._level, self._cut = threshold, size, geometry, level, cut

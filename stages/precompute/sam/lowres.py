@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import ImageError
+from pipeline.core.errors import ImageError
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a crop: ``size`` pixels, which depend on the first ``taken`` low-resolution pixels.
+    """One axis of a crop: `size` pixels, which depend on the first `taken` low-resolution pixels.
 
-    ``weights`` is the float tensor ``(size, taken)`` that makes the crop's values of low-resolution ones: the model's
-    own two bilinear steps, to the padded input, and from the input to the crop. ``first`` and ``last`` (int64
-    ``(taken,)``) are the first of the crop's pixels that a low-resolution pixel or a later one reaches, and the last
-    that it or an earlier one does; ``needs`` (int64 ``(size, 2)``) the first and last low-resolution pixel that a pixel
-    of the crop depends on. ``scale`` is the crop's pixels a low-resolution pixel.
+    `weights` is the float tensor `(size, taken)` that makes the crop's values of low-resolution ones: the model's
+    own two bilinear steps, to the padded input, and from the input to the crop. `first` and `last` (int64
+    `(taken,)`) are the first of the crop's pixels that a low-resolution pixel or a later one reaches, and the last
+    that it or an earlier one does; `needs` (int64 `(size, 2)`) the first and last low-resolution pixel that a pixel
+    of the crop depends on. `scale` is the crop's pixels a low-resolution pixel.
     """
 
     size: int
@@ -57,9 +57,9 @@ class Axis:
         )
 
     def outer(self, profile: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-        """The first and last pixel that may be above ``level``, given the largest values ``(N, taken)`` along the axis.
+        """The first and last pixel that may be above `level`, given the largest values `(N, taken)` along the axis.
 
-        Every row must have a value above ``level``.
+        Every row must have a value above `level`.
         """
         above = profile > level
         rows = np.arange(len(profile))
@@ -76,7 +76,7 @@ class Axis:
     def inner(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The first and last pixel that are in the mask for sure; the last before the first if there are none.
 
-        ``pairs`` (bool ``(N, taken - 1)``) says for each low-resolution pixel and the next whether the mask fills all
+        `pairs` (bool `(N, taken - 1)`) says for each low-resolution pixel and the next whether the mask fills all
         between the two, somewhere along the other axis.
         """
         if not pairs.shape[1]:
@@ -92,10 +92,10 @@ class Axis:
         return begin.clip(0, self.size - 1), end.clip(0, self.size - 1)
 
     def span(self, profile: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Where values above ``level`` can be: low-resolution pixels ``a..b-1``, and ``c..d-1`` of the crop.
+        """Where values above `level` can be: low-resolution pixels `a..b-1`, and `c..d-1` of the crop.
 
-        The former hold everything that the latter depend on; the latter may be none, ``d <= c``. Every row of
-        ``profile`` ``(N, taken)`` must have a value above ``level``.
+        The former hold everything that the latter depend on; the latter may be none, `d <= c`. Every row of
+        `profile` `(N, taken)` must have a value above `level`.
         """
         above = profile > level
         first = self.first[above.argmax(axis=1)]
@@ -114,7 +114,7 @@ class Geometry:
 
     @classmethod
     def of(cls, model: Any, size: tuple[int, int]) -> Geometry:
-        """For crops of ``size`` (h, w). Raises :class:`ImageError` if nothing is left of the shorter side."""
+        """For crops of `size` (h, w). Raises `ImageError` if nothing is left of the shorter side."""
         from segment_anything.utils.transforms import ResizeLongestSide
 
         side = model.image_encoder.img_size
@@ -136,9 +136,9 @@ class Geometry:
 class Candidates:
     """Masks of one crop; lists and arrays of one entry a mask.
 
-    ``logits`` are float tensors ``(h, w)``, cut out at low-resolution row and column ``corner``; beyond ``region``
+    `logits` are float tensors `(h, w)`, cut out at low-resolution row and column `corner`; beyond `region`
     (XYXY in pixels of the crop, the end not included) the up-sampled mask has no pixel. The box of the up-sampled mask
-    holds the box ``inner`` and lies in the box ``outer`` (but for a pixel, rarely).
+    holds the box `inner` and lies in the box `outer` (but for a pixel, rarely).
     """
 
     logits: list[Any]
@@ -156,9 +156,9 @@ class Candidates:
     def of(
         cls, logits: Any, predicted_iou: Any, points: np.ndarray, geometry: Geometry, threshold: float, offset: float
     ) -> Candidates:
-        """The low-resolution ``logits`` (tensor ``(N, h, w)``), without those whose mask must be empty.
+        """The low-resolution `logits` (tensor `(N, h, w)`), without those whose mask must be empty.
 
-        ``predicted_iou`` is a tensor ``(N,)``, ``points`` ``(N, 2)`` holds the prompts in pixels of the crop.
+        `predicted_iou` is a tensor `(N,)`, `points` `(N, 2)` holds the prompts in pixels of the crop.
         """
         import torch
 
@@ -189,14 +189,14 @@ class Candidates:
 
     @classmethod
     def joined(cls, parts: list[Candidates]) -> Candidates:
-        """All masks of ``parts``, best predicted IoU first, of equal ones the earlier first."""
+        """All masks of `parts`, best predicted IoU first, of equal ones the earlier first."""
         logits = [own for part in parts for own in part.logits]
         arrays = {f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)[1:]}
         order = np.argsort(-arrays["predicted_iou"], kind="stable")
         return cls([logits[k] for k in order.tolist()], **{name: values[order] for name, values in arrays.items()})
 
     def upsampled(self, k: int, geometry: Geometry) -> Any:
-        """The logits of mask ``k`` at the crop's size, in its ``region`` (maybe none): float tensor ``(h, w)``."""
+        """The logits of mask `k` at the crop's size, in its `region` (maybe none): float tensor `(h, w)`."""
         left, top, right, bottom = self.region[k].tolist()
         row, column = self.corner[k].tolist()
         height, width = self.logits[k].shape
@@ -206,5 +206,5 @@ class Candidates:
 
 
 def _boxes(x: tuple[np.ndarray, np.ndarray], y: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """First and last columns and rows as XYXY ``(N, 4)``."""
+    """First and last columns and rows as XYXY `(N, 4)`."""
     return np.stack([x[0], y[0], x[1], y[1]], axis=1)

@@ -8,20 +8,20 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from pipeline.devices import Precision
-from pipeline.errors import UserError
-from pipeline.reading import shortened
-from pipeline.settings import NOT_IN_KEY, SettingsFile
+from pipeline.core.errors import UserError
+from pipeline.core.reading import shortened
+from pipeline.core.settings import NOT_IN_KEY, SettingsFile
+from pipeline.execution.devices import Precision
 from stages.precompute.generators.base import Generate, MaskGenerator
 
 
 class AutomaticMasks(MaskGenerator):
-    """What ``SamAutomaticMaskGenerator`` can be told; settings of the same name mean the same.
+    """What `SamAutomaticMaskGenerator` can be told; settings of the same name mean the same.
 
     The two quality thresholds are lower than segment_anything's (0.88 and 0.95): the cache keeps more, and
-    ``masks.filter`` decides later without running SAM again (ours).
+    `masks.filter` decides later without running SAM again (ours).
 
-    ``keep_prompt_component`` and ``mask_nms_thresh`` are ours and off, as Meta's weights need neither. A small SAM's
+    `keep_prompt_component` and `mask_nms_thresh` are ours and off, as Meta's weights need neither. A small SAM's
     masks have stray islands far from the object; their boxes then span the view, and suppression by boxes deletes
     nearly all of them. Cut down first, compare masks after.
     """
@@ -76,16 +76,16 @@ class AutomaticMasks(MaskGenerator):
 
     @abstractmethod
     def with_model(self, model: Any, device: str) -> Generate:
-        """The function from views to mask sets with a ``Sam`` that is loaded, on ``device``."""
+        """The function from views to mask sets with a `Sam` that is loaded, on `device`."""
 
     def load_model(self, device: str) -> Any:
-        """The ``Sam`` with its weights, on ``device``, in evaluation mode.
+        """The `Sam` with its weights, on `device`, in evaluation mode.
 
-        Raises :class:`UserError` for an unknown model, and for weights that are missing or another model's.
+        Raises `UserError` for an unknown model, and for weights that are missing or another model's.
         """
         from segment_anything import sam_model_registry
 
-        from pipeline.checkpoints import load_into
+        from pipeline.models.weights import load_into
 
         if self.builder is not None:
             module, _, function = self.builder.partition(":")

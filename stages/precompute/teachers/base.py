@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from pipeline.components import Component
-from pipeline.devices import BatchSize, Precision, autocast
-from pipeline.errors import ImageError, UserError
-from pipeline.reading import shortened
+from pipeline.core.components import Component
+from pipeline.core.errors import ImageError, UserError
+from pipeline.core.reading import shortened
+from pipeline.execution.devices import BatchSize, Precision, autocast
 
 #: A standard deviation of pixels, 0..255.
 Deviation = Annotated[float, Field(gt=0)]
@@ -45,20 +45,20 @@ class Teacher(Component):
 
     @abstractmethod
     def build(self, device: str) -> Infer:
-        """Loads the model, once a worker. Raises :class:`pipeline.errors.UserError` if it cannot be."""
+        """Loads the model, once a worker. Raises `pipeline.core.errors.UserError` if it cannot be."""
 
     def network(self, device: str) -> Network:
-        """The ``torch.nn.Module`` itself, for adaptation rounds; :class:`pipeline.errors.UserError` if it has none."""
+        """The `torch.nn.Module` itself, for adaptation rounds; `pipeline.core.errors.UserError` if it has none."""
         raise UserError(
             f"teacher.model.kind: a TA of kind {self.kind!r} cannot be adapted; expected one with a network"
         )
 
 
 def inference(settings: Teacher, network: Network, device: str) -> Infer:
-    """A network as :data:`Infer`, at the settings' precision, batch size (less where memory runs out), scale and flip.
+    """A network as `Infer`, at the settings' precision, batch size (less where memory runs out), scale and flip.
 
-    Enlarged by ``scale``, a view gives logits at the same output stride: they are brought back to the size they would
-    have had. The function raises :class:`ImageError` for views that the network cannot run on.
+    Enlarged by `scale`, a view gives logits at the same output stride: they are brought back to the size they would
+    have had. The function raises `ImageError` for views that the network cannot run on.
     """
     import torch
     from torch.nn.functional import interpolate

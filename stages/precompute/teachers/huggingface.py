@@ -8,14 +8,14 @@ from typing import Any
 
 from pydantic import Field
 
-from pipeline.errors import UserError
-from pipeline.reading import is_file, read_json, shortened
-from pipeline.settings import SettingsFile
+from pipeline.core.errors import UserError
+from pipeline.core.reading import is_file, read_json, shortened
+from pipeline.core.settings import SettingsFile
 from stages.precompute.teachers.base import Deviation, Infer, Network, Teacher, inference
 
 
 class HuggingFace(Teacher):
-    """The two files that ``save_pretrained`` writes. Nothing is downloaded; the extra ``huggingface`` is needed."""
+    """The two files that `save_pretrained` writes. Nothing is downloaded; the extra `huggingface` is needed."""
 
     kind: str = "huggingface"
     config: SettingsFile = Field(description="The model's config.json.")
@@ -34,7 +34,7 @@ class HuggingFace(Teacher):
                 "teacher.model.kind: huggingface needs the package transformers; install the extra 'huggingface'"
             ) from None
 
-        from pipeline.checkpoints import load_into
+        from pipeline.models.weights import load_into
 
         if not is_file(self.config):
             raise UserError(f"teacher.model.config: {self.config} is missing; expected the model's config.json")
@@ -63,7 +63,7 @@ class HuggingFace(Teacher):
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """A config may name a backbone of the hub, which ``local_files_only`` does not hold back: nothing is asked for."""
+    """A config may name a backbone of the hub, which `local_files_only` does not hold back: nothing is asked for."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE

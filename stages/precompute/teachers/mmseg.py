@@ -7,15 +7,15 @@ from typing import Any
 
 from pydantic import Field
 
-from pipeline.errors import UserError
-from pipeline.reading import is_file, shortened
-from pipeline.settings import SettingsFile
-from pipeline.student import without_weights
+from pipeline.core.errors import UserError
+from pipeline.core.reading import is_file, shortened
+from pipeline.core.settings import SettingsFile
+from pipeline.models.student import without_weights
 from stages.precompute.teachers.base import Infer, Network, Teacher, inference
 
 
 class Mmseg(Teacher):
-    """An mmsegmentation model. Its ``data_preprocessor`` gives mean, std and the channels' order.
+    """An mmsegmentation model. Its `data_preprocessor` gives mean, std and the channels' order.
 
     The config is a Python file and is executed: take it from where you take code. The checkpoint is data only.
     """
@@ -26,14 +26,14 @@ class Mmseg(Teacher):
     random_weights: bool = Field(False, description="Run without a checkpoint (tests and timings).")
 
     def network(self, device: str) -> Network:
-        from pipeline.mmseg_import import import_mmseg
+        from pipeline.models.mmseg_import import import_mmseg
 
         import_mmseg()
         from mmengine.config import Config, ConfigDict
         from mmengine.model import revert_sync_batchnorm
         from mmseg.registry import MODELS
 
-        from pipeline.checkpoints import load_into, register_safe_mmengine_loader
+        from pipeline.models.weights import load_into, register_safe_mmengine_loader
 
         if not is_file(self.config):
             raise UserError(f"teacher.model.config: {self.config} is missing; expected an mmsegmentation config")

@@ -1,4 +1,4 @@
-"""A TA from any Python code: ``module:function`` that returns a ``torch.nn.Module``."""
+"""A TA from any Python code: `module:function` that returns a `torch.nn.Module`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import Field
 
-from pipeline.errors import UserError
-from pipeline.reading import shortened
-from pipeline.settings import SettingsFile
+from pipeline.core.errors import UserError
+from pipeline.core.reading import shortened
+from pipeline.core.settings import SettingsFile
 from stages.precompute.teachers.base import Deviation, Infer, Network, Teacher, inference
 
 
@@ -28,7 +28,7 @@ class Module(Teacher):
     def network(self, device: str) -> Network:
         import torch
 
-        from pipeline.checkpoints import load_into
+        from pipeline.models.weights import load_into
 
         name, _, function = self.builder.partition(":")
         try:

@@ -1,0 +1,60 @@
+"""The base of the stages' tasks: one artefact is written, others are read, image by image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pipeline.cache import Artefact, Cache
+from pipeline.cache.artefact_spec import ArtefactKeys, ArtefactSpec
+from pipeline.data.images import ImagePreprocessing
+from pipeline.execution.executor import ImageTask
+
+#: Summary of an image that another run on the same cache finished while this one was on its way to it.
+DONE_BY_ANOTHER = {"done_by_another": True}
+
+
+@dataclass(frozen=True)
+class CacheTask(ImageTask):
+    """A task that writes the artefact `spec` of the data set `dataset`.
+
+    Attributes:
+        config: the settings of the run.
+        preprocessing: crop and size of the images.
+        dataset: name of the data set, its folder in the cache.
+        by_content: compare image files by digest, not by size and time.
+    """
+
+    spec: ClassVar[ArtefactSpec]
+
+    config: Any
+    preprocessing: ImagePreprocessing
+    dataset: str
+    by_content: bool = False
+
+    @property
+    def title(self) -> str:
+        """What the progress of a run shows."""
+        return self.spec.title
+
+    @property
+    def artefacts(self) -> ArtefactKeys:
+        """The keys of all artefacts under the settings of the run."""
+        keys: ArtefactKeys = self.config.artefacts(self.preprocessing)
+        return keys
+
+    @property
+    def cache(self) -> Cache:
+        """The cache of the data set."""
+        return Cache(self.config.cache, self.dataset)
+
+    def artefact(self, kind: str | None = None) -> Artefact:
+        """The artefact `kind`; without one, the artefact that the task writes."""
+        return self.artefacts.artefact(self.cache, kind or self.spec.kind)
+
+    def create_artefact(self) -> None:
+        """Writes the artefact's root group unless it is there and whole."""
+        self.artefacts.create(self.cache, self.spec.kind)
+
+    def record_failure(self, image_id: str, reason: str) -> None:
+        self.artefact().record_failure(image_id, reason)

@@ -1,0 +1,1 @@
+"""Data sets: manifests, images, label spaces, training samples, pictures."""

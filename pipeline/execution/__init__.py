@@ -1,0 +1,1 @@
+"""Running one task over many images: in this process, in threads, on dask; devices."""

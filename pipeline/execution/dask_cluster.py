@@ -1,0 +1,217 @@
+"""Processes that run functions: a local dask cluster, or the workers of an existing dask scheduler.
+
+The only module that uses dask. It never retries and never drops work: it says what became of a function. Everything
+that it starts listens on 127.0.0.1 only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+from pipeline.core.errors import UserError
+from pipeline.execution.pools import Pool, WorkerDied
+
+T = TypeVar("T")
+
+#: How long an existing scheduler may take to answer.
+CONNECT_SECONDS = 20.0
+
+#: How long an existing scheduler may be without workers before the run ends.
+WORKERS_SECONDS = 300.0
+
+#: How often the workers are counted.
+COUNT_SECONDS = 2.0
+
+#: The only address on which a local cluster listens.
+LOCALHOST = "127.0.0.1"
+
+#: Loggers that report a lost connection or a failed function a second time.
+_LOGGERS = ("distributed", "distributed.client", "distributed.gc", "tornado", "tornado.application", "asyncio")
+
+
+class DaskPool(Pool):
+    """The workers of a dask scheduler, which may come and go. `note` tells the user about a wait."""
+
+    def __init__(self, client: Any, executor: Executor, scheduler: str, note: Callable[[str], None]) -> None:
+        self._client, self._executor, self._scheduler, self._note = client, executor, scheduler, note
+        self._threads, self._counted = 0, -COUNT_SECONDS
+        self._without_workers: float | None = None  # since when
+
+    def submit(self, function: Callable[..., T], /, *arguments: Any) -> Future[T]:
+        from distributed.client import ClosedClientError
+
+        try:
+            return self._executor.submit(function, *arguments)
+        except ClosedClientError:
+            raise self._lost() from None
+
+    def width(self) -> int:
+        if time.monotonic() - self._counted >= COUNT_SECONDS:
+            self._count_workers()
+        return max(1, self._threads)
+
+    def wait(self, futures: Collection[Future[T]]) -> set[Future[T]]:
+        while not (done := wait(futures, timeout=COUNT_SECONDS, return_when=FIRST_COMPLETED).done):
+            self._count_workers()
+        return done
+
+    def result(self, future: Future[T]) -> T:
+        try:
+            return future.result()
+        except CancelledError:
+            raise self._lost() from None
+        except Exception as error:
+            if worker_died(error):
+                raise WorkerDied(str(error)) from None
+            raise
+
+    def _count_workers(self) -> None:
+        """Counts the workers' threads. Raises `UserError` if the scheduler is gone, or long without workers."""
+        try:
+            workers = self._client.nthreads(callback_timeout=CONNECT_SECONDS)
+        except (OSError, CancelledError, RuntimeError, AttributeError):  # AttributeError: the client has closed itself
+            raise self._lost() from None
+        now = self._counted = time.monotonic()
+        self._threads = sum(workers.values())
+        if self._threads:
+            self._without_workers = None
+        elif self._without_workers is None:
+            self._without_workers = now
+            self._note(f"the dask scheduler {self._scheduler} has no workers: waiting for the first")
+        elif now - self._without_workers >= WORKERS_SECONDS:
+            raise UserError(
+                f"--scheduler {self._scheduler}: no worker came within {WORKERS_SECONDS:.0f} seconds; what was "
+                "finished is kept, the same command goes on from there"
+            )
+
+    def _lost(self) -> UserError:
+        return UserError(
+            f"the dask scheduler {self._scheduler} has ended or was restarted; what was finished is kept, the same "
+            "command goes on from there"
+        )
+
+
+def worker_died(error: BaseException) -> bool:
+    """Whether dask gave a function up because each worker that ran it died."""
+    from distributed.scheduler import KilledWorker
+
+    return isinstance(error, KilledWorker)
+
+
+@contextmanager
+def existing_cluster(scheduler: str, note: Callable[[str], None]) -> Iterator[DaskPool]:
+    """The workers of the scheduler at `scheduler`, e.g. `tcp://10.0.0.1:8786`.
+
+    Raises `UserError` if no scheduler answers there.
+    """
+    from dask.distributed import Client
+
+    with _quiet():
+        try:
+            with ThreadPoolExecutor(1) as thread:  # this thread may have an event loop already
+                thread.submit(asyncio.run, _connect(scheduler)).result()
+            client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+        except (OSError, ValueError, TypeError) as error:  # TypeError: tls:// without certificates
+            raise UserError(
+                f"--scheduler {scheduler}: no dask scheduler answers there ({error}); expected an address such as "
+                "tcp://10.0.0.1:8786"
+            ) from None
+        with client, _executor(client) as executor:
+            yield DaskPool(client, executor, scheduler, note)
+
+
+async def _connect(scheduler: str) -> None:
+    """Connects once. A `Client` that cannot connect writes to the screen, and ends only after a minute."""
+    from distributed.comm import connect
+    from distributed.security import Security
+
+    comm = await connect(scheduler, timeout=CONNECT_SECONDS, **Security().get_connection_args("client"))
+    await comm.close()
+
+
+@contextmanager
+def local_cluster(workers: int, threads: int, note: Callable[[str], None]) -> Iterator[DaskPool]:
+    """`workers` new processes on this machine, with `threads` threads each."""
+    import dask
+    from dask.distributed import Client, LocalCluster
+
+    settings = {
+        "distributed.nanny.pre-spawn-environ": _environment(workers),
+        "distributed.scheduler.http.routes": [],  # nobody asks the HTTP servers for anything
+        "distributed.worker.http.routes": [],
+    }
+    with _quiet():
+        with _ignore_sigint(), dask.config.set(settings):
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=threads,
+                processes=True,
+                host=LOCALHOST,
+                dashboard_address=f"{LOCALHOST}:0",  # dask always starts an HTTP server
+                scheduler_kwargs={"dashboard": False},
+                memory_limit=0,
+                silence_logs="CRITICAL",
+            )
+        with cluster, Client(cluster, set_as_default=False) as client, _executor(client) as executor:
+            yield DaskPool(client, executor, cluster.scheduler_address, note)
+
+
+@contextmanager
+def _executor(client: Any) -> Iterator[Executor]:
+    """Dask's executor. When the run ends early, what no worker has begun is dropped: there may be no worker."""
+    executor: Executor = client.get_executor(pure=False)
+    try:
+        yield executor
+    except BaseException:
+        with suppress(Exception):  # the scheduler may be gone
+            executor.shutdown(wait=False)
+        raise
+    executor.shutdown()
+
+
+def _environment(workers: int) -> dict[str, str]:
+    """Environment of a local cluster's processes.
+
+    It takes the place of dask's own, which gives each process one thread, and has glibc hand every freed tensor back to
+    the system, so that a model on a CPU spends half its time on page faults.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = str(max(1, cores // workers))
+    return {name: os.environ.get(name, threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+
+
+@contextmanager
+def _ignore_sigint() -> Iterator[None]:
+    """Processes started inside ignore Ctrl-C, which a terminal sends to all: this process alone ends the run."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set signal handlers
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences dask's log in this process: what the user has to know is raised or noted."""
+    import distributed  # noqa: F401  (sets the levels of its loggers when it is imported)
+
+    levels = {logger: logger.level for logger in map(logging.getLogger, _LOGGERS)}
+    try:
+        for logger in levels:
+            logger.setLevel(logging.CRITICAL + 1)
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)

@@ -1,0 +1,1 @@
+"""Pure array code: views, windows, projections, mask sets, boundaries, up-sampling."""

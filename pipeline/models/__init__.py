@@ -1,0 +1,1 @@
+"""Networks: checkpoints read without executing anything, students, losses."""

@@ -1,0 +1,19 @@
+"""Settings of TA adaptation."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from pipeline.core.settings import Settings
+
+
+class AdaptSettings(Settings):
+    """One round of TA adaptation (the losses: paper; the numbers: ours)."""
+
+    iterations: int = Field(300, ge=1, description="Optimiser steps a round.")
+    batch_size: int = Field(2, ge=1, description="Pairs of neighbouring windows a step.")
+    learning_rate: float = Field(3e-5, gt=0, description="AdamW's; falls to 0 over the round.")
+    ensemble: float = Field(1.0, ge=0, description="Weight of CE(E, S).")
+    confident: float = Field(1.0, ge=0, description="Weight of CE(E_H, S).")
+    consistency: float = Field(1.0, ge=0, description="Weight of L_CC of two neighbouring windows.")
+    seed: int = Field(0, ge=0, description="Seed of the order of panoramas and windows.")
