@@ -118,7 +118,7 @@ def read_logits(
 
 
 def read_window_masks(
-    group: ImageGroup, views: tuple[View, ...], height: int, thresholds: Mapping[str, float]
+    group: ImageGroup, views: tuple[View, ...], height: int, thresholds: Mapping[str, Any]
 ) -> tuple[list[Window], list[MaskSet]]:
     """The TA's windows and the filtered masks of each.
 

@@ -88,7 +88,8 @@ def merge_view_masks(
     """Panorama masks of the views' masks (ours).
 
     Two masks of overlapping views are one if each is the other's best partner on the pixels that both views see and
-    their IoU there is at least `merge_iou_thresh`; the panorama mask is the union of all that are one, across the seam too.
+    their IoU there is at least `merge_iou_thresh`; the panorama mask is the union of all that are one, also across the
+    seam.
     Scores are the area-weighted mean of the parts, the prompt is that of the largest part. Of two panorama masks whose
     IoU is above `nms_iou_thresh` the one with the higher predicted IoU stays. Masks come largest first, in an order that
     does not depend on where the panorama was cut open.
