@@ -1,15 +1,16 @@
-# The thin face of `python -m pipeline`. Every target sets up .venv first, once.
+# Calls `goodsam` (python -m pipeline) in .venv. Every target sets up .venv first, once.
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
+GOODSAM := $(PY) -m pipeline
 
 # Two busy OpenMP pools on a small machine slow each other down by an order of magnitude.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-# What the stages read. Each may be given on the command line: make fuse FUSION=ssa
-MANIFEST ?=
-CONFIG   ?=
+# The data set and the settings of the stages, e.g. make fuse FUSION=ssa. Without MANIFEST and CONFIG: the demo world.
+MANIFEST ?= $(GOODSAM_MANIFEST)
+CONFIG   ?= $(GOODSAM_CONFIG)
 FUSION   ?=
 STUDENT  ?=
 CHECKPOINT ?=
@@ -19,29 +20,37 @@ SPLIT    ?=
 CACHE    ?=
 SET      ?=
 ARGS     ?=
+
+DEMO := data_manifests/demo.yaml
+ifeq ($(MANIFEST)$(CONFIG),)
+override MANIFEST := $(DEMO)
+override CONFIG := demo
+endif
+# The demo world is rendered before the stages read it.
+WORLD = $(if $(filter $(DEMO),$(MANIFEST)),$(PY) -m demo --world-only)
+
 # SET holds settings without spaces, one after the other; others go through ARGS="--set '...'".
-RUN = $(if $(MANIFEST),--manifest '$(MANIFEST)') $(if $(CONFIG),--config '$(CONFIG)') $(if $(CACHE),--cache '$(CACHE)') \
-      $(foreach s,$(SET),--set '$(s)') $(ARGS)
-OPTIONS = $(RUN) $(if $(SPLIT),--split '$(SPLIT)')
-WITH_FUSION  = $(if $(FUSION),--fusion $(FUSION))
-WITH_STUDENT = $(if $(STUDENT),--student '$(STUDENT)') $(if $(SPLIT),--set 'train.split=$(SPLIT)')
-WITH_CHECKPOINT = $(if $(CHECKPOINT),--student $(CHECKPOINT))
+SETTINGS = $(if $(CONFIG),--config '$(CONFIG)') $(foreach s,$(SET),--set '$(s)')
+RUN = $(if $(MANIFEST),--manifest '$(MANIFEST)') $(SETTINGS) $(if $(CACHE),--cache '$(CACHE)') $(ARGS)
+WITH_SPLIT = $(if $(SPLIT),--split '$(SPLIT)')
+WITH_FUSION = $(if $(FUSION),--fusion '$(FUSION)')
+WITH_CHECKPOINT = $(if $(CHECKPOINT),--student '$(CHECKPOINT)')
+# $(call need,IMAGES,example): stops with a sentence if the variable is empty.
+need = $(if $($(1)),,$(error $(1) is missing; expected e.g. make $@ $(1)=$(2)))
 
-# The demo world is rendered where it is what the stages read.
-DEMO_MANIFEST := data_manifests/demo.yaml
-WORLD = $(if $(filter $(DEMO_MANIFEST),$(or $(MANIFEST),$(if $(CONFIG),,$(DEMO_MANIFEST)))),$(PY) -m demo --world-only)
-
-.PHONY: help demo demo-models setup test test-all lint bench precompute fuse ablate train adapt evaluate export labels predict view inspect verify gc migrate clean
+.PHONY: help demo demo-models setup test test-all lint bench precompute fuse ablate train adapt evaluate export labels predict view inspect verify gc migrate settings doctor clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Variables of the stages: MANIFEST= CONFIG= CACHE= SPLIT= SET='key=value ...' ARGS='--any --option'"
+	@echo "make ends with status 2 whenever a command fails; goodsam itself with 3 if single images failed, 2 if refused."
 
 setup: $(STAMP) ## create .venv with the pinned packages (once)
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; \
-	  sys.exit(0 if v >= (3, 11) else "make setup: Python 3.11 or newer is needed, %s is %d.%d; pass another with PYTHON=" % (sys.executable, v[0], v[1]))'
+	  sys.exit(0 if v >= (3, 11) else "make setup: found Python %d.%d (%s); expected 3.11 or newer, pass one with PYTHON=" % (v[0], v[1], sys.executable))'
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@# The OpenMMLab packages ask for opencv-python, which needs libGL; the headless build has the same module without it.
@@ -55,7 +64,7 @@ demo: $(STAMP) ## the whole chain on the embedded demo world, with pictures: min
 HOURS   ?= 5
 WEIGHTS ?= demo/weights
 MODELS  := work_dirs/demo_models
-demo-models: $(STAMP) ## train the demo's TAs, its student's start and its small SAM again, from nothing, on a CPU   [HOURS=5 for the SAM, WEIGHTS=folder]
+demo-models: $(STAMP) ## train the demo's TAs, its student's initial weights and its small SAM again, on a CPU   [HOURS=5 for the SAM, WEIGHTS=folder]
 	@$(PY) -m demo.teachers.train --which resnet_fpn --out $(MODELS) --weights $(WEIGHTS) $(ARGS)
 	@$(PY) -m demo.teachers.train --which segformer --out $(MODELS) --weights $(WEIGHTS) $(ARGS)
 	@$(PY) -m demo.teachers.train --which goodsam_demo --out $(MODELS) --weights $(WEIGHTS) $(ARGS)
@@ -65,52 +74,58 @@ demo-models: $(STAMP) ## train the demo's TAs, its student's start and its small
 
 precompute: $(STAMP) ## stage one: SAM masks, boundaries, TA logits -> Zarr   (without MANIFEST and CONFIG: the demo world)
 	@$(WORLD)
-	@$(PY) -m pipeline precompute $(OPTIONS)
+	@$(GOODSAM) precompute $(WITH_SPLIT) $(RUN)
 
-fuse: $(STAMP) ## stage two: DAR over the cached arrays -> ensemble labels   [FUSION=paper|best|goodsampp|boundary|ssa|sepl|sgml|ta]
-	@$(PY) -m pipeline fuse $(WITH_FUSION) $(OPTIONS)
+fuse: $(STAMP) ## stage two: the ensemble from the cached arrays   [FUSION=paper|best|goodsampp|boundary|ssa|sepl|sgml|ta]
+	@$(GOODSAM) fuse $(WITH_FUSION) $(WITH_SPLIT) $(RUN)
+
+train: $(STAMP) ## stage three: the student                                 [STUDENT=goodsam_m SPLIT=train]
+	@$(GOODSAM) train $(if $(STUDENT),--student '$(STUDENT)') $(WITH_FUSION) $(WITH_SPLIT) $(RUN)
+
+evaluate: $(STAMP) ## mIoU, boundaries, calibration, weights of pseudo-labels and students  [CHECKPOINT=]
+	@$(GOODSAM) evaluate $(WITH_FUSION) $(WITH_CHECKPOINT) $(WITH_SPLIT) $(RUN)
+
+predict: $(STAMP) ## label PNGs and overlays of panoramas    [IMAGES="file folder glob" CHECKPOINT=]
+	@$(call need,IMAGES,/data/panoramas)$(call need,CHECKPOINT,student.pth)$(GOODSAM) predict $(IMAGES) $(WITH_CHECKPOINT) $(ARGS)
+
+labels: $(STAMP) ## the pseudo-labels as Cityscapes-style PNGs, for any other framework
+	@$(GOODSAM) labels $(WITH_FUSION) $(WITH_SPLIT) $(RUN)
+
+export: $(STAMP) ## a student as ONNX, checked against torch   [CHECKPOINT= ARGS="--size 400x2048"]
+	@$(call need,CHECKPOINT,student.pth)$(GOODSAM) export $(WITH_CHECKPOINT) $(ARGS)
+
+ROUNDS ?= 1
+adapt: $(STAMP) ## TA adaptation: fine-tune the TA on the ensemble, its logits and the fusion again   [ROUNDS=1]
+	@$(GOODSAM) adapt --rounds $(ROUNDS) $(if $(SPLIT),--set 'train.split=$(SPLIT)') $(WITH_FUSION) $(RUN)
 
 # Settings and their values; every combination is a row.
 VARY ?= fusion.rule=ta,ssa,sepl,sgml,paper,goodsampp,best
 ablate: $(STAMP) ## a table over one cache, a row for every combination of settings    [VARY="fusion.rule=paper,best fusion.rule.theta=0.3,0.7"]
 	@$(WORLD)
-	@$(PY) -m pipeline ablate $(foreach v,$(VARY),--vary '$(v)') $(WITH_FUSION) $(OPTIONS)
-
-train: $(STAMP) ## stage three: the student                                 [STUDENT=goodsam_m]
-	@$(PY) -m pipeline train $(WITH_STUDENT) $(WITH_FUSION) $(RUN)
-
-ROUNDS ?= 1
-adapt: $(STAMP) ## TA adaptation: fine-tune the TA on the ensemble, its logits and the fusion again   [ROUNDS=1]
-	@$(PY) -m pipeline adapt --rounds $(ROUNDS) $(if $(SPLIT),--set 'train.split=$(SPLIT)') $(WITH_FUSION) $(RUN)
-
-evaluate: $(STAMP) ## mIoU, boundaries, calibration, weights of pseudo-labels and students  [CHECKPOINT=]
-	@$(PY) -m pipeline evaluate $(WITH_FUSION) $(WITH_CHECKPOINT) $(OPTIONS)
-
-export: $(STAMP) ## a student as ONNX, checked against torch   [CHECKPOINT= ARGS="--size 400x2048"]
-	@$(PY) -m pipeline export $(WITH_CHECKPOINT) $(ARGS)
-
-labels: $(STAMP) ## the pseudo-labels as Cityscapes-style PNGs, for any other framework
-	@$(PY) -m pipeline labels $(WITH_FUSION) $(OPTIONS)
-
-predict: $(STAMP) ## label PNGs and overlays of panoramas    [IMAGES="file folder glob" CHECKPOINT=]
-	@$(PY) -m pipeline predict $(IMAGES) $(WITH_CHECKPOINT) $(ARGS)
+	@$(GOODSAM) ablate $(foreach v,$(VARY),--vary '$(v)') $(WITH_FUSION) $(WITH_SPLIT) $(RUN)
 
 view: $(STAMP) ## one panorama: masks, TA, ensemble, weight, student in one picture   [IMAGE=id CHECKPOINT=]
-	@$(PY) -m pipeline view $(if $(IMAGE),'$(IMAGE)') $(WITH_FUSION) $(WITH_CHECKPOINT) $(RUN)
+	@$(call need,IMAGE,images/target-test/target-test-00000)$(GOODSAM) view '$(IMAGE)' $(WITH_FUSION) $(WITH_CHECKPOINT) $(RUN)
 
-inspect: $(STAMP) ## what the cache holds: artefacts, images, bytes per array
-	@$(PY) -m pipeline inspect $(RUN)
+inspect: $(STAMP) ## the contents of the cache: artefacts, images, bytes per array
+	@$(GOODSAM) inspect $(RUN)
 
-verify: $(STAMP) ## re-hash images, read every cached array; with --repair forget what is damaged   [ARGS=--repair]
-	@$(PY) -m pipeline verify $(OPTIONS)
+verify: $(STAMP) ## re-hash images, read every cached array; with --repair remove what is damaged   [ARGS=--repair]
+	@$(GOODSAM) verify $(WITH_SPLIT) $(RUN)
 
-migrate: $(STAMP) ## convert a cache of format 1 in place: one file a panorama and artefact
-	@$(PY) -m pipeline migrate $(RUN)
+gc: $(STAMP) ## remove what killed runs left in the cache
+	@$(GOODSAM) gc $(RUN)
 
-gc: $(STAMP) ## sweep what killed runs left in the cache
-	@$(PY) -m pipeline gc $(RUN)
+migrate: $(STAMP) ## convert a cache of format 1 in place: one file per panorama and artefact
+	@$(GOODSAM) migrate $(RUN)
 
-bench: $(STAMP) ## benchmarks; ends with one line of JSON; CHECK=1: fails where one became worse   [ONLY=rerun CHECK=1]
+settings: $(STAMP) ## every setting with its value and meaning, as YAML
+	@$(GOODSAM) settings $(SETTINGS) $(ARGS)
+
+doctor: $(STAMP) ## versions, device, disk, cache, and what is missing for which feature
+	@$(GOODSAM) doctor $(RUN)
+
+bench: $(STAMP) ## benchmarks; ends with one line of JSON; CHECK=1: fails where a figure became worse   [ONLY=rerun CHECK=1]
 	@$(PY) -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(CHECK),--check) $(ARGS)
 
 test: $(STAMP) ## the fast tests

@@ -1,7 +1,7 @@
 """Command line of the benchmarks: `python -m benchmarks --only NAME`.
 
 A benchmark is a module of this package, listed in `BENCHMARKS`, with a function `run() -> dict` that prints a
-table and returns its figures. The last line printed is one line of JSON that holds the figures of all that ran.
+table and returns its figures. The last printed line is JSON with the figures of all benchmarks that ran.
 """
 
 from __future__ import annotations
@@ -17,29 +17,34 @@ from benchmarks.check import record as add_to_book
 from pipeline.core.cli import echo, print_json, print_table
 from pipeline.core.errors import UserError
 
-#: Name and what it compares.
+#: Name and subject.
 BENCHMARKS = {
-    "cache": "bytes of a panorama in the cache, and the time to read its masks and logits",
-    "generator": "our mask generator with segment_anything's: time, memory, agreement",
-    "deploy": "a student on the CPU, 400 x 2048: onnxruntime with torch",
-    "loader": "the training loader from the cache: alone; the step with it, with tensors in memory, with SAM inside",
-    "student": "what the student learns from: labels of the TA and of every rule, MKA's terms, ground truth",
-    "workers": "two workers with one on the passes that take a model; host cores that a GPU's worker needs",
-    "rerun": "a finished cache of 2,000 (synthetic) images, run again",
-    "scale": "100,000 panoramas run again, files and bytes of one, flipped bits, memory and rate over many",
-    "sphere": "the TA on full spheres, by latitude: whole panorama, windows, perspective views",
-    "seam": "lifted masks of rolled panoramas; objects on the seam, on window edges and in the middle",
-    "roll": "pseudo-labels of rolled panoramas, by every rule: by the distance of windows and by other amounts",
-    "fuse": "the vote with a loop over masks; all of DAR with reading its inputs and writing its outputs alone",
-    "pseudo_labels": "pseudo-labels of every fusion rule on the demo's test split, by source of masks",
+    "cache": "bytes per panorama in the cache, and the time to read its masks and logits",
+    "generator": "our mask generator and segment_anything's: time, memory, agreement",
+    "deploy": "a student on the CPU, 400 x 2048: onnxruntime and torch",
+    "real_teacher": "the TA on the CPU with and without subnormal weights",
+    "loader": "the training loader alone; the training step with it, with tensors in memory, with SAM inside",
+    "student": "students trained on labels of the TA and of every rule, without MKA's terms, and on ground truth",
+    "workers": "two workers and one on the passes with a model; host cores per GPU worker",
+    "rerun": "rerun over a finished cache of 2,000 (synthetic) images",
+    "scale": "rerun over 100,000 panoramas, files and bytes per panorama, flipped bits, memory and rate over time",
+    "sphere": "the TA on full spheres by latitude: whole panorama, windows, perspective views",
+    "seam": "merged masks of rolled panoramas; objects at the seam, at window edges and elsewhere",
+    "roll": "pseudo-labels of panoramas rolled by the window stride and by other amounts, by rule",
+    "fuse": "the vote and a loop over masks; all of DAR, and reading its inputs and writing its outputs alone",
+    "pseudo_labels": "pseudo-labels of every fusion rule on the demo's test split, by mask source",
     "sensitivity": "pseudo-labels by settings of the rules, and by width and stride of the windows",
 }
 
 
 def run_benchmarks(names: list[str]) -> dict[str, Any]:
-    """Runs the named benchmarks, all if none is named; the figures of each. Raises `UserError`."""
+    """Runs the named benchmarks, or all, and returns their figures.
+
+    Raises:
+        UserError: an unknown name, or a benchmark failed.
+    """
     if unknown := [name for name in names if name not in BENCHMARKS]:
-        raise UserError(f"--only: found {unknown[0]!r}, expected one of {', '.join(BENCHMARKS)}")
+        raise UserError(f"--only: found {unknown[0]!r}; expected one of {', '.join(BENCHMARKS)}")
     figures: dict[str, Any] = {}
     for name in names or BENCHMARKS:
         echo(f"{name}: {BENCHMARKS[name]}")
@@ -52,13 +57,13 @@ def command(
         list[str] | None, typer.Option("--only", help=f"One of {', '.join(BENCHMARKS)}. Repeatable. Default: all.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Compare with the book; exit status 1 where a figure became worse.")
+        bool, typer.Option("--check", help="Compare with the book; exit status 1 if a figure is worse.")
     ] = False,
-    record: Annotated[bool, typer.Option("--record", help="Add what is measured to the book.")] = False,
+    record: Annotated[bool, typer.Option("--record", help="Add the figures to the book.")] = False,
 ) -> None:
-    """Measures, prints a table, and ends with one line of JSON.
+    """Run benchmarks, print their tables, and end with one line of JSON.
 
-    Without --only all benchmarks are run; with --check or --record those that the book has (docs/performance.md).
+    Without --only, all benchmarks run; with --check or --record, those in the book (docs/performance.md).
     """
     if not check and not record:
         print_json(run_benchmarks(only or []))
@@ -68,8 +73,8 @@ def command(
     regressions: list[str] = []
     for name in names:
         figures = run_benchmarks([name])
-        found, worse = compare(name, figures)
-        rows += found
+        compared_rows, worse = compare(name, figures)
+        rows += compared_rows
         regressions += worse
         if record:
             add_to_book(name, figures)
@@ -82,7 +87,7 @@ def command(
 
 
 def main() -> None:
-    """A `UserError` becomes one sentence on stderr and exit status 2."""
+    """Runs the command; prints a `UserError` on stderr and exits with status 2."""
     try:
         typer.run(command)
     except UserError as error:

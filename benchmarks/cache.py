@@ -1,4 +1,4 @@
-"""What the cache costs: bytes of a panorama, array by array, and the time to read its masks and logits back.
+"""Size of the cache by array, and the time to read the masks and logits of a panorama.
 
 Panoramas of the demo world at half size and at 400 x 2048, 19 classes, stride 4, half-overlapping windows; the masks
 are the demo SAM's, which overlap. Budget at 400 x 2048: 6 MiB, masks and logits in 15 ms.
@@ -37,7 +37,7 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Size:
-    """A size of the demo world, and the windows that cover a quarter of it each."""
+    """A size of the demo world, and the width of windows of a quarter of the panorama."""
 
     name: str
     world: str
@@ -49,22 +49,28 @@ SIZES = (Size("200 x 1024", "half", 256), Size("400 x 2048", "full", 512))
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes a panorama by artefact and array, milliseconds to read masks and logits: wall clock and CPU."""
+    """Size and reading time of a panorama.
+
+    Attributes:
+        arrays: bytes by artefact and array.
+        wall: milliseconds to read masks and logits.
+        cpu: CPU milliseconds to read masks and logits.
+        floor: milliseconds to read the same files and decompress their chunks, without checks and assembly.
+    """
 
     arrays: dict[str, float]
     wall: float
     cpu: float
     floor: float
-    """Milliseconds of reading the same files and decompressing their chunks, with nothing checked or put together."""
 
     def mib(self, rule: str) -> float:
-        """MiB of a panorama, of all artefacts with one fusion rule."""
+        """Returns the MiB of a panorama in all artefacts, with one fusion rule."""
         others = tuple(f"fused ({other})" for other in RULES if other != rule)
         return sum(size for name, size in self.arrays.items() if not name.startswith(others)) / MIB
 
 
 def run(panoramas: int = PANORAMAS, sizes: Sequence[Size] = SIZES, points_per_side: int = 16) -> dict[str, Any]:
-    """Fills a cache in a temporary folder for each size by the stages themselves, and measures it."""
+    """Fills a cache in a temporary folder for each size by the real stages, and measures it."""
     costs = {}
     for size in sizes:
         with tempfile.TemporaryDirectory(prefix="cache-") as folder, one_thread():
@@ -91,7 +97,7 @@ def run(panoramas: int = PANORAMAS, sizes: Sequence[Size] = SIZES, points_per_si
 
 
 def measure(size: Size, panoramas: int, folder: Path, points_per_side: int) -> Cost:
-    """Stage one and two on the first panoramas of `target-test`, then what they left."""
+    """Runs both stages on the first panoramas of `target-test`, and measures their cache."""
     manifest = lay_out(size, panoramas, folder)
     arrays: dict[str, float] = {}
     config = settings(size, folder, points_per_side)
@@ -112,7 +118,7 @@ def measure(size: Size, panoramas: int, folder: Path, points_per_side: int) -> C
 
 
 def lay_out(size: Size, panoramas: int, folder: Path) -> Manifest:
-    """The panoramas as files, with their manifest."""
+    """Writes the panoramas and their manifest."""
     from demo.splits import WorldSettings, render_sample
 
     (folder / "images").mkdir()
@@ -126,7 +132,7 @@ def lay_out(size: Size, panoramas: int, folder: Path) -> Manifest:
 
 
 def settings(size: Size, folder: Path, points_per_side: int, *overrides: str) -> Config:
-    """The demo's SAM and TA, with windows of a quarter of the panorama that overlap by half."""
+    """Returns settings with the demo's SAM and TA, and windows of a quarter of the panorama that overlap by half."""
     views = {"width": size.width, "stride": size.width // 2}
     sam: dict[str, Any] = {"kind": "sam", "builder": "demo.sam.model:build", "checkpoint": str(WEIGHTS)}
     sam |= {"pred_iou_thresh": 0.2, "stability_score_thresh": 0.5, "stability_score_offset": 0.5}
@@ -147,36 +153,35 @@ def settings(size: Size, folder: Path, points_per_side: int, *overrides: str) ->
 
 
 def decode(manifest: Manifest, config: Config, repeats: int) -> Iterator[tuple[float, float, float]]:
-    """Milliseconds (wall clock, CPU; wall clock of the floor) to read the panorama masks and the TA logits, many times.
+    """Yields milliseconds to read the panorama masks and TA logits, `repeats` times: wall clock, CPU, and the floor.
 
-    The floor is timed after all reading, so that neither finds the processor's caches as the other left them.
+    The floor is measured after all reading, so that neither fills the processor's caches for the other.
     """
     cache, artefacts = Cache(config.cache, manifest.name), config.artefacts(manifest.preprocessing)
     masks, teacher = (cache.artefact(kind, artefacts.key(kind)) for kind in ("masks", "teacher"))
     ids = [manifest.images[repeat % len(manifest.images)].id for repeat in range(repeats + 2)]
-    reading, alone = [], []
+    reading, floors = [], []
     for image in ids:
         wall, cpu = time.perf_counter(), time.process_time()
         group = masks.read(image)
         read_mask_sets(group, [tuple(group.attributes["image_size"])])
-        teacher.read(image).array("logits")
+        teacher.read(image).read_array("logits")
         reading.append((1000 * (time.perf_counter() - wall), 1000 * (time.process_time() - cpu)))
     for image in ids:
         paths = [Path(a.storage.url) / a.file_path(a.read(image).marker) for a in (masks, teacher)]
         chunks = [find_chunks(path) for path in paths]
-        began = time.perf_counter()
-        for path, found in zip(paths, chunks, strict=True):
+        start = time.perf_counter()
+        for path, ranges in zip(paths, chunks, strict=True):
             data = path.read_bytes()
-            for first, last in found:
+            for first, last in ranges:
                 blosc.decompress(data[first:last])
-        alone.append(1000 * (time.perf_counter() - began))
-    # the first ones open files that nobody has opened
-    return ((*own, floor) for own, floor in zip(reading[2:], alone[2:], strict=True))
+        floors.append(1000 * (time.perf_counter() - start))
+    # the first two fill the page cache
+    return ((*times, floor) for times, floor in zip(reading[2:], floors[2:], strict=True))
 
 
 def find_chunks(path: Path) -> list[tuple[int, int]]:
-    """Where the chunks of an image's zip file begin and end."""
+    """Returns the byte ranges of the chunks in an image's zip file."""
     data = path.read_bytes()
-    members = unpack(data, check=True)
-    found = [bytes(member) for name, member in members.items() if "/c/" in name]
-    return [(data.index(chunk), data.index(chunk) + len(chunk)) for chunk in found]
+    chunks = [bytes(member) for name, member in unpack(data, check=True).items() if "/c/" in name]
+    return [(data.index(chunk), data.index(chunk) + len(chunk)) for chunk in chunks]

@@ -1,8 +1,8 @@
-"""Compares what benchmarks measure with what they measured before: a regression beyond noise is told by name.
+"""Compares the figures of benchmarks with those of earlier runs, and names every regression beyond noise.
 
-`book.json` holds, for each figure that means the same on every machine (a ratio to a reference or to a floor that is
-measured in the same run, a count, a share), the values of earlier runs and which direction is better. The limit is the
-worst of them, and beyond it as much again as they differ, but at least `MARGIN`.
+`book.json` holds the values of earlier runs, and the better direction, of each figure that means the same on every
+machine: a ratio to a reference or a floor measured in the same run, a count, a share. The limit is the worst value, and
+beyond it the range of the values, but at least `MARGIN`.
 """
 
 from __future__ import annotations
@@ -13,29 +13,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.atomic_files import write_text
 from pipeline.core.errors import UserError
 
 BOOK = Path(__file__).parent / "book.json"
 
-#: Smallest relative distance from the worst value so far that counts as noise; a figure that is no time has its own.
+#: Noise relative to the worst value; a figure other than a time has its own.
 MARGIN = 0.15
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the book."""
+    """One line of the book.
+
+    Attributes:
+        benchmark: name of the benchmark.
+        name: name of the figure.
+        better: `lower` or `higher`.
+        measured: values of earlier runs.
+        meaning: description, for readers of the book.
+        margin: noise relative to the worst value.
+    """
 
     benchmark: str
     name: str
     better: str
-    """`lower` or `higher`."""
     measured: tuple[float, ...]
     meaning: str
     margin: float = MARGIN
 
     @property
     def limit(self) -> float:
-        """The worst value that passes; any does where nothing was measured yet."""
+        """The worst value that passes; infinite without earlier values."""
         if not self.measured:
             return math.inf if self.better == "lower" else -math.inf
         low, high = min(self.measured), max(self.measured)
@@ -43,11 +52,12 @@ class Figure:
         return high + slack if self.better == "lower" else low - slack
 
     def passes(self, value: float) -> bool:
+        """Returns whether `value` is within the limit."""
         return value <= self.limit if self.better == "lower" else value >= self.limit
 
 
 def read_book(path: Path | None = None) -> list[Figure]:
-    """Every figure of the book."""
+    """Returns every figure of the book."""
     document = json.loads((path or BOOK).read_text(encoding="utf-8"))
     return [
         Figure(benchmark, name, **{**line, "measured": tuple(line["measured"])})
@@ -57,19 +67,23 @@ def read_book(path: Path | None = None) -> list[Figure]:
 
 
 def checked_benchmarks(path: Path | None = None) -> list[str]:
-    """The benchmarks that have a figure in the book."""
+    """Returns the benchmarks with figures in the book."""
     return list(dict.fromkeys(figure.benchmark for figure in read_book(path)))
 
 
 def compare(benchmark: str, figures: dict[str, Any], path: Path | None = None) -> tuple[list[list[Any]], list[str]]:
-    """A row for each figure of the book that the benchmark has, and a sentence for each that is worse than its limit.
+    """Compares a benchmark's figures with the book.
 
-    Raises `UserError` if the benchmark did not measure a figure of the book.
+    Returns:
+        A row for each figure of the book: name, value, first value, limit; and a message for each regression.
+
+    Raises:
+        UserError: a figure of the book is missing.
     """
     rows, regressions = [], []
     for figure in (figure for figure in read_book(path) if figure.benchmark == benchmark):
         if figure.name not in figures:
-            raise UserError(f"{path or BOOK}: {benchmark}.{figure.name}: was not measured; found {', '.join(figures)}")
+            raise UserError(f"{path or BOOK}: {benchmark}.{figure.name}: is missing; found {', '.join(figures)}")
         value = float(figures[figure.name])
         first = f"{figure.measured[0]:g}" if figure.measured else "-"
         rows.append([f"{benchmark}.{figure.name}", f"{value:g}", first, f"{figure.limit:.4g}"])
@@ -80,9 +94,9 @@ def compare(benchmark: str, figures: dict[str, Any], path: Path | None = None) -
 
 
 def record(benchmark: str, figures: dict[str, Any], path: Path | None = None) -> None:
-    """Adds a run's values to the book."""
+    """Adds the values of a run to the book."""
     path = path or BOOK
     document = json.loads(path.read_text(encoding="utf-8"))
     for name, line in document.get(benchmark, {}).items():
         line["measured"] = [*line["measured"], float(figures[name])]
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")

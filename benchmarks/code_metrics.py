@@ -1,7 +1,7 @@
-"""Measures the code of checkouts, side by side: `python -m benchmarks.code_metrics [ROOT ...] [--imports]`.
+"""Measures the code of checkouts: `python -m benchmarks.code_metrics [ROOT ...] [--imports]`, a column per checkout.
 
-Sizes, arguments, annotations, docstrings and import cycles are read from the source, and nothing measured is executed.
-`--imports` also imports every module alone, each in a fresh interpreter.
+Sizes, arguments, annotations, docstrings and import cycles are computed from the source without executing it.
+`--imports` also imports every module alone in a fresh interpreter.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ IMPORTED = ("pipeline", "stages", "demo", "benchmarks")
 
 @dataclass(frozen=True)
 class Module:
-    """A module's dotted name and its source. The name of a package stands for its `__init__`."""
+    """A module with its dotted name and its source; an `__init__` has the name of its package."""
 
     name: str
     path: Path
@@ -37,13 +37,14 @@ class Module:
 
 @dataclass(frozen=True)
 class Function:
-    """A function from its `def` to its last line. A public one has only public classes around it."""
+    """A function; `public` if its name and the names of all enclosing classes are, and it is in no function."""
 
     node: ast.FunctionDef | ast.AsyncFunctionDef
     public: bool
 
     @property
     def lines(self) -> int:
+        """Number of lines from `def` to the last one."""
         return (self.node.end_lineno or self.node.lineno) - self.node.lineno + 1
 
     @property
@@ -55,8 +56,8 @@ class Function:
     @property
     def typed(self) -> bool:
         """Whether every argument, `*args` and `**kwargs` included, and the return are annotated."""
-        every = (*self.arguments, self.node.args.vararg, self.node.args.kwarg)
-        return self.node.returns is not None and all(argument.annotation for argument in every if argument)
+        arguments = (*self.arguments, self.node.args.vararg, self.node.args.kwarg)
+        return self.node.returns is not None and all(argument.annotation for argument in arguments if argument)
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,14 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[int]) -> Spread:
-        """The spread of values; zeros if there are none."""
+        """Returns the spread of values; zeros if there are none."""
         counts = list(values) or [0]
         return cls(float(np.median(counts)), float(np.percentile(counts, 90)), max(counts))
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Figures of one checkout: fractions for shares, the modules of each cycle, the error of each failing import."""
+    """Figures of one checkout: shares as fractions, cycles as lists of modules, failing imports with their errors."""
 
     modules: int
     lines: int
@@ -97,7 +98,7 @@ class Figures:
 
 
 def read_modules(root: Path, packages: Iterable[str]) -> list[Module]:
-    """The modules of packages below a root, by path; a package that is not there has none."""
+    """Returns the modules of packages below a root, ordered by path; a missing package has none."""
     modules = []
     for path in (path for package in packages for path in sorted((root / package).rglob("*.py"))):
         text = path.read_text(encoding="utf-8")
@@ -107,7 +108,7 @@ def read_modules(root: Path, packages: Iterable[str]) -> list[Module]:
 
 
 def functions_below(node: ast.AST, public: bool = True) -> Iterator[Function]:
-    """Functions below a node, methods and inner ones too; `public` says whether the node is public."""
+    """Yields all functions below a node, including methods and inner functions; `public` is that of the node."""
     for child in ast.iter_child_nodes(node):
         name = child.name if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) else ""
         visible = public and not name.startswith("_")
@@ -117,7 +118,7 @@ def functions_below(node: ast.AST, public: bool = True) -> Iterator[Function]:
 
 
 def imports_below(node: ast.AST, in_functions: bool) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Import statements below a node, those in functions only if wanted; none under `if TYPE_CHECKING`."""
+    """Yields import statements below a node, optionally those in functions, but none under `if TYPE_CHECKING`."""
     checking = isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
     for child in node.orelse if isinstance(node, ast.If) and checking else ast.iter_child_nodes(node):
         if isinstance(child, ast.Import | ast.ImportFrom):
@@ -127,7 +128,7 @@ def imports_below(node: ast.AST, in_functions: bool) -> Iterator[ast.Import | as
 
 
 def imported_names(statement: ast.Import | ast.ImportFrom, module: Module, known: Collection[str]) -> set[str]:
-    """The known modules that a statement imports, packages around them included."""
+    """Returns the known modules that a statement imports, including their parent packages."""
     if isinstance(statement, ast.Import):
         named = {alias.name for alias in statement.names}
     else:
@@ -135,14 +136,14 @@ def imported_names(statement: ast.Import | ast.ImportFrom, module: Module, known
         base = resolve_name("." * statement.level + (statement.module or ""), package)
         members = {f"{base}.{alias.name}" for alias in statement.names}
         named = {member if member in known else base for member in members}
-    # what is around the module itself counts only if named: it is imported before the module anyway
-    own = {name for name in known if module.name.startswith(f"{name}.")}
-    implied = {name for name in known if any(each.startswith(f"{name}.") for each in named)} - own
+    # parents of the module itself count only if named: they are imported before the module anyway
+    parents = {name for name in known if module.name.startswith(f"{name}.")}
+    implied = {name for name in known if any(member.startswith(f"{name}.") for member in named)} - parents
     return ((named | implied) & set(known)) - {module.name}
 
 
 def import_graph(modules: Sequence[Module], in_functions: bool) -> dict[str, set[str]]:
-    """What each module imports of the others; imports in functions only if wanted."""
+    """Returns the imports between the modules, optionally including those in functions."""
     graph: dict[str, set[str]] = {module.name: set() for module in modules}
     for module in modules:
         for statement in imports_below(module.tree, in_functions):
@@ -151,7 +152,7 @@ def import_graph(modules: Sequence[Module], in_functions: bool) -> dict[str, set
 
 
 def find_cycles(graph: dict[str, set[str]]) -> list[list[str]]:
-    """The strongly connected components of more than one node, each sorted."""
+    """Returns the strongly connected components of more than one node, each sorted."""
     reach = {node: set(following) for node, following in graph.items()}
     for middle in graph:  # Warshall's transitive closure
         for node in graph:
@@ -162,7 +163,7 @@ def find_cycles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 def import_error(root: Path, name: str) -> str:
-    """The last line of the error of importing a module in a fresh interpreter; empty if there is none."""
+    """Imports a module in a fresh interpreter; returns the last line of the error, empty on success."""
     environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", f"import {name}"], cwd=root, env=environment, capture_output=True)
     error = done.stderr.decode().strip() or f"exit status {done.returncode}"
@@ -170,7 +171,7 @@ def import_error(root: Path, name: str) -> str:
 
 
 def import_failures(root: Path) -> dict[str, str]:
-    """The error of each module that fails alone. A `__main__` without a guard does work, and is left out."""
+    """Returns the error of each module that cannot be imported alone; skips a `__main__` without a guard."""
     modules = read_modules(root, IMPORTED)
     names = [m.name for m in modules if m.path.name != "__main__.py" or "if __name__ ==" in ast.unparse(m.tree)]
     with ThreadPoolExecutor(2) as pool:
@@ -179,12 +180,12 @@ def import_failures(root: Path) -> dict[str, str]:
 
 
 def share(values: Iterable[object]) -> float:
-    """The share of values that are neither false nor empty; one if there are no values."""
+    """Returns the share of values that are true and not empty; one without values."""
     return float(np.mean([bool(value) for value in values] or [True]))
 
 
 def measure(root: Path, packages: Iterable[str] = PACKAGES, imports: bool = False) -> Figures:
-    """The figures of a checkout. `imports` imports every module of `IMPORTED`, which is slow."""
+    """Measures a checkout; `imports` also imports every module of the packages `IMPORTED`, which is slow."""
     modules = read_modules(root, packages)
     functions = [function for module in modules for function in functions_below(module.tree)]
     classes = [node for module in modules for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)]
@@ -211,7 +212,7 @@ def measure(root: Path, packages: Iterable[str] = PACKAGES, imports: bool = Fals
 
 
 def cell(value: object) -> str:
-    """A figure as text."""
+    """Formats a figure."""
     if isinstance(value, Spread):
         return f"{value.median:.1f} / {value.p90:.1f} / {value.max}"
     if isinstance(value, list):
@@ -220,29 +221,33 @@ def cell(value: object) -> str:
 
 
 def table(figures: dict[str, Figures]) -> str:
-    """A row a figure that was measured, a column a checkout; below, the modules that cannot be imported."""
+    """Formats figures as a table with a column per checkout, followed by the modules that cannot be imported."""
     rows = [["", *figures]]
     for name in (field.name for field in fields(Figures)):
-        values = [getattr(each, name) for each in figures.values()]
+        values = [getattr(checkout, name) for checkout in figures.values()]
         spread = " median / p90 / max" if isinstance(values[0], Spread) else ""
         rows += [[name.replace("_", " ") + spread, *map(cell, values)]] * (None not in values)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    for root, each in figures.items():
-        lines += [f"{root}: import {name}: {error}" for name, error in (each.import_failures or {}).items()]
+    for root, checkout in figures.items():
+        lines += [f"{root}: import {name}: {error}" for name, error in (checkout.import_failures or {}).items()]
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.code_metrics", description="Measures checkouts.")
     parser.add_argument("roots", metavar="ROOT", nargs="*", type=Path, default=[ROOT], help="Default: this project.")
     parser.add_argument("--packages", nargs="+", default=PACKAGES, help=f"Default: {' '.join(PACKAGES)}.")
     parser.add_argument("--imports", action="store_true", help="Import every module alone: minutes.")
-    parser.add_argument("--json", action="store_true", help="One object by ROOT in place of the table.")
-    given = parser.parse_args(arguments)
-    figures = {str(root): measure(root.resolve(), given.packages, given.imports) for root in given.roots}
-    print(json.dumps({root: asdict(each) for root, each in figures.items()}) if given.json else table(figures))
+    parser.add_argument(
+        "--json", action="store_true", help="Print one JSON object, keyed by ROOT, in place of the table."
+    )
+    options = parser.parse_args(arguments)
+    figures = {str(root): measure(root.resolve(), options.packages, options.imports) for root in options.roots}
+    print(
+        json.dumps({root: asdict(checkout) for root, checkout in figures.items()}) if options.json else table(figures)
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What stage two costs: the vote against loops over masks, and all of DAR against reading and writing alone.
+"""The time of stage two: the vote against loops over masks, and all of DAR against reading and writing alone.
 
 The data are synthetic and of real sizes: smooth logits of 19 classes at stride 4 in windows of 512 / 256, and ellipses
-that overlap as masks. Every figure of a case is of the same masks and logits, and the fastest of a few repeats; files
-are in the page cache, for both sides of a comparison.
+that overlap as masks. Every figure of a case is of the same masks and logits, and the fastest of a few repeats. Files
+are in the page cache on both sides of a comparison.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from stages.fuse.rules.base import FusionInput
 CLASSES, STRIDE = 19, 4
 #: Height, width and number of masks.
 CASES = ((400, 2048, 60), (400, 2048, 150), (1024, 2048, 150))
-#: Rules whose whole run is timed: the paper's per window, and ours on panorama masks.
+#: Rules whose run is timed: the paper's per window, and ours on panorama masks.
 RULES = ("paper", "best")
-#: Panoramas of the throughput run, and what it is extrapolated to.
+#: Panoramas of the throughput run, and the number that it is extrapolated to.
 SMALL, MANY = 200, 2000
 
 
@@ -81,7 +81,7 @@ def run(cases: tuple[tuple[int, int, int], ...] = CASES, small: int = SMALL, rep
 
 
 def synthetic(height: int, width: int, count: int) -> tuple[MaskSet, np.ndarray]:
-    """`count` ellipses that cover most of the panorama, and logits float16 `(C, h, w)` of blobs about as large."""
+    """Returns `count` ellipses that cover most of the panorama, and logits float16 `(C, h, w)` of blobs as large."""
     from scipy.ndimage import gaussian_filter
 
     rng = np.random.default_rng(count + height)
@@ -97,13 +97,13 @@ def synthetic(height: int, width: int, count: int) -> tuple[MaskSet, np.ndarray]
 
 
 def stitched_labels(logits: np.ndarray, height: int) -> np.ndarray:
-    """The argmax of native logits at pixels: uint8 `(H, W)`."""
+    """Returns the argmax of native logits at pixels: uint8 `(H, W)`."""
     return FusionInput.of_stitched(logits.astype(np.float32), STRIDE, height).labels
 
 
 def vote_times(masks: MaskSet, labels: np.ndarray, repeats: int) -> list[float]:
-    """Milliseconds of the vote of every mask: in one pass, by SSA's loop as it is and in numpy, and by SEPL's."""
-    dense = masks.dense()
+    """Returns the milliseconds of all votes: in one pass, by SSA's loop in torch and in numpy, and by SEPL's loop."""
+    dense = np.stack(list(masks))
     ids, tensors = torch.from_numpy(labels.astype(np.int64)), [torch.from_numpy(mask) for mask in dense]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -127,19 +127,19 @@ def vote_times(masks: MaskSet, labels: np.ndarray, repeats: int) -> list[float]:
 
 
 def loop_ssa(dense: list[torch.Tensor], ids: torch.Tensor) -> list[torch.Tensor]:
-    """Semantic-Segment-Anything: mask by mask, the ids (int64) under it, which ones occur, and the most frequent."""
+    """The loop of Semantic-Segment-Anything: the labels (int64) in each mask, and the most frequent of them."""
     winners = []
     for mask in dense:
-        own = ids[mask]
-        if len(torch.unique(own)) == 1:
-            winners.append(own[0])
+        mask_ids = ids[mask]
+        if len(torch.unique(mask_ids)) == 1:
+            winners.append(mask_ids[0])
         else:
-            winners.append(torch.bincount(own).topk(1).indices[0])
+            winners.append(torch.bincount(mask_ids).topk(1).indices[0])
     return winners
 
 
 def loop_ssa_in_numpy(dense: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The same loop as lean as it gets: ids of one byte, and no question which ones occur."""
+    """The same loop with labels of one byte, and without `unique`."""
     counts = np.zeros((len(dense), CLASSES), dtype=np.int64)
     for k, mask in enumerate(dense):
         counts[k] = np.bincount(labels[mask], minlength=CLASSES)
@@ -147,17 +147,17 @@ def loop_ssa_in_numpy(dense: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def loop_sepl(dense: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """SAM-enhanced pseudo labels: for each class and each mask, how many pixels they share."""
+    """The loop of SAM-enhanced pseudo-labels: counts the common pixels of each class and each mask."""
     counts = np.zeros((len(dense), CLASSES), dtype=np.int64)
     for c in range(CLASSES):
-        own = labels == c
+        class_pixels = labels == c
         for k, mask in enumerate(dense):
-            counts[k, c] = np.count_nonzero(own & mask)
+            counts[k, c] = np.count_nonzero(class_pixels & mask)
     return counts
 
 
 def fastest(work: Callable[[], Any], repeats: int) -> float:
-    """Seconds of the fastest of some runs."""
+    """Returns the seconds of the fastest of `repeats` runs."""
     times = []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -167,7 +167,7 @@ def fastest(work: Callable[[], Any], repeats: int) -> float:
 
 
 def dar_times(masks: MaskSet, logits: np.ndarray, size: tuple[int, int], rule: str, repeats: int) -> list[float]:
-    """Milliseconds of fusing one panorama, store to store, and of reading its inputs and writing its outputs alone."""
+    """Returns the milliseconds of fusing one panorama, and of reading its inputs and writing its outputs alone."""
     from stages.fuse.tasks import FuseTask
 
     with tempfile.TemporaryDirectory(prefix="fuse-") as folder:
@@ -177,27 +177,27 @@ def dar_times(masks: MaskSet, logits: np.ndarray, size: tuple[int, int], rule: s
         artefacts = task.artefacts
         artefact = task.artefact()
         artefact.create(artefacts.settings("fused"), artefacts.upstream("fused"))
-        work, record = task.open(), manifest.images[0]
+        work, record = task.setup(), manifest.images[0]
         dar = fastest(lambda: work(record), repeats)
         upstream = [task.artefact(kind) for kind in config.fusion.rule.needs]  # type: ignore[attr-defined]
         outputs = artefact.read(record.id)
-        values = {name: outputs.array(name) for name in outputs.names()}
+        values = {name: outputs.read_array(name) for name in outputs.array_names()}
 
         def floor() -> None:
             for source in upstream:
                 group = source.read(record.id)
-                for name in group.names():
-                    group.array(name)
-            with artefact.write(record.id) as attempt:
-                attempt.attributes |= outputs.attributes
+                for name in group.array_names():
+                    group.read_array(name)
+            with artefact.write(record.id) as writer:
+                writer.attributes |= outputs.attributes
                 for name, array in values.items():
-                    attempt.array(name, array)
+                    writer.add_array(name, array)
 
         return [1e3 * dar, 1e3 * fastest(floor, repeats)]
 
 
 def data_set(folder: Path, images: int, size: tuple[int, int], rule: str) -> tuple[Manifest, Config]:
-    """A manifest of `images` black panoramas, and settings whose artefacts of stage one are written by hand."""
+    """Returns a manifest of `images` black panoramas, and settings that name artefacts of `write_inputs`."""
     (folder / "images").mkdir()
     for k in range(images):
         Image.fromarray(np.zeros((*size, 3), np.uint8)).save(folder / "images" / f"{k:05d}.png")
@@ -215,14 +215,14 @@ def data_set(folder: Path, images: int, size: tuple[int, int], rule: str) -> tup
 
 
 def write_inputs(manifest: Manifest, config: Config, masks: MaskSet, logits: np.ndarray, size: tuple[int, int]) -> None:
-    """Stage one's artefacts of every image: the same `masks` and `logits`, whole and cut into views."""
+    """Writes stage one's artefacts of every image from the same `masks` and `logits`."""
     from pipeline.geometry.boundaries import label_boundary
 
     views = [v for v in make_views(config.teacher.views, *size) if isinstance(v, Window)]
     rng = np.random.default_rng(0)
-    in_views = [view.scaled(STRIDE).extract(logits) for view in views]
-    noisy = np.stack([part + rng.normal(0, 0.3, part.shape) for part in in_views]).astype(np.float16)
-    of_views = [
+    view_logits = [view.scaled(STRIDE).extract(logits) for view in views]
+    noisy = np.stack([part + rng.normal(0, 0.3, part.shape) for part in view_logits]).astype(np.float16)
+    view_masks = [
         from_masks([part for part in (view.extract(mask) for mask in masks) if part.any()], view.height, view.width)
         for view in views
     ]
@@ -233,22 +233,24 @@ def write_inputs(manifest: Manifest, config: Config, masks: MaskSet, logits: np.
         artefact.create({}, {})
     for record in manifest.images:
         source = read_source(record.path)
-        placed = views_to_attributes(views, size)
-        with artefacts["sam"].write(record.id, source=source) as attempt:
-            attempt.attributes |= placed
-            write_mask_sets(attempt, of_views)
-        with artefacts["masks"].write(record.id, source=source) as attempt:
-            attempt.attributes |= {"image_size": list(size)}
-            write_mask_sets(attempt, [masks])
-            attempt.array("boundary", boundary)
-        with artefacts["teacher"].write(record.id, source=source) as attempt:
-            attempt.attributes |= placed | {"output_stride": STRIDE}
-            attempt.array("logits", noisy, chunks=(1, *noisy.shape[1:]))
+        attributes = views_to_attributes(views, size)
+        with artefacts["sam"].write(record.id, source=source) as writer:
+            writer.attributes |= attributes
+            write_mask_sets(writer, view_masks)
+        with artefacts["masks"].write(record.id, source=source) as writer:
+            writer.attributes |= {"image_size": list(size)}
+            write_mask_sets(writer, [masks])
+            writer.add_array("boundary", boundary)
+        with artefacts["teacher"].write(record.id, source=source) as writer:
+            writer.attributes |= attributes | {"output_stride": STRIDE}
+            writer.add_array("logits", noisy, chunks=(1, *noisy.shape[1:]))
 
 
 def many(images: int, size: tuple[int, int] = (64, 256)) -> tuple[float, float, float]:
-    """Fusing `images` small panoramas by rule `best`: seconds, MiB by which the second half raised memory, and the
-    seconds of another `theta` after that."""
+    """Fuses `images` small panoramas by rule `best`, and again with another `theta`.
+
+    Returns the seconds, the MiB by which the second half raised the peak memory, and the seconds of the second run.
+    """
     from stages.fuse.stage import fuse
 
     masks, logits = synthetic(*size, 20)

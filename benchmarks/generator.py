@@ -1,9 +1,9 @@
-"""Our mask generator beside segment_anything's own: the same weights, points and thresholds, in one run.
+"""Our mask generator against segment_anything's: the same weights, points and thresholds, in one run.
 
 Windows are cut from panoramas of the demo world, the SAM is the demo's small one. Times are CPU seconds of one thread,
-which other programs on the machine do not change much; those inside of the networks are taken by hooks on the modules,
-in both generators alike. Peak memory is that of a process of its own, above what it holds with the model loaded and
-run once. Where cases differ, the worst one is the figure.
+which other programs on the machine do not change much; those inside the networks are taken by hooks on the modules of
+both generators. Peak memory is that of a separate process, above its memory after the model has run once. A figure is
+that of the worst case.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Case:
-    """Windows of panoramas of `height` x 2048, and what is set besides `SETTINGS`."""
+    """Windows of panoramas of `height` x 2048, and settings besides `SETTINGS`."""
 
     name: str
     height: int
@@ -65,22 +65,22 @@ CASES = (
 
 
 def run(cases: Sequence[Case] = CASES, vit: str | None = "vit_b") -> dict[str, Any]:
-    """Times, memory and agreement on every case, and that SAM's own `vit` runs (random weights)."""
+    """Measures times, memory and agreement on every case, and the time of SAM's own `vit` with random weights."""
     with one_thread():
         compared = {case.name: compare(case, windows_of(case)) for case in cases}
-    _say_times(compared)
+    _print_times(compared)
     memory = {case.name: peaks(case) for case in cases}
-    _say_memory(memory)
-    for name, found in compared.items():
-        for reason in found.unmatched:
+    _print_memory(memory)
+    for name, comparison in compared.items():
+        for reason in comparison.unmatched:
             echo(f"not matched, {name}: {reason}")
     figures = {
-        "speedup_outside_networks": min(found.reference.rest / found.batched.rest for found in compared.values()),
-        "speedup_total": min(found.reference.total / found.batched.total for found in compared.values()),
+        "speedup_outside_networks": min(c.reference.rest / c.batched.rest for c in compared.values()),
+        "speedup_total": min(c.reference.total / c.batched.total for c in compared.values()),
         "peak_memory_ratio": max(m["batched"] / m["reference"] for m in memory.values()),
         "peak_memory_ratio_same_batch": max(m["batched"] / m["reference, batch of ours"] for m in memory.values()),
-        "parity": min(found.parity for found in compared.values()),
-        "masks_same_to_the_pixel": min(found.exact for found in compared.values()),
+        "parity": min(c.parity for c in compared.values()),
+        "masks_same_to_the_pixel": min(c.exact for c in compared.values()),
     }
     if vit is not None:
         with one_thread():
@@ -90,7 +90,7 @@ def run(cases: Sequence[Case] = CASES, vit: str | None = "vit_b") -> dict[str, A
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """torch works in one thread."""
+    """Within the context torch uses one thread."""
     import torch
 
     threads = torch.get_num_threads()
@@ -102,20 +102,20 @@ def one_thread() -> Iterator[None]:
 
 
 def windows_of(case: Case) -> list[np.ndarray]:
-    """The first windows of as many panoramas of the demo world, RGB uint8 `(height, 512, 3)`."""
+    """Returns a window of each of `case.windows` panoramas of the demo world, RGB uint8 `(height, 512, 3)`."""
     from demo.camera import Equirect
     from demo.render import render
-    from demo.splits import WorldSettings, sample
+    from demo.splits import WorldSettings, draw_sample
 
-    found = []
+    windows = []
     for index in range(case.windows):
-        drawn = sample(WorldSettings("full"), "target-test", index)
-        # rows of the full sphere: its middle where the data set's 70-degree band is, or all
+        drawn = draw_sample(WorldSettings("full"), "target-test", index)
+        # The first row of the full sphere that is rendered: that of the 70-degree band, or 0.
         first = 312 if case.height == 400 else (1024 - case.height) // 2
         camera = Equirect(2048, first, case.height, drawn.camera.yaw_deg)
-        picture = render(drawn.scene, camera, drawn.sensor, drawn.noise).image
-        found.append(np.ascontiguousarray(picture[:, index * WIDTH : (index + 1) * WIDTH]))
-    return found
+        image = render(drawn.scene, camera, drawn.sensor, drawn.noise).image
+        windows.append(np.ascontiguousarray(image[:, index * WIDTH : (index + 1) * WIDTH]))
+    return windows
 
 
 # -- time and agreement
@@ -123,7 +123,7 @@ def windows_of(case: Case) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class Times:
-    """CPU seconds a window: in all, and in each network."""
+    """CPU seconds per window: in total, and in each network."""
 
     total: float
     networks: dict[str, float]
@@ -135,7 +135,7 @@ class Times:
 
 @dataclass(frozen=True)
 class Compared:
-    """Both generators on one case; `unmatched` describes each reference mask that ours has no match for."""
+    """Both generators on one case; `unmatched` describes each reference mask without a match among ours."""
 
     reference: Times
     batched: Times
@@ -146,7 +146,7 @@ class Compared:
 
 
 class Stopwatch:
-    """CPU seconds inside of a model's networks, by hooks."""
+    """Measures the CPU seconds inside a model's networks, by hooks."""
 
     def __init__(self, model: Any) -> None:
         self.seconds = dict.fromkeys(NETWORKS, 0.0)
@@ -166,7 +166,7 @@ class Stopwatch:
 
 
 def timed(settings: AutomaticMasks, windows: Sequence[np.ndarray]) -> tuple[list[MaskSet], Times, Stopwatch]:
-    """Masks of `windows`, and CPU seconds a window; the first one is run before too, uncounted."""
+    """Returns the masks of `windows` and the times per window, after a run on the first one that does not count."""
     model = settings.load_model("cpu")
     generate = settings.with_model(model, "cpu")
     generate(windows[:1])
@@ -179,11 +179,11 @@ def timed(settings: AutomaticMasks, windows: Sequence[np.ndarray]) -> tuple[list
 
 
 def compare(case: Case, windows: Sequence[np.ndarray]) -> Compared:
-    """Both generators on the same windows."""
+    """Runs both generators on the same windows."""
     expected, reference, _ = timed(case.generator(SamReference), windows)
-    found, batched, _ = timed(case.generator(Sam), windows)
+    actual, batched, _ = timed(case.generator(Sam), windows)
     best, unmatched = [], []
-    for theirs, ours in zip(expected, found, strict=True):
+    for theirs, ours in zip(expected, actual, strict=True):
         masks = list(ours)
         for mask, row in zip(theirs, theirs.table, strict=True):
             best.append(max((_iou(mask, other) for other in masks), default=0.0))
@@ -193,7 +193,7 @@ def compare(case: Case, windows: Sequence[np.ndarray]) -> Compared:
                     f"{row['stability_score']:.3f} (threshold {SETTINGS['stability_score_thresh']}), best IoU "
                     f"{best[-1]:.2f}"
                 )
-    counts = sum(map(len, expected)), sum(map(len, found))
+    counts = sum(map(len, expected)), sum(map(len, actual))
     matched = np.array(best)
     return Compared(
         reference, batched, counts, float((matched >= MATCHED).mean()), float((matched == 1).mean()), unmatched
@@ -208,7 +208,7 @@ def _iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def peaks(case: Case) -> dict[str, float]:
-    """MiB above the loaded model at the peak, of both generators as they are and of the reference with our batches."""
+    """Returns the peak MiB above the loaded model of both generators, with their batches and with each other's."""
     generators = {
         "reference": case.generator(SamReference),
         "reference, batch of ours": case.generator(SamReference, points_per_batch=CPU_POINTS),
@@ -216,11 +216,11 @@ def peaks(case: Case) -> dict[str, float]:
         "batched, batch of theirs": case.generator(Sam, points_per_batch=64),
     }
     window = windows_of(Case(case.name, case.height, 1))[0]
-    return {name: in_a_process_of_its_own(_peak, settings, window) for name, settings in generators.items()}
+    return {name: in_new_process(_peak, settings, window) for name, settings in generators.items()}
 
 
-def in_a_process_of_its_own(function: Callable[..., float], *arguments: Any) -> float:
-    """`function(*arguments)` in a fresh process, that holds nothing else."""
+def in_new_process(function: Callable[..., float], *arguments: Any) -> float:
+    """Calls `function(*arguments)` in a fresh process."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -229,7 +229,7 @@ def _peak(settings: AutomaticMasks, window: np.ndarray) -> float:
     import torch
 
     torch.set_num_threads(1)
-    # one small picture, one point: what libraries load at their first use is no cost of the generator
+    # A first run on a small image loads what libraries load at their first use.
     first = settings.model_copy(update={"points_per_side": 1, "crop_n_layers": 0})
     model = settings.load_model("cpu")
     first.with_model(model, "cpu")([np.zeros((8, 8, 3), np.uint8)])
@@ -238,16 +238,16 @@ def _peak(settings: AutomaticMasks, window: np.ndarray) -> float:
 
 
 def peak_above(work: Callable[[], Any]) -> float:
-    """MiB of resident memory at the peak of `work` above what is resident before it. Linux only."""
+    """Returns the MiB of resident memory at the peak of `work` above that before it. Linux only."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the highest mark
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = _status("VmRSS")
         work()
         return (_status("VmHWM") - before) / 1024
     except OSError as error:
-        raise UserError(f"benchmark: this system does not tell a process's peak memory ({error})") from None
+        raise UserError(f"benchmark: this system does not report a process's peak memory ({error})") from None
 
 
 def _status(name: str) -> float:
@@ -259,7 +259,7 @@ def _status(name: str) -> float:
 
 
 def run_vit(model_type: str) -> dict[str, float]:
-    """CPU seconds of one call of the encoder and of the decoder (4 points), SAM's own size with random weights."""
+    """Returns the CPU seconds of one call of the encoder and of the decoder (4 points) of a SAM with random weights."""
     settings = Sam(
         model_type=model_type,
         random_weights=True,
@@ -282,16 +282,16 @@ def run_vit(model_type: str) -> dict[str, float]:
 # -- tables
 
 
-def _say_times(compared: dict[str, Compared]) -> None:
+def _print_times(compared: dict[str, Compared]) -> None:
     rows = []
-    for name, found in compared.items():
+    for name, comparison in compared.items():
         for kind, times, masks in (
-            ("reference", found.reference, found.masks[0]),
-            ("batched", found.batched, found.masks[1]),
+            ("reference", comparison.reference, comparison.masks[0]),
+            ("batched", comparison.batched, comparison.masks[1]),
         ):
             networks = [times.networks["image_encoder"], times.networks["mask_decoder"]]
             rows.append(
-                [name, kind, times.total, *networks, times.rest, masks, found.parity if kind == "batched" else 1.0]
+                [name, kind, times.total, *networks, times.rest, masks, comparison.parity if kind == "batched" else 1.0]
             )
     print_table(
         "CPU seconds a window, one thread",
@@ -300,7 +300,7 @@ def _say_times(compared: dict[str, Compared]) -> None:
     )
 
 
-def _say_memory(memory: dict[str, dict[str, float]]) -> None:
+def _print_memory(memory: dict[str, dict[str, float]]) -> None:
     names = list(next(iter(memory.values())))
-    rows = [[case, *(found[name] for name in names)] for case, found in memory.items()]
+    rows = [[case, *(peaks[name] for name in names)] for case, peaks in memory.items()]
     print_table("MiB above the loaded model at the peak, one window", ["windows of", *names], rows)

@@ -1,11 +1,11 @@
-"""What the cache buys in training: the loader's own speed, the step with it, and the step with SAM and TA inside.
+"""Measures the benefit of the cache in training: the loader alone, the step with it, the step with SAM and TA inside.
 
-On the demo world at half size (200 x 1024), student and settings of `configs/demo.yaml`, one thread. The step is
-timed on tensors in memory and on batches of the loader, step by step in turns, so that a busy machine slows all alike:
-of a loader that keeps decoded panoramas as `train.memory` says (all fit here), and of one that reads every sample
-from the cache, by a thread and one batch ahead, as a training without loader processes does.
-The online alternative is not built: its step is the offline step plus, for each panorama of the batch, what stage one
-and two took for it in this very run, the models loaded. Small: `python -m benchmarks.loader --images 4 --steps 4`.
+The data is the demo world at half size (200 x 1024); student and settings are those of `configs/demo.yaml`, on one
+thread. A step is timed on tensors in memory and on batches of two loaders, in turns, so that other load on the machine
+slows all of them: one keeps decoded panoramas within `train.memory` (all fit), the other reads every sample from the
+cache, in a thread and one batch ahead, as a training without loader processes does. The online alternative is not
+built: its step is the offline step plus, for each panorama of the batch, the time of stages one and two for it in
+this run, with loaded models. Small: `python -m benchmarks.loader --images 4 --steps 4`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from stages.precompute.tasks import MasksTask, SamTask, TeacherTask
 
 IMAGES, STEPS, BATCH = 8, 72, 4
 
-#: Batches in memory that the step takes in turns.
+#: Batches in memory, used in turns.
 KEPT_BATCHES = 12
 
 
 def run(images: int = IMAGES, steps: int = STEPS, batch: int = BATCH) -> dict[str, Any]:
-    """Times loader, steps and the first two stages; means over `steps` turns."""
+    """Times loader, steps and the first two stages; returns means over `steps` turns."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -68,7 +68,7 @@ def _measure(images: int, steps: int, batch: int) -> dict[str, Any]:
     per_sample["loader"] = (time.perf_counter() - began) / (loaded * batch)
     stage_one, stage_two = stages["sam"] + stages["masks"] + stages["teacher"], stages["fused"]
     online = per_sample["tensors"] + stage_one + stage_two
-    # N panoramas: stages once and E cheap epochs against E dear ones
+    # both stages once and E offline epochs cost as much as E online epochs
     epochs = (stage_one + stage_two) / max(online - per_sample["cache"], 1e-9)
     print_table(
         "loader: milliseconds a panorama",
@@ -100,7 +100,7 @@ def _measure(images: int, steps: int, batch: int) -> dict[str, Any]:
 
 
 def _stage_seconds(bench: Bench) -> dict[str, float]:
-    """Seconds a panorama of every pass of the first two stages, models loaded, into a cache of its own."""
+    """Returns the seconds per panorama of every pass of the first two stages, with loaded models and a new cache."""
     import tempfile
 
     seconds: dict[str, float] = {}
@@ -112,22 +112,21 @@ def _stage_seconds(bench: Bench) -> dict[str, float]:
         tasks: list[CacheTask] = [SamTask(*settings), MasksTask(*settings), TeacherTask(*settings), FuseTask(*settings)]
         for task in tasks:
             task.create_artefact()
-            work = task.open()
-            each = []
+            work = task.setup()
+            durations = []
             for record in records:
                 began = time.perf_counter()
                 steps = work(record)
-                if inspect.isgenerator(steps):  # reading, computing, writing: here one after the other
+                if inspect.isgenerator(steps):  # reading, computing and writing, here one after the other
                     for _ in steps:
                         pass
-                each.append(time.perf_counter() - began)
-            seconds[task.spec.kind] = median(each)
+                durations.append(time.perf_counter() - began)
+            seconds[task.spec.kind] = median(durations)
     return seconds
 
 
 def _training(bench: Bench, batch: int) -> tuple[dict[str, Any], Callable[[Any], Any]]:
-    """The training's own loaders (in this process; `kept` and `cache`) and its step."""
-    from mmengine.dataset import pseudo_collate
+    """Returns the loaders of a training without loader processes (`kept` and `cache`), and its step."""
     from mmengine.optim import OptimWrapper
 
     from pipeline.models.mmseg_import import import_mmseg
@@ -137,23 +136,18 @@ def _training(bench: Bench, batch: int) -> tuple[dict[str, Any], Callable[[Any],
 
     from stages.train import register  # noqa: F401
     from stages.train.configs import read_config, student_config
-    from stages.train.dataset import PseudoLabelDataset
-    from stages.train.sampler import NumberedSampler
+    from stages.train.launch import build_loader
+    from stages.train.run import TrainingRun
 
     bench.fuse("paper")
     config = bench.config("paper")
-    space = config.fused_space()
     student = read_config(student_config(config.train.student))
     loaders = {}
     for name, memory in {"kept": config.train.memory, "cache": 0}.items():
-        dataset = PseudoLabelDataset(
-            CacheReader(bench.manifest(), config, ("target-train",)),
-            {"classes": space.classes, "palette": space.palette},
-            student.train_pipeline,
-            memory=memory,
-        )
-        sampler = NumberedSampler(dataset, seed=0, ahead=batch)
-        loaders[name] = torch.utils.data.DataLoader(dataset, batch, sampler=sampler, collate_fn=pseudo_collate)
+        train = config.train.model_copy(update={"memory": memory, "batch_size": batch, "workers": 0})
+        reader = CacheReader(bench.manifest(), config, ("target-train",)).reader
+        run = TrainingRun(train, config.fused_space(), reader, bench.work / "loader", device="cpu")
+        loaders[name] = build_loader(run, student.train_pipeline)
     torch.manual_seed(0)
     model = MODELS.build(student.model).train()
     if any(hook.type == "ChannelsLastHook" for hook in student.get("custom_hooks", [])):
@@ -167,7 +161,7 @@ def main(
     steps: Annotated[int, typer.Option(min=2)] = STEPS,
     batch: Annotated[int, typer.Option(min=1)] = BATCH,
 ) -> None:
-    """The benchmark with other numbers than its own."""
+    """Runs the benchmark with other numbers."""
     print_json(run(images, steps, batch))
 
 

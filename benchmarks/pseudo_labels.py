@@ -1,9 +1,9 @@
-"""How good the pseudo-labels of every fusion rule are, on labelled panoramas of the demo world at half size.
+"""Quality of the pseudo-labels of every fusion rule on labelled panoramas of the demo world at half size.
 
 The rows share one cache per world: the TA's logits and each source's masks are computed once. Every figure is the mean
-over worlds of different seeds; each world is scored with one confusion matrix over its panoramas. Rows are kept in
-`rows.json` under the names of their artefacts, so a run that was stopped goes on, and other weights or settings make
-other rows. Fewer images and seeds: `python -m benchmarks.pseudo_labels --images 4 --seeds 1`.
+over worlds of different seeds; each world is scored with one confusion matrix over its panoramas. `rows.json` stores
+finished rows under the keys of their artefacts, so that a stopped run can be continued. Fewer images and seeds:
+`python -m benchmarks.pseudo_labels --images 4 --seeds 1`.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ import numpy as np
 import typer
 from PIL import Image
 
-from benchmarks import nano_sam
+from benchmarks import nano_sam, run_alone
 from demo.domain import Shift
 from demo.splits import Split, WorldSettings
 from demo.teachers.data import write_manifest
 from demo.world import write_world
 from pipeline.cache import Cache
-from pipeline.cache.freshness import made_from_file, read_source
+from pipeline.cache.freshness import read_source, source_matches
 from pipeline.cache.groups import views_to_attributes, write_mask_sets
-from pipeline.core.cli import echo, print_json, print_table
+from pipeline.core.cli import print_table
 from pipeline.core.errors import UserError
 from pipeline.core.progress import Progress, console_progress
 from pipeline.core.settings import parse_settings
 from pipeline.data.manifests import ImageRecord, Manifest
 from pipeline.geometry.views import make_views
-from stages.ablate.rows import Rows
+from stages.ablate.rows import RowStore
 from stages.config import Config
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +40,7 @@ WEIGHTS = ROOT / "demo" / "weights"
 IMAGES, SEEDS = 8, 3
 VIEWS: dict[str, Any] = {"width": 256, "stride": 128}
 
-#: Where masks come from: settings of the artefacts `sam` and `masks`.
+#: Mask sources: settings of the artefacts `sam` and `masks`.
 SOURCES: dict[str, dict[str, Any]] = {
     "felzenszwalb": {
         "sam": {"generator": {"kind": "felzenszwalb", "scale": 100, "sigma": 0.5, "min_size": 40}},
@@ -50,7 +50,7 @@ SOURCES: dict[str, dict[str, Any]] = {
     "oracle": {"sam": {"artefact": "oracle"}, "masks": {"filter": {"min_area": 1}}},
 }
 
-#: Rows that need no masks: what is changed in the settings.
+#: Rows without masks: changes of the settings.
 TA_ROWS: dict[str, dict[str, Any]] = {
     "ta_whole": {"teacher": {"views": {"kind": "whole"}}, "fusion": {"rule": "ta"}},
     "ta": {"fusion": {"rule": "ta"}},
@@ -58,27 +58,27 @@ TA_ROWS: dict[str, dict[str, Any]] = {
     "ta, log pool": {"fusion": {"rule": "ta", "pooling": {"mode": "log"}}},
 }
 
-#: Rules that are run on every source of masks.
+#: Rules that run with every mask source.
 RULES = ("boundary", "ssa", "sepl", "sgml", "paper", "goodsampp", "best")
 
 
 @dataclass(frozen=True)
 class World:
-    """Some labelled panoramas of one seed, with the cache that all rows share."""
+    """The labelled panoramas of one seed, and the folder of the cache that all rows share."""
 
     folder: Path
     manifest: Manifest
 
     @classmethod
     def make(cls, work: Path, seed: int, shift: Shift, split: Split, images: int) -> World:
-        """Renders what is missing."""
+        """Returns a world; renders missing images."""
         folder = work / f"{shift}-{seed}"
         write_world(folder, WorldSettings(seed=seed, shift=shift), {split: images})
         return cls(folder, write_manifest(folder / f"{split}.yaml", folder, {split: images}))
 
     def config(self, source: str | None, change: dict[str, Any], teacher: str) -> Config:
-        """The settings of one row; `teacher` is a config in `mmseg_configs/teachers` without its `demo_`."""
-        of_masks = SOURCES[source] if source else {}
+        """Returns the settings of a row; `teacher` is a config in `mmseg_configs/teachers` without `demo_`."""
+        masks = SOURCES[source] if source else {}
         model = {
             "kind": "mmseg",
             "config": str(ROOT / "mmseg_configs" / "teachers" / f"demo_{teacher}.py"),
@@ -87,8 +87,8 @@ class World:
         settings = {
             "cache": str(self.folder / "cache"),
             "device": "cpu",
-            **of_masks,
-            "sam": {"views": VIEWS, **of_masks.get("sam", {})} | change.get("sam", {}),
+            **masks,
+            "sam": {"views": VIEWS, **masks.get("sam", {})} | change.get("sam", {}),
             "teacher": {"model": model, "views": VIEWS} | change.get("teacher", {}),
             "fusion": change["fusion"],
         }
@@ -96,7 +96,7 @@ class World:
 
 
 def run() -> dict[str, Any]:
-    """The table of `target-test`, and the figures of the best source of masks."""
+    """Prints the table of `target-test`; returns the figures of the best mask source."""
     return compare()
 
 
@@ -111,34 +111,36 @@ def compare(
 ) -> dict[str, Any]:
     """Measures every row on `images` panoramas of each of `seeds` worlds; prints tables and returns the figures.
 
-    Raises `UserError` for an unknown source.
+    Raises:
+        UserError: an unknown source, or a panorama failed.
     """
     if unknown := set(sources) - set(SOURCES):
-        raise UserError(f"--source: found {sorted(unknown)}, expected some of {', '.join(SOURCES)}")
-    kept = Rows(work / "rows.json")
-    wanted: list[tuple[str | None, str, dict[str, Any]]] = [(None, row, change) for row, change in TA_ROWS.items()]
-    wanted += [(source, rule, {"fusion": {"rule": rule}}) for source in sources for rule in RULES]
-    found: dict[tuple[str | None, str], list[dict[str, Any]]] = {}
+        raise UserError(f"--source: found {sorted(unknown)}; expected some of {', '.join(SOURCES)}")
+    store = RowStore(work / "rows.json")
+    plan: list[tuple[str | None, str, dict[str, Any]]] = [(None, row, change) for row, change in TA_ROWS.items()]
+    plan += [(source, rule, {"fusion": {"rule": rule}}) for source in sources for rule in RULES]
+    rows: dict[tuple[str | None, str], list[dict[str, Any]]] = {}
     with console_progress() as progress:
         for seed in range(seeds):
             world = World.make(work, seed, shift, split, images)
-            for source, row, change in wanted:
+            for source, row, change in plan:
                 config = world.config(source, change, teacher)
                 key = config.artefacts(world.manifest.preprocessing).key("fused")
                 name = f"{shift}-{seed} {split} {images} {key}"
-                if name not in kept.rows:
-                    kept.add(name, measure(world, config, source, progress))
-                found.setdefault((source, row), []).append(kept.rows[name])
-    means = {name: _means(rows) for name, rows in found.items()}
-    for chosen in sources:
-        _print(means, chosen, f"{teacher}, {chosen}: {seeds} worlds ({shift}) of {images} {split} panoramas, mean")
+                if name not in store.rows:
+                    store.add(name, measure(world, config, source, progress))
+                rows.setdefault((source, row), []).append(store.rows[name])
+    means = {name: _means(figures_by_world) for name, figures_by_world in rows.items()}
+    for source in sources:
+        _print(means, source, f"{teacher}, {source}: {seeds} worlds ({shift}) of {images} {split} panoramas, mean")
     return figures(means, sources) | {"images": images, "seeds": seeds, "shift": shift, "split": split}
 
 
 def measure(world: World, config: Config, source: str | None, progress: Progress) -> dict[str, Any]:
-    """One row's figures, as `evaluate` gives them; precomputes and fuses what is missing.
+    """Returns the figures of `evaluate` for one row; precomputes and fuses what is missing.
 
-    Raises `UserError` if a panorama fails.
+    Raises:
+        UserError: a panorama failed.
     """
     from stages.evaluate.stage import evaluate
     from stages.fuse.stage import fuse
@@ -159,27 +161,27 @@ def measure(world: World, config: Config, source: str | None, progress: Progress
 
 
 def write_oracle(manifest: Manifest, config: Config) -> None:
-    """The artefact `sam/oracle`: connected pieces of the true instances in every view, as if SAM had found them."""
+    """Writes the artefact `sam/oracle`: the connected components of the true instances in every view as masks."""
     artefact = Cache(config.cache, manifest.name).artefact("sam", "oracle")
     artefact.create({"masks": "connected pieces of true instances"}, {})
     for record in manifest.images:
-        if made_from_file(artefact.marker(record.id), record.path):
+        if source_matches(artefact.find_marker(record.id), record.path):
             continue
         instances = true_instances(record)
         views = make_views(config.sam.views, *instances.shape)
-        with artefact.write(record.id, source=read_source(record.path)) as attempt:
-            attempt.attributes |= views_to_attributes(views, instances.shape)
-            write_mask_sets(attempt, [pieces(view.extract(instances)) for view in views])  # type: ignore[union-attr]
+        with artefact.write(record.id, source=read_source(record.path)) as writer:
+            writer.attributes |= views_to_attributes(views, instances.shape)
+            write_mask_sets(writer, [component_masks(view.extract(instances)) for view in views])  # type: ignore[union-attr]
 
 
 def true_instances(record: ImageRecord) -> np.ndarray:
-    """Instance ids `(H, W)` of a rendered panorama, which lie beside its labels."""
+    """Returns the instance ids `(H, W)` of a rendered panorama."""
     path = Path(str(record.path).replace("/images/", "/instances/"))
     return np.asarray(Image.open(path.with_name(f"{path.stem}_instanceIds.png"))).astype(np.int64)
 
 
-def pieces(instances: np.ndarray) -> Any:
-    """The 4-connected pieces of equal ids `(h, w)` as a mask set."""
+def component_masks(instances: np.ndarray) -> Any:
+    """Returns the 4-connected components of equal ids `(h, w)` as a mask set."""
     from skimage.measure import label
 
     from stages.precompute.generators.felzenszwalb import from_partition
@@ -187,7 +189,7 @@ def pieces(instances: np.ndarray) -> Any:
     return from_partition(label(instances + 1, background=0, connectivity=1) - 1)
 
 
-#: Figures of a row that are printed, and their titles.
+#: Printed figures and their titles.
 COLUMNS = {
     "mIoU": "mIoU",
     "things": "things",
@@ -202,7 +204,7 @@ COLUMNS = {
 
 
 def _means(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Means over worlds, and the standard deviation of mIoU."""
+    """Returns means over worlds, and the standard deviation of mIoU."""
     result = {name: float(np.mean([row[name] for row in rows])) for name in COLUMNS}
     return result | {"deviation": float(np.std([row["mIoU"] for row in rows]))}
 
@@ -210,14 +212,14 @@ def _means(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 def _print(means: dict[tuple[str | None, str], dict[str, float]], source: str, title: str) -> None:
     rows = [
         [row, *(figures[name] for name in COLUMNS), figures["deviation"]]
-        for (own, row), figures in means.items()
-        if own in (None, source)
+        for (row_source, row), figures in means.items()
+        if row_source in (None, source)
     ]
     print_table(title, ["rule", *COLUMNS.values(), "± mIoU"], rows)
 
 
 def figures(means: dict[tuple[str | None, str], dict[str, float]], sources: Sequence[str]) -> dict[str, Any]:
-    """The line of JSON: rules on the real source of masks on which `best` is best, and `best` on true masks."""
+    """Returns the figures of all rules with the best real mask source, and those of `best` on true masks."""
     real = [source for source in sources if source != "oracle"] or list(sources)
     chosen = max(real, key=lambda source: means[source, "best"]["mIoU"])
     rows = {"ta_whole": means[None, "ta_whole"], "ta": means[None, "ta"]}
@@ -237,18 +239,14 @@ def main(
     images: Annotated[int, typer.Option(min=1, help="Panoramas of each world.")] = IMAGES,
     seeds: Annotated[int, typer.Option(min=1, help="Worlds.")] = SEEDS,
     source: Annotated[list[str] | None, typer.Option(help=f"Some of {', '.join(SOURCES)}. Default: all.")] = None,
-    tune: Annotated[bool, typer.Option("--tune", help="Measure target-tune, on which rules are chosen.")] = False,
+    tune: Annotated[bool, typer.Option("--tune", help="Measure target-tune, the split for choosing rules.")] = False,
     strong: Annotated[bool, typer.Option("--strong", help="Worlds with the strong domain shift.")] = False,
     teacher: Annotated[str, typer.Option(help="resnet_fpn or segformer.")] = "resnet_fpn",
 ) -> None:
-    """Pseudo-labels of every fusion rule on the demo world."""
+    """Measure the pseudo-labels of every fusion rule on the demo world."""
     split: Split = "target-tune" if tune else "target-test"
-    try:
-        result = compare(images, seeds, source or tuple(SOURCES), split, "strong" if strong else "mild", teacher)
-    except UserError as error:
-        echo(f"error: {error}")
-        raise typer.Exit(2) from None
-    print_json({"benchmark": "pseudo_labels", **result})
+    shift: Shift = "strong" if strong else "mild"
+    run_alone("pseudo_labels", lambda: compare(images, seeds, source or tuple(SOURCES), split, shift, teacher))
 
 
 if __name__ == "__main__":

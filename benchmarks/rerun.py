@@ -1,8 +1,7 @@
-"""How long `precompute` takes where there is nothing to do: the price of asking a finished cache what it holds.
+"""Time of `precompute` on a finished cache, where nothing is computed.
 
-The cache is synthetic but whole: real image files, and for each a finished image in every artefact, with a marker that
-holds its source, inputs and digests as the stage itself writes them. Images differ in name and time only, so the arrays
-of all are those of a few, by hard link.
+The cache is synthetic but complete: real image files, and for each a finished image in every artefact, with the marker
+that the stage itself writes. Images differ in name and time only, so their arrays are hard links to a few files.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from pipeline.cache import Artefact, Attempt, Cache, Marker, Source
+from pipeline.cache import Artefact, Cache, ImageWriter, Marker, Source
 from pipeline.cache.artefact import bytes_by_array
 from pipeline.cache.freshness import read_source
-from pipeline.cache.image_group import IDENTITY
+from pipeline.cache.image_group import IDENTITY_ATTRIBUTE
 from pipeline.cache.marker import encode_id
 from pipeline.cache.zip_file import pack
 from pipeline.core.cli import print_table
@@ -35,24 +34,24 @@ from stages.config import Config, load_config
 IMAGES = 2000
 REPEATS = 3
 
-#: A panorama of 400 x 2048 with windows of 512 / 256, in small: eight views with a few planes each.
+#: A panorama of 400 x 2048 with windows of 512 / 256, reduced in size: eight views with a few planes each.
 VIEWS, PLANES_PER_VIEW, PANORAMA_PLANES = 8, 3, 6
 
-#: Names that one file may have: file systems allow 65,000 (ext4) or fewer.
+#: Hard links of one file; ext4 allows 65,000, other file systems fewer.
 LINKS = 1000
 
 TEACHER = Path(__file__).parent.parent / "mmseg_configs" / "teachers" / "cgnet_cityscapes.py"
 
 
 def run(images: int = IMAGES, repeats: int = REPEATS) -> dict[str, Any]:
-    """Builds the cache in a temporary folder, times the command as a user runs it, and returns the median."""
+    """Builds the cache in a temporary folder and measures the real command; returns medians."""
     with tempfile.TemporaryDirectory(prefix="rerun-") as folder:
-        began = time.perf_counter()
+        start = time.perf_counter()
         arguments = build(Path(folder), images)
-        building = time.perf_counter() - began
+        building = time.perf_counter() - start
         seconds, floors = [], []
         for _ in range(repeats):
-            seconds.append(seconds_of_rerun(arguments, images))
+            seconds.append(rerun(arguments, images)[0])
             floors.append(floor(Path(folder)))
     ratio = sorted(s / f for s, f in zip(seconds, floors, strict=True))[repeats // 2]
     seconds.sort()
@@ -66,8 +65,11 @@ def run(images: int = IMAGES, repeats: int = REPEATS) -> dict[str, Any]:
 
 
 def floor(folder: Path) -> float:
-    """Seconds of what no rerun can do without, in a plain loop: Python's start with the settings' libraries, the time
-    of every image file, and every marker of stage one read and parsed once."""
+    """Returns the seconds of the work that every rerun needs, in a plain loop.
+
+    It starts Python with the libraries of the settings, reads the time of every image file, and parses every marker of
+    stage one.
+    """
     code = (
         "import json, os, sys; from pathlib import Path; import pydantic, typer, yaml\n"
         "for entry in os.scandir(sys.argv[1] + '/images'): entry.stat()\n"
@@ -76,13 +78,13 @@ def floor(folder: Path) -> float:
         "        for entry in os.scandir(done):\n"
         "            with open(entry.path, 'rb') as file: json.loads(file.read())\n"
     )
-    began = time.perf_counter()
+    start = time.perf_counter()
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def build(folder: Path, images: int) -> list[str]:
-    """A data set of `images` tiny panoramas and its finished cache; returns the options that name them."""
+    """Writes a data set of `images` tiny panoramas and its finished cache; returns the options that name them."""
     (folder / "images").mkdir()
     first = folder / "images" / "00000.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 32, 3), dtype=np.uint8)).save(first)
@@ -98,7 +100,7 @@ def build(folder: Path, images: int) -> list[str]:
 
 def _fill(manifest: Manifest, config: Config) -> None:
     planes = VIEWS * PLANES_PER_VIEW
-    whole = np.zeros((4, 4), np.uint8)
+    image = np.zeros((4, 4), np.uint8)
     contents: dict[str, dict[str, tuple[np.ndarray, tuple[int, ...]]]] = {
         "sam": {
             "planes": (np.ones((planes, 4, 4), np.uint16), (1, 4, 4)),
@@ -109,38 +111,40 @@ def _fill(manifest: Manifest, config: Config) -> None:
             "planes": (np.ones((PANORAMA_PLANES, 4, 4), np.uint16), (1, 4, 4)),
             "plane_view": (np.zeros(PANORAMA_PLANES, np.uint16), (PANORAMA_PLANES,)),
             "table": (np.ones((9, 11)), (9, 11)),
-            "boundary": (whole, (4, 4)),
+            "boundary": (image, (4, 4)),
         },
         "teacher": {"logits": (np.ones((VIEWS, 19, 4, 4), np.float16), (1, 19, 4, 4))},
         "fused": {
             "stitched": (np.ones((19, 1, 1), np.float16), (19, 1, 1)),
-            **{name: (whole, (4, 4)) for name in ("label", "gate", "weight", "boundary")},
+            **{name: (image, (4, 4)) for name in ("label", "gate", "weight", "boundary")},
         },
     }
     cache, artefacts = Cache(config.cache, manifest.name), config.artefacts(manifest.preprocessing)
-    digest = read_source(manifest.images[0].path).sha256  # the image files differ in name and time only
-    above: dict[str, str] = {}
+    digest = read_source(manifest.images[0].path).sha256
+    digests: dict[str, str] = {}
     for kind, arrays in contents.items():
         artefact = cache.artefact(kind, artefacts.key(kind))
         artefact.create(artefacts.settings(kind), artefacts.upstream(kind))
-        attempt = Attempt("")
+        writer = ImageWriter("")
         for name, (values, chunks) in arrays.items():
-            attempt.array(name, values, chunks=chunks)
-        inputs = {upstream: above[upstream] for upstream in artefacts.upstream(kind)}
-        above[kind] = attempt.content()
-        _finish_all(artefact, attempt, inputs, digest, manifest)
+            writer.add_array(name, values, chunks=chunks)
+        inputs = {upstream: digests[upstream] for upstream in artefacts.upstream(kind)}
+        digests[kind] = writer.content()
+        _finish_all(artefact, writer, inputs, digest, manifest)
 
 
-def _finish_all(artefact: Artefact, attempt: Attempt, inputs: dict[str, str], digest: str, manifest: Manifest) -> None:
-    """Every image as the stage leaves it, but not flushed one by one; the arrays of all are hard links to a few files.
+def _finish_all(
+    artefact: Artefact, writer: ImageWriter, inputs: dict[str, str], digest: str, manifest: Manifest
+) -> None:
+    """Writes every image and its marker without flushing them; the files of all images are hard links to a few.
 
-    So the groups do not say which image they are of, as those of a foreign program need not.
+    The groups therefore lack the attribute that names their image, as those of a foreign program may.
     """
-    members = attempt.members()
+    members = writer.members()
     group = json.loads(members["zarr.json"])
-    del group["attributes"][IDENTITY]
+    del group["attributes"][IDENTITY_ATTRIBUTE]
     data = pack({**members, "zarr.json": json.dumps(group).encode()})
-    sha256, content = hashlib.sha256(data).hexdigest(), attempt.content()
+    sha256, content = hashlib.sha256(data).hexdigest(), writer.content()
     folder = Path(artefact.storage.url) / artefact.path
     (folder / "images").mkdir()
     (folder / "done").mkdir()
@@ -159,19 +163,14 @@ def _finish_all(artefact: Artefact, attempt: Attempt, inputs: dict[str, str], di
         (folder / "done" / f"{name}.json").write_bytes(marker.to_json())
 
 
-def seconds_of_rerun(arguments: list[str], images: int) -> float:
-    """Seconds of the real command; raises `RuntimeError` unless it found everything finished."""
-    return rerun(arguments, images)[0]
-
-
 def rerun(arguments: list[str], images: int, stage: str = "precompute") -> tuple[float, float]:
-    """Seconds and peak MiB of the real command; raises `RuntimeError` unless it found everything finished."""
-    command = [sys.executable, "-m", "pipeline", stage, *arguments]
+    """Returns seconds and peak MiB of the real command. Raises `RuntimeError` unless all images are finished."""
+    command = [sys.executable, "-m", "pipeline", stage, *arguments, "--json"]
     with tempfile.TemporaryFile("w+") as output:
-        began = time.perf_counter()
+        start = time.perf_counter()
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=Path(__file__).parent.parent)
         _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
         text = output.read().strip()

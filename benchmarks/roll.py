@@ -1,9 +1,8 @@
-"""What rolling a panorama changes in its pseudo-labels: nothing by the windows' distance, a little by other amounts.
+"""Effect of rolling a panorama on its pseudo-labels: none by multiples of the window stride, small by other amounts.
 
-Panoramas of the demo's `target-test` at half size, by the settings of `configs/demo.yaml`, windows every 128
-columns. Both stages see every rolled panorama as an image of its own. By other rolls than the windows' distance the
-windows cut the scene elsewhere, so that SAM and the TA see other crops: how far they and the rule then agree with
-themselves, in percent of the pixels.
+Panoramas of the demo's `target-test` at half size, with the settings of `configs/demo.yaml`, windows every 128 columns.
+Both stages process every rolled panorama as an image of its own. By other amounts than the window stride, the windows
+hold other crops of the scene. The agreement with the labels of the panorama is in percent of the pixels.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ from stages.config import Config, load_config
 
 CONFIG = Path(__file__).parent.parent / "configs" / "demo.yaml"
 IMAGES = 4
-#: Columns; multiples of the windows' distance, of the TA's output stride, and of neither.
+#: Columns; multiples of the window stride, of the TA's output stride, and of neither.
 ROLLS = (128, 640, 64, 300, 37, 501)
 RULES = ("ta", "ssa", "sepl", "sgml", "paper", "boundary", "goodsampp", "best")
 
 
 def run(images: int = IMAGES, rolls: tuple[int, ...] = ROLLS, rules: tuple[str, ...] = RULES) -> dict[str, Any]:
-    """Agreement of every rule under every roll, in percent; the least over rolls by the windows' distance."""
+    """Measures the agreement in percent for every rule and roll; reports the lowest over rolls by the window stride."""
     from stages.fuse.stage import fuse
     from stages.precompute.stage import precompute
 
     agreement: dict[str, dict[int, float]] = {}
     with tempfile.TemporaryDirectory(prefix="roll-") as folder, console_progress() as progress:
-        manifest = lay_out(Path(folder), images, rolls)
+        manifest = write_images(Path(folder), images, rolls)
         for rule in rules:
             config = load_config(
                 CONFIG, [f"cache={json.dumps(folder + '/cache')}", "device=cpu", f"fusion.rule={rule}"]
@@ -49,36 +48,39 @@ def run(images: int = IMAGES, rolls: tuple[int, ...] = ROLLS, rules: tuple[str, 
     print_table(
         f"labels of the rolled panorama, rolled back: pixels that agree (%), {images} panoramas",
         ["rule", *(f"by {roll}" for roll in rolls)],
-        [[rule, *own.values()] for rule, own in agreement.items()],
+        [[rule, *by_roll.values()] for rule, by_roll in agreement.items()],
     )
     stride = load_config(CONFIG).teacher.views.stride
-    whole = [own[roll] for own in agreement.values() for roll in rolls if roll % stride == 0]
-    others = {rule: [value for roll, value in own.items() if roll % stride] for rule, own in agreement.items()}
+    by_stride = [by_roll[roll] for by_roll in agreement.values() for roll in rolls if roll % stride == 0]
+    others = {rule: [v for roll, v in by_roll.items() if roll % stride] for rule, by_roll in agreement.items()}
     return {
-        "by_the_distance_of_windows": round(min(whole), 4),
+        "by_the_distance_of_windows": round(min(by_stride), 4),
         **{f"other_rolls_{rule}": round(float(np.mean(values)), 2) for rule, values in others.items()},
         "images": images,
     }
 
 
-def lay_out(folder: Path, images: int, rolls: tuple[int, ...]) -> Manifest:
-    """The panoramas and their rolls as files, with their manifest."""
+def write_images(folder: Path, images: int, rolls: tuple[int, ...]) -> Manifest:
+    """Writes the panoramas, their rolls and a manifest."""
     (folder / "images").mkdir()
     for index in range(images):
-        picture = render_sample(WorldSettings(), "target-test", index).image
+        image = render_sample(WorldSettings(), "target-test", index).image
         for roll in (0, *rolls):
-            Image.fromarray(np.roll(picture, roll, axis=1)).save(folder / "images" / f"{index}-{roll}.png")
+            Image.fromarray(np.roll(image, roll, axis=1)).save(folder / "images" / f"{index}-{roll}.png")
     path = folder / "manifest.yaml"
     path.write_text(yaml.safe_dump({"name": "roll", "root": "images", "splits": {"test": {"images": ["*.png"]}}}))
     return load_manifest(path)
 
 
 def agree(manifest: Manifest, config: Config, images: int, roll: int) -> float:
-    """Pixels, in percent, whose label is the same in the panorama and in the rolled one."""
+    """Returns the pixels, in percent, whose label is the same in the panorama and in the rolled one."""
     key = config.artefacts(manifest.preprocessing).key("fused")
     fused = Cache(config.cache, manifest.name).artefact("fused", key)
     same = [
-        np.mean(np.roll(fused.read(f"{k}-0").array("label"), roll, axis=1) == fused.read(f"{k}-{roll}").array("label"))
+        np.mean(
+            np.roll(fused.read(f"{k}-0").read_array("label"), roll, axis=1)
+            == fused.read(f"{k}-{roll}").read_array("label")
+        )
         for k in range(images)
     ]
     return 100 * float(np.mean(same))

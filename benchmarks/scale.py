@@ -1,9 +1,9 @@
-"""How the cache behaves with many panoramas, and with damaged ones.
+"""The cache with many panoramas, and with damaged ones.
 
-* A rerun with nothing to do, on synthetic finished caches of two sizes: seconds, peak memory of the process, and what
-  the slope between the two says of a million panoramas.
-* Files, bytes and decoding of real panoramas at 400 x 2048, beside what format 1 took for the same arrays.
-* Random bits flipped in every kind of file: how many wrong values a reader gets without being told.
+* A rerun over synthetic finished caches of two sizes: seconds, peak memory of the process, and an extrapolation to a
+  million panoramas.
+* Files, bytes and decoding of real panoramas at 400 x 2048, and the bytes of format 1 for the same arrays.
+* Random bits flipped in every kind of file: the number of wrong values that a reader gets without an error.
 * Real runs of precompute and fuse over tiny panoramas: memory and rate in the first and in the last quarter.
 """
 
@@ -18,8 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +47,18 @@ def run(
     size: Size = SIZES[-1],
     points_per_side: int = 16,
 ) -> dict[str, Any]:
-    """All four; `tiny` panoramas are really computed (20,000 take about half an hour)."""
+    """Runs all four parts; the last one computes `tiny` panoramas (20,000 take about half an hour)."""
     figures = {**reruns(images, fewer), **one_panorama(size, flips, points_per_side)}
     if tiny:
         figures |= steady(tiny)
     return figures
 
 
-# -- nothing to do
+# -- reruns of finished caches
 
 
 def reruns(images: int, fewer: int) -> dict[str, Any]:
-    """Seconds and MiB of a rerun of `images`, and MiB of a million by the slope from `fewer`."""
+    """Measures seconds and MiB of a rerun of `images`; extrapolates to a million from the slope since `fewer`."""
     rows, measured = [], {}
     for count in (fewer, images):
         with tempfile.TemporaryDirectory(prefix="scale-") as folder:
@@ -68,7 +67,7 @@ def reruns(images: int, fewer: int) -> dict[str, Any]:
                 best = min(rerun(arguments, count, stage) for _ in range(2))
                 measured[count, stage] = best
                 rows.append([f"{stage}, finished", count, *best])
-    print_table("a rerun with nothing to do", ["stage", "panoramas", "seconds", "peak MiB"], rows)
+    print_table("a rerun of a finished cache", ["stage", "panoramas", "seconds", "peak MiB"], rows)
     seconds, mib = measured[images, "precompute"]
     slope = (mib - measured[fewer, "precompute"][1]) / (images - fewer)
     return {
@@ -83,7 +82,7 @@ def reruns(images: int, fewer: int) -> dict[str, Any]:
 
 
 def one_panorama(size: Size, flips: int, points_per_side: int) -> dict[str, Any]:
-    """Files, bytes and milliseconds of a panorama, and what flipped bits do to it."""
+    """Measures files, bytes and milliseconds of a panorama, and counts the outcomes of flipped bits."""
     with tempfile.TemporaryDirectory(prefix="scale-") as name, one_thread():
         folder = Path(name)
         cost = measure(size, 2, folder, points_per_side)
@@ -110,14 +109,14 @@ def one_panorama(size: Size, flips: int, points_per_side: int) -> dict[str, Any]
         "decode_ms": round(cost.wall, 2),
         "flips": flips,
         "silent_wrong_reads": outcomes["wrong"],
-        "flips_told": outcomes["told"],
+        "flips_reported": outcomes["reported"],
         "flips_without_effect": outcomes["same"],
         "flips_tracebacks": outcomes["traceback"],
     }
 
 
 def files_and_bytes(artefacts: list[Artefact]) -> tuple[int, int]:
-    """Files and folders that belong to panoramas, and their bytes, markers included."""
+    """Returns the number of files and folders of panoramas and their bytes, markers included."""
     files = stored = 0
     for artefact in artefacts:
         for folder in ("images", "done", "failed"):
@@ -128,10 +127,10 @@ def files_and_bytes(artefacts: list[Artefact]) -> tuple[int, int]:
 
 
 def bytes_in_format_1(artefact: Artefact) -> int:
-    """What the same arrays take as a folder of files each, with the table of them in the marker."""
+    """Returns the bytes of the same arrays in folders of files, with the table of the files in the markers."""
     total = 0
     for marker in artefact.markers():
-        members = artefact.group(marker).members()
+        members = artefact.read_group(marker).members()
         document = json.loads(members["zarr.json"])
         del document["attributes"]["image"]
         members["zarr.json"] = json.dumps(document, indent=2).encode()
@@ -139,25 +138,26 @@ def bytes_in_format_1(artefact: Artefact) -> int:
             if name.endswith("/zarr.json"):  # zarr-python indents metadata
                 members[name] = json.dumps(json.loads(members[name]), indent=2).encode()
         table = {name: [len(data), "0" * 64] for name, data in members.items()}
-        source = marker.source.to_json() if marker.source is not None else None
+        source = marker.source and asdict(marker.source)
         text = {"id": marker.id, "attempt": "0" * 28, "source": source, "inputs": marker.inputs, "files": table}
         total += sum(len(data) for data in members.values()) + len(json.dumps(text, indent=1))
     return total
 
 
 def flip_bits(manifest: Manifest, config: Config, flips: int) -> dict[str, int]:
-    """Flips single random bits, one at a time, in random files of all artefacts; counts what a reader gets.
+    """Flips single random bits, one at a time, in random files of all artefacts; counts the outcomes for a reader.
 
-    `told`: an error or an image that counts as not done; `same`: the right values; `wrong`: others, in silence.
+    `reported`: an error, or an image that counts as missing; `same`: the right values; `wrong`: other values without
+    an error; `traceback`: any other exception.
     """
     cache, rng = Cache(config.cache, manifest.name), random.Random(0)
     ids = [record.id for record in manifest.images]
-    cache.artefacts()[0].record_failure("no such image", "a reason")  # so that there is one of every kind of file
+    cache.artefacts()[0].record_failure("no such image", "a reason")  # one of every kind of file
     ids.append("no such image")
-    whole = {artefact.path: contents(artefact, ids) for artefact in cache.artefacts()}
+    intact = {artefact.path: contents(artefact, ids) for artefact in cache.artefacts()}
     root = Path(cache.storage.url)
     paths = sorted(path for path in root.rglob("*") if path.is_file())
-    outcomes = dict.fromkeys(("wrong", "told", "same", "traceback"), 0)
+    outcomes = dict.fromkeys(("wrong", "reported", "same", "traceback"), 0)
     for _ in range(flips):
         path = rng.choice(paths)
         before = path.read_bytes()
@@ -166,28 +166,28 @@ def flip_bits(manifest: Manifest, config: Config, flips: int) -> dict[str, int]:
         path.write_bytes(data)
         kind, key = path.relative_to(root).parts[:2]
         artefact = cache.artefact(kind, key)
-        expected = whole[artefact.path]
+        expected = intact[artefact.path]
         try:
-            found = contents(artefact, ids)
+            actual = contents(artefact, ids)
         except Exception as error:
             print(f"{path}: {type(error).__name__}: {error}", file=sys.stderr)
             outcomes["traceback"] += 1
         else:
-            wrong = [name for name in found if found[name] != expected.get(name)]
+            wrong = [name for name in actual if actual[name] != expected.get(name)]
             if wrong:
-                print(f"{path}: wrong values in silence: {', '.join(wrong)}", file=sys.stderr)
-            outcomes["wrong" if wrong else "same" if found == expected else "told"] += 1
+                print(f"{path}: wrong values without an error: {', '.join(wrong)}", file=sys.stderr)
+            outcomes["wrong" if wrong else "same" if actual == expected else "reported"] += 1
         path.write_bytes(before)
     return outcomes
 
 
 def contents(artefact: Artefact, ids: list[str]) -> dict[str, Any]:
-    """Everything that a reader may take from an artefact; what it refuses is left out."""
+    """Returns everything that a reader gets from an artefact without an error."""
     result: dict[str, Any] = {}
     with contextlib.suppress(UserError):
         result["root"] = artefact.attributes()
     for image_id in ids:
-        marker = artefact.marker(image_id)
+        marker = artefact.find_marker(image_id)
         try:
             group = artefact.read(image_id)
         except ImageError:
@@ -195,18 +195,18 @@ def contents(artefact: Artefact, ids: list[str]) -> dict[str, Any]:
         assert marker is not None
         result[f"{image_id} marker"] = (marker.source, marker.inputs, marker.content)
         result[f"{image_id} attributes"] = group.attributes
-        for name in group.names():
+        for name in group.array_names():
             with contextlib.suppress(ImageError):
-                result[f"{image_id} {name}"] = group.array(name).tobytes()
+                result[f"{image_id} {name}"] = group.read_array(name).tobytes()
     failures = {failure.id: failure.reason for failure in artefact.failures()}
     return result | {f"{image_id} failed": reason for image_id, reason in failures.items()}
 
 
-# -- many that are computed
+# -- many computed panoramas
 
 
 def tiny_teacher() -> Any:
-    """A TA that costs nothing: one convolution at stride 4."""
+    """Returns a TA of one convolution at stride 4, which takes almost no time."""
     import torch
 
     torch.manual_seed(0)
@@ -215,7 +215,7 @@ def tiny_teacher() -> Any:
 
 @dataclass(frozen=True)
 class Sample:
-    """A process at one moment: images finished by then, seconds since it began, MiB of memory."""
+    """A process at one moment: finished images, seconds since its start, MiB of memory."""
 
     finished: int
     seconds: float
@@ -223,16 +223,15 @@ class Sample:
 
 
 def steady(images: int) -> dict[str, Any]:
-    """Rate and memory of precompute and fuse over tiny panoramas: the first and the last quarter of each artefact."""
+    """Measures rate and memory of precompute and fuse in the first and the last quarter of each artefact."""
     rows: list[list[Any]] = []
     figures: dict[str, Any] = {"steady_images": images}
     with tempfile.TemporaryDirectory(prefix="scale-") as name:
         arguments = lay_out_tiny(Path(name), images)
         for stage, kinds in (("precompute", ("sam", "masks", "teacher")), ("fuse", ("fused",))):
-            samples = list(sampled(stage, arguments, Path(name) / "cache", kinds))
-            for kind, own in samples:
-                quarter = max(2, len(own) // 4)
-                parts = own[:quarter], own[-quarter:]
+            for kind, samples in run_sampled(stage, arguments, Path(name) / "cache", kinds).items():
+                quarter = max(2, len(samples) // 4)
+                parts = samples[:quarter], samples[-quarter:]
                 rates = [(p[-1].finished - p[0].finished) / (p[-1].seconds - p[0].seconds) for p in parts]
                 memory = [max(sample.mib for sample in part) for part in parts]
                 rows.append([kind, *rates, *memory])
@@ -244,7 +243,7 @@ def steady(images: int) -> dict[str, Any]:
 
 
 def lay_out_tiny(folder: Path, images: int) -> list[str]:
-    """Panoramas of 32 x 64 as files; returns the options that name manifest and settings."""
+    """Writes panoramas of 32 x 64; returns the options that name manifest and settings."""
     rng = np.random.default_rng(0)
     (folder / "images").mkdir()
     pictures = [np.kron(rng.integers(0, 256, (4, 8, 3)), np.ones((8, 8, 1))).astype(np.uint8) for _ in range(50)]
@@ -265,30 +264,27 @@ def lay_out_tiny(folder: Path, images: int) -> list[str]:
     return ["--manifest", str(manifest), "--config", str(config)]
 
 
-def sampled(
-    stage: str, arguments: list[str], cache: Path, kinds: tuple[str, ...]
-) -> Iterator[tuple[str, list[Sample]]]:
-    """Runs a stage, and asks twice a second how far it is and how much memory the process takes."""
+def run_sampled(stage: str, arguments: list[str], cache: Path, kinds: tuple[str, ...]) -> dict[str, list[Sample]]:
+    """Runs a stage; samples finished images and memory twice a second, by artefact."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "pipeline", stage, *arguments]
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     threading.Thread(target=process.communicate, daemon=True).start()
-    began = time.perf_counter()
+    start = time.perf_counter()
     samples: dict[str, list[Sample]] = {kind: [] for kind in kinds}
     while process.poll() is None:
         for kind in kinds:
             finished = sum(1 for done in cache.glob(f"*/{kind}/*/done") for _ in os.scandir(done))
-            own = samples[kind]
-            if finished and (not own or finished > own[-1].finished):
-                own.append(Sample(finished, time.perf_counter() - began, memory_mib(process.pid)))
+            if finished and (not samples[kind] or finished > samples[kind][-1].finished):
+                samples[kind].append(Sample(finished, time.perf_counter() - start, memory_mib(process.pid)))
         time.sleep(0.5)
     if process.returncode:
         raise RuntimeError(f"{stage} ended with exit status {process.returncode}")
-    yield from samples.items()
+    return samples
 
 
 def memory_mib(pid: int) -> float:
-    """Resident memory of a process; 0 if it has ended."""
+    """Returns the resident memory of a process; 0 if it has ended."""
     try:
         text = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):

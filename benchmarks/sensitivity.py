@@ -1,8 +1,8 @@
-"""How much the pseudo-labels depend on what was chosen: settings of the rules, width and stride of the windows.
+"""Sensitivity of the pseudo-labels to the settings of the rules and to width and stride of the windows.
 
-The paper varies the windows in its Table 4; the sizes here are ours, for half size: double them for 400 x 2048. The
-panoramas, the masks (felzenszwalb) and the cache are those of `pseudo_labels`, one world; rows are kept in
-`sensitivity.json` beside it. Fewer images: `python -m benchmarks.sensitivity --images 4`.
+The paper varies the windows in its Table 4 [P]. The sizes here are for half size [O]: double them for 400 x 2048. The
+panoramas, the masks (felzenszwalb) and the cache are those of one world of `pseudo_labels`; `sensitivity.json` stores
+finished rows. Fewer images: `python -m benchmarks.sensitivity --images 4`.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks import run_alone
 from benchmarks.pseudo_labels import IMAGES, WORK, World
 from demo.domain import Shift
 from demo.splits import Split
-from pipeline.core.cli import echo, print_json, print_table
+from pipeline.core.cli import print_table
 from pipeline.core.errors import UserError
 from pipeline.core.progress import console_progress
 from stages.ablate.grid import Combination
 from stages.ablate.stage import SCORES, SIGNALS, Row, Stages, ablate, table
 from stages.commands import stage_function
 
-#: Settings of a rule that are varied one at a time, the others at their defaults (which are among the values).
+#: Rules and values of the varied setting; the other settings have their defaults, which are among the values.
 RULES: dict[str, tuple[str, Sequence[float]]] = {
     "paper: theta": ("paper", (0.1, 0.3, 0.5, 0.7, 0.9)),
     "best: theta": ("best", (0.1, 0.3, 0.5, 0.7, 0.9)),
     "best: strength": ("best", (0.25, 0.45, 0.65, 0.8, 1.0)),
     "best: floor": ("best", (0.001, 0.01, 0.05, 0.1)),
-    "best: island_confidence": ("best", (0.5, 0.6, 0.7, 0.8, 0.9)),
+    "best: protected_confidence": ("best", (0.5, 0.6, 0.7, 0.8, 0.9)),
     "sepl: share": ("sepl", (0.3, 0.5, 0.7, 0.9)),
 }
 
@@ -38,12 +39,12 @@ WINDOWS = (
     (128, 32), (128, 64), (128, 128), (256, 64), (256, 128), (256, 192), (256, 256), (512, 128), (512, 256), (512, 512),
 )  # fmt: skip
 
-#: Rules that are run on every choice of windows.
+#: Rules that run with all windows.
 WINDOW_RULES = ("ta", "paper", "best")
 
 
 def run() -> dict[str, Any]:
-    """Both tables on `target-test`."""
+    """Prints both tables of `target-test` and returns the figures."""
     return compare()
 
 
@@ -58,7 +59,8 @@ def compare(
 ) -> dict[str, Any]:
     """Measures every row on `images` panoramas of one world; prints tables and returns the figures.
 
-    Raises `UserError` if a panorama fails.
+    Raises:
+        UserError: a panorama failed.
     """
     world = World.make(work, 0, shift, split, images)
 
@@ -73,7 +75,7 @@ def compare(
     shapes: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     for width, stride in windows:
         shapes[f"{width} / {stride}"] = ({"width": width, "stride": stride}, {"width": width, "stride": stride})
-    # masks must not be cut at the seam; the TA alone sees the panorama as it is, as in the row ta_whole
+    # padding keeps masks whole at the seam; the TA gets the plain panorama, as in the row ta_whole
     shapes["whole"] = ({"kind": "whole", "padding": 128}, {"kind": "whole"})
     groups["width / stride"] = [
         combination(
@@ -102,16 +104,12 @@ def _figures(row: Row) -> dict[str, Any]:
 
 def main(
     images: Annotated[int, typer.Option(min=1, help="Panoramas.")] = IMAGES,
-    tune: Annotated[bool, typer.Option("--tune", help="Measure target-tune, on which rules are chosen.")] = False,
+    tune: Annotated[bool, typer.Option("--tune", help="Measure target-tune, the split for choosing rules.")] = False,
     teacher: Annotated[str, typer.Option(help="resnet_fpn or segformer.")] = "resnet_fpn",
 ) -> None:
-    """Pseudo-labels by thresholds and windows on the demo world."""
-    try:
-        result = compare(images, "target-tune" if tune else "target-test", teacher=teacher)
-    except UserError as error:
-        echo(f"error: {error}")
-        raise typer.Exit(2) from None
-    print_json({"benchmark": "sensitivity", **result})
+    """Measure pseudo-labels by thresholds and windows on the demo world."""
+    split: Split = "target-tune" if tune else "target-test"
+    run_alone("sensitivity", lambda: compare(images, split, teacher=teacher))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""What the student learns from: the same student, steps and seeds on every source of labels, scored on target-test.
+"""Compares sources of labels: the same student, steps and seeds on each of them, scored on target-test.
 
-The demo world at half size (200 x 1024), settings of `configs/demo.yaml`. Rows of baselines train by cross-entropy on
-their labels (pixels that a rule gives up are ignored); rows `best ...` switch MKA's terms. `goodsam_demo` begins with
-a model of its size that learned from photos, as `train.load_from` would take one from a model zoo; the two end rows of
-`goodsam_m` (any row by `--student`) begin with random weights, on the same crops and schedule.
+The data is the demo world at half size (200 x 1024), the settings are those of `configs/demo.yaml`. Baselines train by
+cross-entropy on their labels (pixels without a label are ignored); rows `best ...` switch terms of MKA. The initial
+weights of `goodsam_demo` are those of a model of its size that was trained on photos. The two end rows of `goodsam_m`
+(any row with `--student`) start from random weights, with the same crops and schedule.
 
-Rows that are done are kept in `benchmarks/student_rows.json`, which goes with the project, under a hash of everything
-that determines them, so a run that was stopped goes on with the next row, on another machine too; `--rows` names
-another file, and measures anew. Small: `python -m benchmarks.student --images 4 --tests 2 --iterations 20 --seeds 1
---rows /tmp/rows.json`. A student as large as the TA, that begins as the TA: `--student
+Finished rows are kept in `benchmarks/student_rows.json`, a file of the project, under a hash of everything that
+determines them: a stopped run continues with the next row, on another machine too. `--rows` names another file and
+measures anew. Small: `python -m benchmarks.student --images 4 --tests 2 --iterations 20 --seeds 1
+--rows /tmp/rows.json`. A student with the size and the initial weights of the TA: `--student
 mmseg_configs/teachers/demo_resnet_fpn.py --start demo/weights/ta_resnet_fpn.safetensors`.
 """
 
@@ -29,30 +29,30 @@ from pipeline.core.cli import echo, print_json, print_table
 from pipeline.core.hashing import file_digest
 from pipeline.core.settings import short_hash
 from pipeline.data.images import ImagePreprocessing, read_image
+from pipeline.data.samples import LabelReader
 from pipeline.geometry.circular_convolution import make_circular
 from pipeline.models.student import Student
 from pipeline.models.torch_student import load_torch_student
-from stages.config import load_config
 from stages.fuse.settings import RULES as FUSION_RULES
 
 ROWS = Path(__file__).parent / "student_rows.json"
 ITERATIONS, SEEDS, PHOTOS = 1000, 3, 1500
 
-#: The student that shows how far its size matters, by the ends of the table, one seed.
+#: A larger student, for the rows at both ends of the table, with one seed.
 LARGER, ENDS = "goodsam_m", ("source only", "ground truth")
 
-#: What is told of a row besides its spread: see `measure`.
+#: The scores of a row, see `measure`.
 MEASURES = ("miou", "things", "boundary_f", "seam", "seam_cyclic")
 
-#: Raised when code changes what a training of the same settings comes to: rows of another version do not count.
+#: Increased when code changes the result of a training with the same settings; rows of another version do not count.
 VERSION = 1
 
-#: The rule of the full method, by preference: the first that is there.
+#: The rule of the full method: the first that exists.
 METHOD = ("best", "paper")
 
 
 def rows(rule: str) -> list[Row]:
-    """Every row; `rule` is the rule of the full method."""
+    """Returns every row; `rule` is the rule of the full method."""
     return [
         Row("student source only", "photos"),
         Row("student ta labels", "ta"),
@@ -77,32 +77,45 @@ def run(
     only: tuple[str, ...] = (),
     work: Path = WORK,
     student: str = STUDENT,
-    kept: Path = ROWS,
+    stored: Path = ROWS,
     start: Path | None = None,
 ) -> dict[str, Any]:
-    """Trains and scores what is missing of the rows; means over seeds, mIoU in percent.
+    """Trains and scores the missing rows.
 
-    `only` are regular expressions for the names of rows; all if empty. `kept` is the file of the rows that are
-    done. `start` are weights to begin with, instead of the demo's own or, for another student, random ones.
+    Args:
+        images: unlabelled panoramas to train on.
+        tests: labelled panoramas to score on.
+        iterations: optimiser steps of every row.
+        seeds: trainings of every row.
+        photos: labelled photos of the source-only row.
+        adapt_iterations: steps of the adaptation round.
+        only: regular expressions for the names of rows; all if empty.
+        work: folder of world, cache and trainings.
+        student: a config in mmseg_configs/students.
+        stored: file of the finished rows.
+        start: initial weights; None for those of the demo or, for another student, random ones.
+
+    Returns:
+        Means over the seeds; mIoU in percent.
     """
     work.mkdir(parents=True, exist_ok=True)
     bench = Bench(images, tests, photos, work, student, start)
     kinds = FUSION_RULES.known_kinds()
     rule = next(kind for kind in METHOD if kind in kinds)
-    store = Rows(kept)
+    store = Rows(stored)
     figures: dict[str, Any] = {"student": student, "rule": rule, "iterations": iterations, "seeds": seeds}
     figures |= {"images": images, "tests": tests}
-    echo(f"{kept} holds {len(store.done())} measurements that are not done again; with another --rows file they are")
+    echo(f"{stored} holds {len(store.done())} measurements, which are not repeated; another --rows file repeats them")
     ta_itself = store.get({"row": "ta_itself", **_cache_keys(bench, rule)}, lambda: _ta_itself(bench, rule))
     figures["ta_itself"] = round(ta_itself["miou"], 2)
     table: list[list[Any]] = [
         ["TA itself", ta_itself["miou"], "-", ta_itself["things"], ta_itself["boundary_f"], "-", "-"]
     ]
-    if (begin := bench.begin()) is not None:
-        described = {"row": "start", "start": file_digest(begin), "tests": bench.tests}
-        begins = store.get(described, lambda: measure(bench, begin))
-        figures["student_start"] = round(begins["miou"], 2)
-        table.append(["its start, unchanged", begins["miou"], "-", *(begins[name] for name in MEASURES[1:])])
+    if (initial := bench.config(rule).train.load_from) is not None:
+        described = {"row": "start", "start": file_digest(initial), "tests": bench.tests}
+        scores = store.get(described, lambda: measure(bench, initial))
+        figures["student_start"] = round(scores["miou"], 2)
+        table.append(["initial weights, untrained", scores["miou"], "-", *(scores[name] for name in MEASURES[1:])])
     for row in rows(rule):
         if only and not any(re.search(pattern, row.name) for pattern in only):
             continue
@@ -121,26 +134,26 @@ def run(
     )
     print_table(title, ["learns from", "mIoU", "±", "things", "F 2 px", "seam", "seam, cyclic padding"], table)
     if student == STUDENT and start is None and not only:
-        ends = run(images, tests, iterations, 1, photos, adapt_iterations, ENDS, work, LARGER, kept)
+        ends = run(images, tests, iterations, 1, photos, adapt_iterations, ENDS, work, LARGER, stored)
         figures |= {f"{LARGER}_{key}": value for key, value in ends.items() if key.startswith("student_")}
     return figures
 
 
 class Rows:
-    """Scores that are done, in one JSON file by the hash of what determines them; several runs may share it."""
+    """Finished scores in a JSON file, by the hash of everything that determines them; several runs may share it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def done(self) -> dict[str, Any]:
-        """What is in the file now, by hash."""
+        """Returns the entries of the file by hash."""
         return json.loads(self.path.read_text()) if self.path.is_file() else {}
 
     def get(self, described: dict[str, Any], measure: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """The scores of what is described; measured and written down if they are not there."""
+        """Returns the scores of a row; measures and stores them if they are missing."""
         name = short_hash(described)
-        if (known := self.done().get(name)) is not None:
-            return known
+        if (scores := self.done().get(name)) is not None:
+            return scores
         scores = {k: round(value, 4) for k, value in measure().items()}
         with self.path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # two runs may end a row at once
@@ -155,17 +168,18 @@ def _cache_keys(bench: Bench, rule: str) -> dict[str, Any]:
 
 
 def half_turn_agreement(student: Student, image: np.ndarray) -> tuple[float, float]:
-    """How far a student says of the half-turned panorama what it says of the panorama, in percent of the pixels.
+    """Compares the predictions for a panorama and for the panorama turned by 180 degrees.
 
-    Of all pixels, and of those within 1/64 of the width of a place where one of the two inputs has its seam.
+    Returns:
+        The percentage of equal pixels: of all, and of those within 1/64 of the width from the seam of either input.
     """
     width = image.shape[1]
     half, band = width // 2, max(1, width // 64)
     same = student(image) == np.roll(student(np.roll(image, half, axis=1)), -half, axis=1)
-    near = np.zeros(width, dtype=bool)
+    near_seam = np.zeros(width, dtype=bool)
     for seam in (0, half):
-        near[np.arange(seam - band, seam + band) % width] = True
-    return 100 * float(same.mean()), 100 * float(same[:, near].mean())
+        near_seam[np.arange(seam - band, seam + band) % width] = True
+    return 100 * float(same.mean()), 100 * float(same[:, near_seam].mean())
 
 
 def _ta_itself(bench: Bench, rule: str) -> dict[str, float]:
@@ -182,7 +196,7 @@ def _score(bench: Bench, row: Row, store: Rows, iterations: int, seed: int, adap
     described = {
         "version": VERSION,
         "row": row.name,
-        "terms": bench.weights(row),
+        "terms": bench.term_weights(row),
         "images": bench.photos if row.labels == "photos" else bench.images,
         "iterations": iterations,
         "seed": seed,
@@ -196,58 +210,35 @@ def _score(bench: Bench, row: Row, store: Rows, iterations: int, seed: int, adap
 
 
 def _train_and_score(bench: Bench, row: Row, described: dict[str, Any]) -> dict[str, float]:
-    from stages.train.run import train
+    from stages.train.stage import train_student
 
     bench.render()
-    config = bench.config("paper" if row.labels in ("photos", "truth") else row.labels)
-    overrides: dict[str, Any] = {f"model.mka.{term}": weight for term, weight in bench.weights(row).items()}
+    overrides: dict[str, Any] = {f"model.mka.{term}": weight for term, weight in bench.term_weights(row).items()}
     if bench.student != STUDENT:
         overrides |= _short_schedule()
     if row.labels in ("photos", "truth"):
         split = "source-train" if row.labels == "photos" else "target-train"
-        manifest = bench.manifest((split,), truth=True)
-        reader: dict[str, Any] = {"type": "pipeline.data.samples:open_labels", "manifest": str(manifest.path)}
+        manifest, config = bench.manifest((split,), truth=True), bench.config("paper")
+        reader = LabelReader(manifest)
         if row.labels == "photos":
             overrides |= _photo_pipeline()
     else:
-        settings = bench.adapted(row.labels, described["adapt"]) if row.adapted else CONFIG
         bench.fuse(row.labels)
-        reader = {
-            "type": "stages.train.reader:open_cache",
-            "manifest": str(bench.manifest().path),
-            "config": str(settings),
-            "overrides": [f"cache={json.dumps(config.cache)}", f"fusion.rule={row.labels}"],
-            "splits": ["target-train"],
-        }
-        if load_config(settings).fusion.rule.kind == row.labels:
-            reader["overrides"].pop()
-    space = config.fused_space()
-    checkpoint = train(
-        config.train.student,
-        reader,
-        bench.work / "runs" / f"{row.key()}-{short_hash(described)}",
-        classes=space.classes,
-        palette=space.palette,
-        ignore_index=space.ignore_index,
-        label_space=space.name,
-        max_iters=described["iterations"],
-        batch_size=config.train.batch_size,
-        device="cpu",
-        seed=described["seed"],
-        resume=True,
-        load_from=config.train.load_from,
-        overrides=overrides,
-        class_balance=config.train.class_balance,
-        memory=config.train.memory,
-    )
+        settings = bench.adapted(row.labels, described["adapt"]) if row.adapted else CONFIG
+        manifest, config = bench.manifest(), bench.config(row.labels, "train.split=target-train", base=settings)
+        reader = None
+    changes = {"iterations": described["iterations"], "seed": described["seed"], "overrides": overrides, "workers": 0}
+    train = config.train.model_copy(update=changes)
+    folder = bench.work / "runs" / f"{row.key()}-{short_hash(described)}"
+    checkpoint = train_student(manifest, config.model_copy(update={"train": train}), folder, reader=reader)
     return measure(bench, checkpoint)
 
 
 def measure(bench: Bench, checkpoint: Path) -> dict[str, float]:
-    """What a row says of a student: scores on target-test, and its agreement with itself under a half-turn.
+    """Returns scores on target-test, and the agreement with itself under a half-turn.
 
-    The latter also with convolutions that wrap around the seam. That is a matter of inference alone here: the students
-    train on crops, which are padded alike either way.
+    The agreement is also measured with circular padding in inference. The training is the same: it uses crops, which
+    are never padded circularly.
     """
     from stages.evaluate.stage import evaluate
 
@@ -266,7 +257,7 @@ def measure(bench: Bench, checkpoint: Path) -> dict[str, float]:
 
 
 def _short_schedule() -> dict[str, Any]:
-    """The demo student's crops and schedule, for students whose own are made for ImageNet weights, GPUs and days."""
+    """Returns overrides with the crops and the schedule of the demo student; others need GPUs and days."""
     from stages.train.configs import read_config, student_config
 
     config = read_config(student_config(STUDENT))
@@ -275,29 +266,29 @@ def _short_schedule() -> dict[str, Any]:
 
 
 def _photo_pipeline() -> dict[str, Any]:
-    """Photos are no rings: the crops by which the student's start has learned, in place of those that wrap round."""
+    """Returns the override for photos: crops that do not cross the seam, as for the student's initial weights."""
     from demo.teachers import augment  # noqa: F401 (registers PhotoCrop)
-    from demo.teachers.recipes import chosen_recipe
+    from demo.teachers.recipes import find_recipe
 
-    return {"train_pipeline": chosen_recipe("goodsam_demo").overrides()["train_pipeline"]}
+    return {"train_pipeline": find_recipe("goodsam_demo").overrides()["train_pipeline"]}
 
 
 def main(
-    images: Annotated[int, typer.Option(min=1, help="Unlabelled panoramas to learn from.")] = IMAGES,
+    images: Annotated[int, typer.Option(min=1, help="Unlabelled panoramas to train on.")] = IMAGES,
     tests: Annotated[int, typer.Option(min=1, help="Labelled panoramas to score on.")] = TESTS,
     iterations: Annotated[int, typer.Option(min=1, help="Optimiser steps of every row.")] = ITERATIONS,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of every row.")] = SEEDS,
     photos: Annotated[int, typer.Option(min=1, help="Labelled photos of the source-only row.")] = PHOTOS,
     adapt_iterations: Annotated[int, typer.Option(min=1, help="Steps of the adaptation round.")] = 300,
-    only: Annotated[list[str] | None, typer.Option(help="Rows of this name, a regular expression. Repeatable.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Regular expression for names of rows. Repeatable.")] = None,
     work: Annotated[Path, typer.Option(help="Folder of world, cache and trainings.")] = WORK,
     student: Annotated[str, typer.Option(help="A config of mmseg_configs/students.")] = STUDENT,
-    kept: Annotated[Path, typer.Option("--rows", help="File of the rows that are done.")] = ROWS,
-    start: Annotated[Path | None, typer.Option(help="Weights that the student begins with.")] = None,
+    stored: Annotated[Path, typer.Option("--rows", help="File of the finished rows.")] = ROWS,
+    start: Annotated[Path | None, typer.Option(help="Initial weights of the student.")] = None,
 ) -> None:
-    """The benchmark with other numbers than its own."""
+    """Runs the benchmark with other numbers."""
     print_json(
-        run(images, tests, iterations, seeds, photos, adapt_iterations, tuple(only or ()), work, student, kept, start)
+        run(images, tests, iterations, seeds, photos, adapt_iterations, tuple(only or ()), work, student, stored, start)
     )
 
 

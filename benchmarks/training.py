@@ -1,4 +1,4 @@
-"""The world and the cache of the benchmarks of training, in the settings of `configs/demo.yaml`: made once, kept."""
+"""World and cache of the training benchmarks, with the settings of `configs/demo.yaml`; kept between runs."""
 
 from __future__ import annotations
 
@@ -25,13 +25,20 @@ STUDENT = "goodsam_demo"
 
 TERMS = ("whole", "ensemble", "confident", "boundary")
 
-#: Cross-entropy on the labels alone: MKA's term on labels and weight.
+#: The term of a plain cross-entropy on labels and weight.
 PLAIN = ("confident",)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way to train: labels of a fusion rule (or `photos`, `truth`), and which of MKA's terms are on."""
+    """One way to train.
+
+    Attributes:
+        name: name of the row.
+        labels: a fusion rule, or `photos` or `truth` for labelled images.
+        terms: the terms of MKA that are switched on.
+        adapted: train on the ensemble of a TA that was adapted once.
+    """
 
     name: str
     labels: str
@@ -39,13 +46,22 @@ class Row:
     adapted: bool = False
 
     def key(self) -> str:
-        """Its key in the line of JSON."""
+        """Returns the key of the row in the line of JSON."""
         return self.name.replace(",", "").replace(" ", "_").replace("-", "_")
 
 
 @dataclass
 class Bench:
-    """The world and the cache of the benchmarks of training."""
+    """The world and the cache of the training benchmarks.
+
+    Attributes:
+        images: unlabelled panoramas to train on.
+        tests: labelled panoramas to score on.
+        photos: labelled photos.
+        work: folder of world, cache and trainings.
+        student: a config in mmseg_configs/students.
+        start: initial weights; None for those of the demo or, for another student, random ones.
+    """
 
     images: int = IMAGES
     tests: int = TESTS
@@ -61,7 +77,7 @@ class Bench:
         return self.work / "world"
 
     def render(self) -> None:
-        """Renders what is missing of the world."""
+        """Renders the missing images of the world."""
         if self._rendered:
             return
         counts: dict[Split, int] = {"target-train": self.images, "target-test": self.tests}
@@ -75,7 +91,10 @@ class Bench:
         self._rendered = True
 
     def manifest(self, splits: Iterable[str] = ("target-train", "target-test"), *, truth: bool = False) -> Manifest:
-        """The first images of the splits; with `truth` target-train has its labels, which no stage ever sees."""
+        """Writes a manifest of the first images of the splits.
+
+        With `truth`, target-train has its labels, which no stage reads otherwise.
+        """
         counts = {"target-train": self.images, "target-test": self.tests, "source-train": self.photos}
         described: dict[str, Any] = {}
         for split in splits:
@@ -92,29 +111,24 @@ class Bench:
         return load_manifest(path)
 
     def config(self, rule: str, *changes: str, cache: str | None = None, base: Path = CONFIG) -> Config:
-        """The demo's settings with another rule."""
-        where = cache or str(self.work / "cache")
-        same = load_config(base).fusion.rule.kind == rule
-        rules = [] if same else [f"fusion.rule={rule}"]
-        student = [f"train.student={self.student}"]
-        student += [f"train.load_from={json.dumps(str(self.start.absolute()))}"] if self.start else []
-        return load_config(base, [f"cache={json.dumps(where)}", "device=cpu", *student, *rules, *changes])
+        """Returns the settings of the demo with this rule, the student and its initial weights."""
+        overrides = [f"cache={json.dumps(cache or str(self.work / 'cache'))}", "device=cpu"]
+        overrides.append(f"train.student={self.student}")
+        if self.start is not None:
+            overrides.append(f"train.load_from={json.dumps(str(self.start.absolute()))}")
+        elif self.student != STUDENT:
+            overrides.append("train.load_from=null")
+        if load_config(base).fusion.rule.kind != rule:
+            overrides.append(f"fusion.rule={rule}")
+        return load_config(base, [*overrides, *changes])
 
-    def begin(self) -> Path | None:
-        """The weights that the student begins with, if any."""
+    def term_weights(self, row: Row) -> dict[str, float]:
+        """Returns the weights of MKA's terms in the student's config, 0 for those that the row switches off."""
         from stages.train.configs import read_config, student_config
 
-        own = read_config(student_config(self.student)).get("load_from")
-        return self.start or (Path(own) if own else None)
-
-    def weights(self, row: Row) -> dict[str, float]:
-        """MKA's terms with the student's own weights, 0 where the row switches them off."""
-        from stages.train.configs import read_config, student_config
-
-        own = (
-            read_config(student_config(self.student)).model.get("mka") or read_config(student_config(STUDENT)).model.mka
-        )
-        return {term: float(own[term]) if term in row.terms else 0.0 for term in TERMS}
+        models = [read_config(student_config(name)).model for name in (self.student, STUDENT)]
+        weights = models[0].get("mka") or models[1].mka
+        return {term: float(weights[term]) if term in row.terms else 0.0 for term in TERMS}
 
     def fuse(self, rule: str) -> None:
         """Brings the cache up to date for a rule."""
@@ -129,7 +143,7 @@ class Bench:
             self._fused.add(rule)
 
     def adapted(self, rule: str, iterations: int) -> Path:
-        """The settings file of one adaptation round."""
+        """Adapts the TA once and returns the settings file of the round."""
         from stages.adapt.stage import adapt
         from stages.fuse.stage import fuse
         from stages.precompute.stage import precompute

@@ -1,152 +1,115 @@
-"""Buildings: a textured block with a roof, and what sticks out of its front (balconies, awnings,
-chimneys)."""
+"""Buildings: a textured block with a roof, and attachments of its front (balconies, awnings).
+
+Every function draws one object at random and adds it to a builder. The front faces +y of the object's frame.
+"""
 
 import numpy as np
 
 from demo.classes import Class
-from demo.colours import F64, grey, linear, paint
+from demo.colours import F64, grey, hsv, rgb
 from demo.domain import STYLES, Domain
-from demo.primitives import Builder, Material, Pose, Shape
+from demo.primitives import Material, ObjectBuilder, Pose, SceneBuilder, Shape
 
 Rng = np.random.Generator
 
 
-def _facade_paint(rng: Rng, style: str, domain: Domain) -> F64:
+def _draw_style(rng: Rng, domain: Domain) -> int:
+    return int(rng.choice(len(STYLES), p=np.array(domain.styles) / sum(domain.styles)))
+
+
+def _draw_facade_colour(rng: Rng, style: str, domain: Domain) -> F64:
     value = rng.uniform(*domain.facade_value)
     if style == "brick":
-        return paint(rng.uniform(0.0, 0.06), rng.uniform(0.3, 0.62), value * 0.75)
+        return hsv(rng.uniform(0.0, 0.06), rng.uniform(0.3, 0.62), value * 0.75)
     if style == "stone":
-        return paint(rng.uniform(0.07, 0.14), rng.uniform(0.05, 0.22), value * 0.9)
+        return hsv(rng.uniform(0.07, 0.14), rng.uniform(0.05, 0.22), value * 0.9)
     if style == "glass":
-        return paint(rng.uniform(0.5, 0.62), rng.uniform(0.05, 0.25), value * 0.7)
-    return paint(rng.uniform(*domain.facade_hue), rng.uniform(0.03, 0.35), value)
+        return hsv(rng.uniform(0.5, 0.62), rng.uniform(0.05, 0.25), value * 0.7)
+    return hsv(rng.uniform(*domain.facade_hue), rng.uniform(0.03, 0.35), value)
 
 
-def building(
-    b: Builder, rng: Rng, pose: Pose, half_width: float, half_depth: float, domain: Domain, detailed: bool
+def add_building(
+    builder: SceneBuilder, rng: Rng, pose: Pose, half_width: float, half_depth: float, domain: Domain, detailed: bool
 ) -> None:
-    """One building; in the frame of `pose` its front looks along +y, its foot's centre is the origin.
-
-    `detailed` adds balconies and awnings, which only pay near the camera.
-    """
-    i, sem = b.instance(), Class.BUILDING
-    style = STYLES[int(rng.choice(len(STYLES), p=np.array(domain.styles) / sum(domain.styles)))]
+    """Adds a building whose base is centred at `pose`; `detailed` adds balconies and awnings."""
+    obj = builder.new_object(pose, Class.BUILDING)
+    style_index = _draw_style(rng, domain)
+    style = STYLES[style_index]
     storey = rng.uniform(2.8, 3.7)
     floors = max(2, round(rng.uniform(*domain.building_height) / storey))
-    high = floors * storey + rng.uniform(0.2, 0.8)
+    height = floors * storey + rng.uniform(0.2, 0.8)
     bays = max(2, round(2 * half_width / rng.uniform(1.9, 3.6)))
-    period = 2 * half_width / bays
     shop = rng.random() < 0.45
-    colour = _facade_paint(rng, style, domain)
-    b.solid(
-        Shape.BOX,
-        pose,
-        (0, 0, high / 2),
-        (half_width, half_depth, high / 2),
-        sem,
-        i,
-        colour,
-        Material.FACADE,
-        texture=(period, storey, float(STYLES.index(style)), float(shop)),
-    )
+    colour = _draw_facade_colour(rng, style, domain)
+    texture = (2 * half_width / bays, storey, float(style_index), float(shop))
+    block = (half_width, half_depth, height / 2)
+    obj.add_solid(Shape.BOX, (0, 0, height / 2), block, colour, Material.FACADE, texture=texture)
     if style in ("plaster", "brick", "stone") and rng.random() < domain.pitched_roof:
-        _pitched_roof(b, rng, pose, half_width, half_depth, high, i)
+        _add_pitched_roof(obj, rng, half_width, half_depth, height)
     else:
-        _flat_roof(b, rng, pose, half_width, half_depth, high, i, colour)
+        _add_flat_roof(obj, rng, half_width, half_depth, height, colour)
     if detailed:
         if style in ("plaster", "panel") and rng.random() < 0.5:
-            _balconies(b, rng, pose, half_width, half_depth, floors, storey, bays, i, colour)
+            _add_balconies(obj, rng, half_width, half_depth, floors, storey, bays, colour)
         if shop:
-            _awnings(b, rng, pose, half_width, half_depth, storey, bays, i)
+            _add_awnings(obj, rng, half_width, half_depth, storey, bays)
 
 
-def _pitched_roof(b: Builder, rng: Rng, pose: Pose, hw: float, hd: float, high: float, i: int) -> None:
+def _add_pitched_roof(obj: ObjectBuilder, rng: Rng, half_width: float, half_depth: float, height: float) -> None:
     half = rng.uniform(1.0, 2.2)
-    tiles = paint(rng.uniform(0.0, 0.06), rng.uniform(0.1, 0.65), rng.uniform(0.22, 0.5))
+    tiles = hsv(rng.uniform(0.0, 0.06), rng.uniform(0.1, 0.65), rng.uniform(0.22, 0.5))
     hip = rng.uniform(0.2, 0.6) if rng.random() < 0.4 else 0.0
-    b.solid(
-        Shape.WEDGE,
-        pose,
-        (0, 0, high + half),
-        (hw + 0.1, hd + 0.35, half),
-        Class.BUILDING,
-        i,
-        tiles,
-        Material.ROOF,
-        taper=(hip, 0.9),
-    )
+    extent = (half_width + 0.1, half_depth + 0.35, half)
+    obj.add_solid(Shape.WEDGE, (0, 0, height + half), extent, tiles, Material.ROOF, taper=(hip, 0.9))
     if rng.random() < 0.7:
-        x = rng.uniform(-0.6, 0.6) * hw
-        b.solid(Shape.BOX, pose, (x, 0.15 * hd, high + 2 * half), (0.35, 0.3, 0.9), Class.BUILDING, i, tiles * 0.8)
+        chimney = (rng.uniform(-0.6, 0.6) * half_width, 0.15 * half_depth, height + 2 * half)
+        obj.add_solid(Shape.BOX, chimney, (0.35, 0.3, 0.9), tiles * 0.8)
 
 
-def _flat_roof(b: Builder, rng: Rng, pose: Pose, hw: float, hd: float, high: float, i: int, colour: F64) -> None:
-    b.solid(
-        Shape.BOX,
-        pose,
-        (0, 0, high),
-        (hw + 0.12, hd + 0.18, 0.22),
-        Class.BUILDING,
-        i,
-        colour * rng.uniform(0.5, 1.1),
-    )
+def _add_flat_roof(
+    obj: ObjectBuilder, rng: Rng, half_width: float, half_depth: float, height: float, colour: F64
+) -> None:
+    extent = (half_width + 0.12, half_depth + 0.18, 0.22)
+    obj.add_solid(Shape.BOX, (0, 0, height), extent, colour * rng.uniform(0.5, 1.1))
     if rng.random() < 0.5:
-        x, w = rng.uniform(-0.4, 0.4) * hw, rng.uniform(0.2, 0.5) * hw
-        b.solid(Shape.BOX, pose, (x, 0, high + 1.2), (w, hd * 0.5, 1.2), Class.BUILDING, i, colour * 0.8)
+        x, width = rng.uniform(-0.4, 0.4) * half_width, rng.uniform(0.2, 0.5) * half_width
+        obj.add_solid(Shape.BOX, (x, 0, height + 1.2), (width, half_depth * 0.5, 1.2), colour * 0.8)
 
 
-def _balconies(
-    b: Builder,
+def _add_balconies(
+    obj: ObjectBuilder,
     rng: Rng,
-    pose: Pose,
-    hw: float,
-    hd: float,
+    half_width: float,
+    half_depth: float,
     floors: int,
     storey: float,
     bays: int,
-    i: int,
     colour: F64,
 ) -> None:
     rail = grey(rng.uniform(0.1, 0.5)) if rng.random() < 0.6 else colour * 0.9
     for bay in rng.choice(bays, size=min(bays, int(rng.integers(1, 4))), replace=False):
-        x = -hw + (float(bay) + 0.5) * 2 * hw / bays
+        x = -half_width + (float(bay) + 0.5) * 2 * half_width / bays
         for floor in range(1, min(floors, 6)):
             z = floor * storey + 0.1
-            b.solid(Shape.BOX, pose, (x, hd + 0.45, z), (0.95, 0.5, 0.08), Class.BUILDING, i, grey(0.6))
-            b.solid(Shape.BOX, pose, (x, hd + 0.92, z + 0.5), (0.95, 0.04, 0.45), Class.BUILDING, i, rail)
+            obj.add_solid(Shape.BOX, (x, half_depth + 0.45, z), (0.95, 0.5, 0.08), grey(0.6))
+            obj.add_solid(Shape.BOX, (x, half_depth + 0.92, z + 0.5), (0.95, 0.04, 0.45), rail)
 
 
-def _awnings(b: Builder, rng: Rng, pose: Pose, hw: float, hd: float, storey: float, bays: int, i: int) -> None:
-    cloth = paint(rng.random(), rng.uniform(0.2, 0.75), rng.uniform(0.35, 0.85))
+def _add_awnings(obj: ObjectBuilder, rng: Rng, half_width: float, half_depth: float, storey: float, bays: int) -> None:
+    colour = hsv(rng.random(), rng.uniform(0.2, 0.75), rng.uniform(0.35, 0.85))
     for bay in range(bays):
         if rng.random() < 0.4:
-            x = -hw + (bay + 0.5) * 2 * hw / bays
-            b.solid(
-                Shape.WEDGE,
-                pose,
-                (x, hd, storey * 0.86),
-                (hw / bays * 0.9, rng.uniform(0.8, 1.2), 0.28),
-                Class.BUILDING,
-                i,
-                cloth,
-                Material.CLOTH,
-                taper=(0.0, 0.9),
-            )
+            centre = (-half_width + (bay + 0.5) * 2 * half_width / bays, half_depth, storey * 0.86)
+            half = (half_width / bays * 0.9, rng.uniform(0.8, 1.2), 0.28)
+            obj.add_solid(Shape.WEDGE, centre, half, colour, Material.CLOTH, taper=(0.0, 0.9))
 
 
-def backdrop(b: Builder, rng: Rng, pose: Pose, half_width: float, domain: Domain) -> None:
-    """A distant block that closes a view: never detailed, a little taller than the street."""
-    i, style = b.instance(), int(rng.choice(len(STYLES), p=np.array(domain.styles) / sum(domain.styles)))
-    high = rng.uniform(*domain.building_height) * rng.uniform(0.9, 1.7)
-    colour = _facade_paint(rng, STYLES[style], domain) * linear((0.95, 0.97, 1.0))
-    b.solid(
-        Shape.BOX,
-        pose,
-        (0, 0, high / 2),
-        (half_width, 6.0, high / 2),
-        Class.BUILDING,
-        i,
-        colour,
-        Material.FACADE,
-        texture=(rng.uniform(2.2, 3.6), rng.uniform(2.9, 3.6), float(style), 0.0),
-    )
+def add_distant_building(builder: SceneBuilder, rng: Rng, pose: Pose, half_width: float, domain: Domain) -> None:
+    """Adds a block without details, on average taller than the buildings of the street."""
+    style = _draw_style(rng, domain)
+    height = rng.uniform(*domain.building_height) * rng.uniform(0.9, 1.7)
+    colour = _draw_facade_colour(rng, STYLES[style], domain) * rgb(0.95, 0.97, 1.0)
+    texture = (rng.uniform(2.2, 3.6), rng.uniform(2.9, 3.6), float(style), 0.0)
+    obj = builder.new_object(pose, Class.BUILDING)
+    half = (half_width, 6.0, height / 2)
+    obj.add_solid(Shape.BOX, (0, 0, height / 2), half, colour, Material.FACADE, texture=texture)

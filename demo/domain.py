@@ -1,7 +1,7 @@
-"""What differs between the source and the target domain, as distributions that a scene draws from.
+"""The source and the target domain, as distributions from which a scene is drawn.
 
-`shift` sets how far the target's distributions lie from the source's. ERP distortion is not in here: it
-comes with the camera, at every setting.
+The domain shift moves the distributions of the target away from those of the source. ERP distortion is no part of it:
+the camera adds it at every shift.
 """
 
 from dataclasses import dataclass, fields
@@ -10,31 +10,40 @@ from typing import Any, Literal, get_args
 Shift = Literal["none", "mild", "strong"]
 SHIFTS: tuple[Shift, ...] = get_args(Shift)
 Range = tuple[float, float]
+#: Facade styles, in the order of `Domain.styles`.
 STYLES = ("plaster", "brick", "stone", "panel", "glass")
-"""Facade styles; `Domain.styles` weighs them in this order."""
 
 
 @dataclass(frozen=True)
 class Domain:
-    """Ranges are uniform; shares are probabilities per scene or per object."""
+    """Distributions of scenes and cameras. Ranges are uniform; other numbers are probabilities.
+
+    Attributes:
+        camera_height: metres above the road.
+        sun_elevation: degrees.
+        overcast: scenes without direct sun.
+        low_contrast: scenes whose objects have colours close to the ground's.
+        haze: extinction per metre.
+        leaf_hue, leaf_saturation, grass_hue: HSV colours of foliage and grass.
+        leaf_litter: share of terrain and sidewalk under fallen leaves.
+        building_height: metres.
+        pitched_roof: buildings of plaster, brick or stone with a pitched roof.
+        styles: weights of the facade styles.
+        facade_hue, facade_value: HSV hue of plaster and panels, HSV value of all facades.
+        yellow_centre_line: scenes with a yellow centre line.
+        exposure, warmth, saturation, gamma, blur, noise: parameters of `demo.sensor.Sensor`.
+    """
 
     camera_height: Range = (1.35, 1.65)
-    """metres above the road"""
     sun_elevation: Range = (24.0, 60.0)
-    """degrees"""
     overcast: float = 0.35
-    """share of scenes without direct sun"""
-    drab: float = 0.22
-    """share of scenes whose objects take colours close to their surroundings (low contrast)"""
+    low_contrast: float = 0.22
     haze: Range = (0.0006, 0.004)
-    """extinction per metre"""
     leaf_hue: Range = (0.21, 0.36)
     leaf_saturation: Range = (0.30, 0.62)
     grass_hue: Range = (0.18, 0.29)
     leaf_litter: Range = (0.0, 0.08)
-    """share of terrain and sidewalk under fallen leaves"""
     building_height: Range = (7.0, 18.0)
-    """metres"""
     pitched_roof: float = 0.6
     styles: tuple[float, ...] = (0.58, 0.22, 0.14, 0.04, 0.02)
     facade_hue: Range = (0.02, 0.15)
@@ -42,16 +51,13 @@ class Domain:
     yellow_centre_line: float = 0.0
     exposure: Range = (0.92, 1.14)
     warmth: Range = (-0.03, 0.05)
-    """relative gain of red over green; blue gets the opposite"""
     saturation: Range = (0.9, 1.1)
     gamma: Range = (0.95, 1.05)
     blur: Range = (0.30, 0.50)
-    """standard deviation of the lens blur, pixels"""
     noise: Range = (1.2, 3.5)
-    """standard deviation of the sensor noise at mid-grey, 8-bit grey levels"""
 
-    def towards(self, other: "Domain", weight: float) -> "Domain":
-        """The domain that lies the share `weight` (0..1) of the way to `other`."""
+    def interpolate(self, other: "Domain", weight: float) -> "Domain":
+        """Returns the linear interpolation of all numbers between this domain (weight 0) and `other` (weight 1)."""
 
         def mix(a: float | tuple[float, ...], b: float | tuple[float, ...]) -> float | tuple[float, ...]:
             if isinstance(a, tuple) and isinstance(b, tuple):
@@ -65,11 +71,12 @@ class Domain:
 
 
 SOURCE = Domain()
-FAR = Domain(
+#: The target domain at the strong shift.
+STRONG_TARGET = Domain(
     camera_height=(2.2, 2.9),
     sun_elevation=(10.0, 38.0),
     overcast=0.5,
-    drab=0.40,
+    low_contrast=0.40,
     haze=(0.002, 0.011),
     leaf_hue=(0.03, 0.20),
     leaf_saturation=(0.35, 0.75),
@@ -88,10 +95,9 @@ FAR = Domain(
     blur=(0.40, 0.85),
     noise=(3.0, 8.0),
 )
-_WEIGHT: dict[Shift, float] = {"none": 0.0, "mild": 0.5, "strong": 1.0}
+_WEIGHTS: dict[Shift, float] = {"none": 0.0, "mild": 0.5, "strong": 1.0}
 
 
 def target_domain(shift: Shift) -> Domain:
-    """The target's distributions: the source's own at `none`, halfway at `mild`, far away at
-    `strong`."""
-    return SOURCE.towards(FAR, _WEIGHT[shift])
+    """Returns the target domain at a shift; at `none` it equals the source domain."""
+    return SOURCE.interpolate(STRONG_TARGET, _WEIGHTS[shift])

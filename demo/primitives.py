@@ -1,23 +1,24 @@
-"""The solids that a scene is made of, as one structure of arrays, and the list that scene builders append
-to.
+"""Solid primitives as a structure of arrays, and the builders that collect them.
 
-Four shapes, all closed and opaque: `BOX`, `WEDGE` (a box whose sides lean inwards: roofs, car cabins,
-triangles), `ELLIPSOID` and `CAPSULE` (a cylinder with round ends). Knows nothing of cameras or colours
-beyond carrying them.
+The four shapes are closed and opaque: box, wedge (a box whose sides slope inwards: roofs, car cabins, triangular
+signs), ellipsoid and capsule (a cylinder with hemispherical ends).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
+Colour = Sequence[float] | NDArray[np.floating]
 Vector = tuple[float, float, float]
 
 
 class Shape(IntEnum):
+    """Shape of a primitive."""
+
     BOX = 0
     WEDGE = 1
     ELLIPSOID = 2
@@ -25,7 +26,7 @@ class Shape(IntEnum):
 
 
 class Material(IntEnum):
-    """Which texture a primitive wears; the meaning of its `texture` parameters is documented there."""
+    """Selects the texture of a primitive; `demo.materials` documents the `texture` parameters of each."""
 
     PLAIN = 0
     FACADE = 1
@@ -47,14 +48,21 @@ class Material(IntEnum):
 
 @dataclass(frozen=True)
 class Primitives:
-    """`N` solids. World frame, metres, radians.
+    """`N` solids in the world frame, metres and radians.
 
-    `shape, material` (N,) int8; `centre` (N, 3) float32; `half` (N, 3) float32: half extents in the
-    solid's own frame, for a capsule the half axis vector in the *world* frame; `yaw` (N,) float32;
-    `taper` (N, 2) float32: for a wedge the share of the half extent in x and y that is lost from bottom
-    to top, for a capsule `(radius, 0)`; `semantic` (N,) uint8 train ids; `instance` (N,) uint16;
-    `colour` (N, 3) float32 linear albedo 0..1; `texture` (N, 4) float32; `seed` (N,) float32 in
-    0..100.
+    Attributes:
+        shape: (N,) int8.
+        material: (N,) int8.
+        centre: (N, 3) float32.
+        half: (N, 3) float32 half extents in the local frame; for a capsule the half axis vector in the world frame.
+        yaw: (N,) float32.
+        taper: (N, 2) float32. For a wedge, the share of the half extents in x and y that is lost from bottom to top;
+            for a capsule, `(radius, 0)`.
+        semantic: (N,) uint8 train ids.
+        instance: (N,) uint16.
+        colour: (N, 3) float32 linear albedo, 0..1.
+        texture: (N, 4) float32 parameters of the material.
+        seed: (N,) float32 in 0..100, shifts the noise of the texture.
     """
 
     shape: NDArray[np.int8]
@@ -72,8 +80,8 @@ class Primitives:
     def __len__(self) -> int:
         return len(self.shape)
 
-    def bounds(self) -> tuple[F32, F32, F32]:
-        """Upright bounding boxes: centre (N, 3), half extents (N, 3) in the frame turned by yaw (N,)."""
+    def bounding_boxes(self) -> tuple[F32, F32, F32]:
+        """Returns upright bounding boxes: centres (N, 3), half extents (N, 3) in the frame of each yaw, yaws (N,)."""
         capsule = (self.shape == Shape.CAPSULE)[:, None]
         half = np.where(capsule, np.abs(self.half) + self.taper[:, :1], self.half)
         return self.centre, half, np.where(capsule[:, 0], np.float32(0), self.yaw)
@@ -81,70 +89,59 @@ class Primitives:
 
 @dataclass(frozen=True)
 class Pose:
-    """A place on the ground (or `z` above it) and a heading: the frame in which an object is described."""
+    """Position (metres) and heading (radians, counter-clockwise from +x) of an object's local frame."""
 
     x: float
     y: float
     z: float = 0.0
     yaw: float = 0.0
 
-    def at(self, forward: float, left: float, up: float) -> Vector:
-        """World coordinates of a point of the object's frame."""
+    def to_world(self, forward: float, left: float, up: float) -> Vector:
+        """Returns the world coordinates of a point of the local frame."""
         c, s = float(np.cos(self.yaw)), float(np.sin(self.yaw))
         return self.x + c * forward - s * left, self.y + s * forward + c * left, self.z + up
 
-    def moved(self, forward: float, left: float, up: float = 0.0, turn: float = 0.0) -> "Pose":
-        x, y, z = self.at(forward, left, up)
-        return Pose(x, y, z, self.yaw + turn)
+    def moved(self, forward: float, left: float, up: float = 0.0) -> "Pose":
+        """Returns the pose translated along the axes of its own frame."""
+        return Pose(*self.to_world(forward, left, up), self.yaw)
 
 
-class Builder:
-    """Collects primitives and hands out instance ids; `finish` freezes them into arrays."""
+@dataclass(frozen=True)
+class ObjectBuilder:
+    """Appends the primitives of one object to the rows of a `SceneBuilder`; coordinates are in the frame of `pose`."""
 
-    def __init__(self, first_instance: int) -> None:
-        self._next = first_instance
-        self._rows: list[tuple[float, ...]] = []
+    rows: list[tuple[float, ...]]
+    pose: Pose
+    semantic: int
+    instance: int
 
-    def instance(self) -> int:
-        """A fresh instance id."""
-        self._next += 1
-        return self._next - 1
+    def moved(self, forward: float, left: float) -> "ObjectBuilder":
+        """Returns a builder of the same object with a translated frame."""
+        return replace(self, pose=self.pose.moved(forward, left))
 
-    def solid(
+    def add_solid(
         self,
         shape: Shape,
-        pose: Pose,
-        offset: Vector,
+        centre: Vector,
         half: Vector,
-        semantic: int,
-        instance: int,
-        colour: Sequence[float] | NDArray[np.floating],
+        colour: Colour,
         material: Material = Material.PLAIN,
         taper: tuple[float, float] = (0.0, 0.0),
         texture: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0),
-        turn: float = 0.0,
+        yaw: float = 0.0,
     ) -> None:
-        """Append a box, wedge or ellipsoid, its centre `offset` in the frame of `pose`, turned by
-        `turn` more."""
-        centre = pose.at(*offset)
-        self._append(shape, material, centre, half, pose.yaw + turn, taper, semantic, instance, colour, texture)
+        """Appends a box, wedge or ellipsoid; the other arguments are those of `Primitives`, in the local frame."""
+        world = self.pose.to_world(*centre)
+        self._append(shape, material, world, half, self.pose.yaw + yaw, taper, colour, texture)
 
-    def capsule(
-        self,
-        pose: Pose,
-        start: Vector,
-        end: Vector,
-        radius: float,
-        semantic: int,
-        instance: int,
-        colour: Sequence[float] | NDArray[np.floating],
-        material: Material = Material.PLAIN,
+    def add_capsule(
+        self, start: Vector, end: Vector, radius: float, colour: Colour, material: Material = Material.PLAIN
     ) -> None:
-        """Append a capsule between two points of the frame of `pose`."""
-        a, b = pose.at(*start), pose.at(*end)
+        """Appends a capsule between two points."""
+        a, b = self.pose.to_world(*start), self.pose.to_world(*end)
         centre = ((a[0] + b[0]) / 2, (a[1] + b[1]) / 2, (a[2] + b[2]) / 2)
         half = ((b[0] - a[0]) / 2, (b[1] - a[1]) / 2, (b[2] - a[2]) / 2)
-        self._append(Shape.CAPSULE, material, centre, half, 0.0, (radius, 0.0), semantic, instance, colour, (0.0,) * 4)
+        self._append(Shape.CAPSULE, material, centre, half, 0.0, (radius, 0.0), colour, (0.0,) * 4)
 
     def _append(
         self,
@@ -154,19 +151,34 @@ class Builder:
         half: Vector,
         yaw: float,
         taper: tuple[float, float],
-        semantic: int,
-        instance: int,
-        colour: Sequence[float] | NDArray[np.floating],
+        colour: Colour,
         texture: tuple[float, ...],
     ) -> None:
-        seed = (len(self._rows) * 0.6180339887) % 1.0 * 100
-        row = (shape, material, *centre, *half, yaw, *taper, semantic, instance, *colour, *texture, seed)
-        self._rows.append(row)
+        seed = (len(self.rows) * 0.6180339887) % 1.0 * 100
+        labels = (self.semantic, self.instance)
+        self.rows.append((shape, material, *centre, *half, yaw, *taper, *labels, *colour, *texture, seed))
 
-    def finish(self) -> Primitives:
-        """The collected primitives, in the order they were added."""
-        if self._next > np.iinfo(np.uint16).max:
-            raise ValueError(f"{self._next} instances do not fit into 16 bits")
+
+class SceneBuilder:
+    """Collects the primitives of a scene and allocates instance ids, beginning with `first_instance`."""
+
+    def __init__(self, first_instance: int) -> None:
+        self._next_instance = first_instance
+        self._rows: list[tuple[float, ...]] = []
+
+    def new_object(self, pose: Pose, semantic: int) -> ObjectBuilder:
+        """Returns the builder of an object of class `semantic` with a new instance id."""
+        self._next_instance += 1
+        return ObjectBuilder(self._rows, pose, semantic, self._next_instance - 1)
+
+    def build(self) -> Primitives:
+        """Returns the primitives in the order of their addition.
+
+        Raises:
+            ValueError: the instance ids do not fit into 16 bits.
+        """
+        if self._next_instance > np.iinfo(np.uint16).max:
+            raise ValueError(f"found {self._next_instance} instance ids; expected ids that fit into 16 bits")
         table = np.array(self._rows, np.float64).reshape(-1, 21)
         single = table.astype(np.float32)
         return Primitives(

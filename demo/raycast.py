@@ -1,9 +1,8 @@
-"""Which solid does each ray hit first? Rays travel in small bundles so that most solids are ruled out at
-once.
+"""Ray casting: the first solid that each ray hits.
 
-Two kinds of bundles: `Fan` (all rays start at one point: a camera) and `Beam` (all rays are parallel:
-the sun). Each rules solids out by conservative bounds, so the answer never depends on how rays were
-bundled.
+Rays are grouped into packets, and conservative bounds rule out most solids for a whole packet at once. The result
+never depends on the grouping. `PointPackets` hold rays with a common origin (a camera), `ParallelPackets` rays with a
+common direction (the sun).
 """
 
 from abc import ABC, abstractmethod
@@ -12,49 +11,52 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from demo import intersect
-from demo.intersect import Triple
-from demo.primitives import Material, Primitives, Shape
+from demo.intersect import Vectors, intersect_solid
+from demo.primitives import Primitives
 
 F32 = NDArray[np.float32]
-LEAF_RIM = 0.7
+#: Index of the solid of a ray that hits none.
 MISS = -1
-_BOX, _WEDGE, _CAPSULE = Shape.BOX.value, Shape.WEDGE.value, Shape.CAPSULE.value  # plain ints compare faster
-_FOLIAGE = Material.FOLIAGE.value
 _MARGIN = 1e-3  # radians and metres added to every bound, far above single precision
 
 
 @dataclass(frozen=True)
 class Hits:
-    """Of every ray: distance (float32, inf where nothing was hit) and index of the solid (int16,
-    `MISS`)."""
+    """First hits of rays: `distance`, infinity without a hit, and `solid`, the index of the solid or `MISS`."""
 
     distance: F32
     solid: NDArray[np.int16]
 
 
-class Bundles(ABC):
-    """`B` bundles of `K` rays; subclasses know where the rays start and which bundles a solid can
-    touch."""
+def _wrap_angle(angle: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Returns the absolute value of angles after wrapping them to -pi..pi."""
+    return np.abs((angle + np.pi) % (2 * np.pi) - np.pi)
+
+
+class RayPackets(ABC):
+    """`B` packets of `K` rays; `shape` is `(B, K)`."""
 
     shape: tuple[int, int]
 
     @abstractmethod
-    def reach(self, solids: Primitives) -> F32:
-        """A lower bound (N,) of the distance at which any ray can meet each solid; inf where surely none
-        can."""
+    def bound_solids(self, solids: Primitives) -> F32:
+        """Stores bounds of all solids for `may_hit`.
+
+        Returns:
+            A lower bound (N,) of the distance at which any ray can hit each solid; infinity where surely none can.
+        """
 
     @abstractmethod
-    def touched(self, k: int) -> NDArray[np.bool_]:
-        """Mask (B,) of the bundles that may hit solid `k` of those given to `reach`."""
+    def may_hit(self, k: int) -> NDArray[np.bool_]:
+        """Returns a mask (B,) of the packets that may hit solid `k` of those given to `bound_solids`."""
 
     @abstractmethod
-    def rays(self, index: NDArray[np.intp], centre: F32) -> tuple[Triple, Triple]:
-        """Directions and origins relative to `centre` of the bundles in `index`."""
+    def local_rays(self, index: NDArray[np.intp], centre: F32) -> tuple[Vectors, Vectors]:
+        """Returns directions and origins relative to `centre` of the packets in `index`."""
 
 
-class Fan(Bundles):
-    """Rays from one point; `directions` (B, K, 3) float32 of unit length, `origin` (3,) float."""
+class PointPackets(RayPackets):
+    """Rays with a common origin (3,); `directions` are (B, K, 3) float32 of unit length."""
 
     def __init__(self, directions: F32, origin: NDArray[np.floating]) -> None:
         self.shape = directions.shape[:2]
@@ -64,150 +66,138 @@ class Fan(Bundles):
         flat = np.maximum(np.hypot(dx, dy), np.float32(1e-6))
         mx, my = (dx / flat).sum(1), (dy / flat).sum(1)
         length = np.hypot(mx, my)
-        self._middle = (mx / np.maximum(length, 1e-6), my / np.maximum(length, 1e-6))
-        spread = np.clip((dx * self._middle[0][:, None] + dy * self._middle[1][:, None]) / flat, -1, 1).min(1)
-        half = np.arccos(spread) + _MARGIN
-        self._half = half
-        self._around = half > 1.0  # bundles about the zenith or nadir look everywhere
-        self._cos, self._sin = np.cos(half), np.sin(half)
+        self._heading = (mx / np.maximum(length, 1e-6), my / np.maximum(length, 1e-6))
+        cosine = np.clip((dx * self._heading[0][:, None] + dy * self._heading[1][:, None]) / flat, -1, 1).min(1)
+        self._half_angle = np.arccos(cosine) + _MARGIN
+        self._polar = self._half_angle > 1.0  # packets about the zenith or nadir may have any azimuth
+        self._cos, self._sin = np.cos(self._half_angle), np.sin(self._half_angle)
         elevation = np.arctan2(dz, flat)
         self._low, self._high = elevation.min(1) - _MARGIN, elevation.max(1) + _MARGIN
 
-    def _hull(self) -> tuple[float, float]:
-        """Azimuth of the middle of all bundles and the largest azimuth from there; pi where they look
-        everywhere."""
-        mx, my = self._middle[0].mean(), self._middle[1].mean()
+    def _azimuth_range(self) -> tuple[float, float]:
+        """Returns the mean azimuth of all packets and the largest deviation from it, at most pi."""
+        mx, my = self._heading[0].mean(), self._heading[1].mean()
         middle = float(np.arctan2(my, mx))
-        if self._around.any() or np.hypot(mx, my) < 0.3:
+        if self._polar.any() or np.hypot(mx, my) < 0.3:
             return middle, float(np.pi)
-        azimuth = np.arctan2(self._middle[1], self._middle[0]) - middle
-        return middle, float((np.abs((azimuth + np.pi) % (2 * np.pi) - np.pi) + self._half).max())
+        azimuth = np.arctan2(self._heading[1], self._heading[0]) - middle
+        return middle, float((_wrap_angle(azimuth) + self._half_angle).max())
 
-    def reach(self, solids: Primitives) -> F32:
-        centre, half, yaw = solids.bounds()
+    def bound_solids(self, solids: Primitives) -> F32:
+        centre, half, yaw = solids.bounding_boxes()
         c, s = np.cos(yaw), np.sin(yaw)
         offset = centre - self._origin
         fx, fy = c * offset[:, 0] + s * offset[:, 1], c * offset[:, 1] - s * offset[:, 0]
-        gap = np.hypot(np.maximum(np.abs(fx) - half[:, 0], 0), np.maximum(np.abs(fy) - half[:, 1], 0))
-        far = np.hypot(np.abs(fx) + half[:, 0], np.abs(fy) + half[:, 1])
+        nearest = np.hypot(np.maximum(np.abs(fx) - half[:, 0], 0), np.maximum(np.abs(fy) - half[:, 1], 0))
+        farthest = np.hypot(np.abs(fx) + half[:, 0], np.abs(fy) + half[:, 1])
         azimuth = np.arctan2(fy, fx)
-        widest = np.zeros(len(solids), np.float32)
+        width = np.zeros(len(solids), np.float32)
         for i in (-1, 1):
             for j in (-1, 1):
                 corner = np.arctan2(fy + j * half[:, 1], fx + i * half[:, 0]) - azimuth
-                widest = np.maximum(widest, np.abs((corner + np.pi) % (2 * np.pi) - np.pi))
-        self._inside = (gap < 1e-3) | (widest > 1.9)
-        self._solid_cos, self._solid_sin = np.cos(widest), np.sin(widest)
+                width = np.maximum(width, _wrap_angle(corner))
+        self._around_origin = (nearest < 1e-3) | (width > 1.9)
+        self._solid_cos, self._solid_sin = np.cos(width), np.sin(width)
         azimuth = azimuth + yaw
         self._solid_x, self._solid_y = np.cos(azimuth), np.sin(azimuth)
         top, bottom = offset[:, 2] + half[:, 2], offset[:, 2] - half[:, 2]
-        self._top = np.arctan2(top, np.where(top > 0, gap, far)).astype(np.float32)
-        self._bottom = np.arctan2(bottom, np.where(bottom > 0, far, gap)).astype(np.float32)
-        middle, widest_view = self._hull()
-        aside = np.abs((azimuth - middle + np.pi) % (2 * np.pi) - np.pi) > widest + widest_view
-        outside = (self._top < self._low.min()) | (self._bottom > self._high.max()) | (aside & ~self._inside)
-        return np.where(outside, np.float32(np.inf), gap - np.float32(_MARGIN)).astype(np.float32)
+        self._top = np.arctan2(top, np.where(top > 0, nearest, farthest)).astype(np.float32)
+        self._bottom = np.arctan2(bottom, np.where(bottom > 0, farthest, nearest)).astype(np.float32)
+        middle, deviation = self._azimuth_range()
+        beside = (_wrap_angle(azimuth - middle) > width + deviation) & ~self._around_origin
+        outside = (self._top < self._low.min()) | (self._bottom > self._high.max()) | beside
+        return np.where(outside, np.float32(np.inf), nearest - np.float32(_MARGIN)).astype(np.float32)
 
-    def touched(self, k: int) -> NDArray[np.bool_]:
+    def may_hit(self, k: int) -> NDArray[np.bool_]:
         mask: NDArray[np.bool_] = (self._low < self._top[k]) & (self._high > self._bottom[k])
-        if not self._inside[k]:
-            facing = self._middle[0] * self._solid_x[k] + self._middle[1] * self._solid_y[k]
+        if not self._around_origin[k]:
+            cosine = self._heading[0] * self._solid_x[k] + self._heading[1] * self._solid_y[k]
             limit = self._cos * self._solid_cos[k] - self._sin * self._solid_sin[k]
-            mask &= (facing >= limit) | self._around
+            mask &= (cosine >= limit) | self._polar
         return mask
 
-    def rays(self, index: NDArray[np.intp], centre: F32) -> tuple[Triple, Triple]:
+    def local_rays(self, index: NDArray[np.intp], centre: F32) -> tuple[Vectors, Vectors]:
         dx, dy, dz = self._directions
         o = self._origin - centre
         return (dx[index], dy[index], dz[index]), (o[0], o[1], o[2])
 
 
-class Beam(Bundles):
-    """Parallel rays falling along `-towards` onto the ground points `x, y` (B, K) from `length`
-    metres before.
+class ParallelPackets(RayPackets):
+    """Rays against the unit vector `to_light` (3,) that end at ground points and begin `length` metres before them.
 
-    `towards` (3,) is the unit vector to the light, above the horizon.
+    The ground points `x`, `y` are (B, K); the light is above the horizon.
     """
 
-    def __init__(self, x: F32, y: F32, towards: NDArray[np.floating], length: float) -> None:
+    def __init__(self, x: F32, y: F32, to_light: NDArray[np.floating], length: float) -> None:
         self.shape = (x.shape[0], x.shape[1])
-        sun = np.asarray(towards, np.float64)
-        self._slope = (sun[:2] / sun[2]).astype(np.float32)
-        self._rise = np.float32(sun[2])
+        light = np.asarray(to_light, np.float64)
+        self._slope = (light[:2] / light[2]).astype(np.float32)
+        self._rise = np.float32(light[2])
         self._length = np.float32(length)
-        self._direction = tuple(np.float32(-v) for v in sun)
-        self._x = (x + np.float32(sun[0] * length)).astype(np.float32)
-        self._y = (y + np.float32(sun[1] * length)).astype(np.float32)
-        self._z = np.float32(sun[2] * length)
+        self._direction = tuple(np.float32(-v) for v in light)
+        self._x = (x + np.float32(light[0] * length)).astype(np.float32)
+        self._y = (y + np.float32(light[1] * length)).astype(np.float32)
+        self._z = np.float32(light[2] * length)
         self._extent = (x.min(1) - _MARGIN, x.max(1) + _MARGIN, y.min(1) - _MARGIN, y.max(1) + _MARGIN)
 
-    def reach(self, solids: Primitives) -> F32:
-        centre, half, yaw = solids.bounds()
+    def bound_solids(self, solids: Primitives) -> F32:
+        centre, half, yaw = solids.bounding_boxes()
         c, s = np.abs(np.cos(yaw)), np.abs(np.sin(yaw))
         hx, hy = c * half[:, 0] + s * half[:, 1], s * half[:, 0] + c * half[:, 1]
         low, high = centre[:, 2] - half[:, 2], centre[:, 2] + half[:, 2]
         box = []
-        for axis, reach in ((0, hx), (1, hy)):
+        for axis, half_width in ((0, hx), (1, hy)):
             a, b = self._slope[axis] * low, self._slope[axis] * high
-            box += [centre[:, axis] - reach - np.maximum(a, b), centre[:, axis] + reach - np.minimum(a, b)]
+            box += [centre[:, axis] - half_width - np.maximum(a, b), centre[:, axis] + half_width - np.minimum(a, b)]
         self._shadow = tuple(box)
         x0, x1, y0, y1 = (f(e) for f, e in zip((np.min, np.max, np.min, np.max), self._extent, strict=True))
         outside = (box[0] > x1) | (box[1] < x0) | (box[2] > y1) | (box[3] < y0)
-        near = self._length - high / self._rise - np.float32(_MARGIN)
-        return np.where(outside, np.float32(np.inf), near).astype(np.float32)
+        bound = self._length - high / self._rise - np.float32(_MARGIN)
+        return np.where(outside, np.float32(np.inf), bound).astype(np.float32)
 
-    def touched(self, k: int) -> NDArray[np.bool_]:
+    def may_hit(self, k: int) -> NDArray[np.bool_]:
         x0, x1, y0, y1 = self._extent
         left, right, low, high = self._shadow
         mask: NDArray[np.bool_] = (x1 > left[k]) & (x0 < right[k]) & (y1 > low[k]) & (y0 < high[k])
         return mask
 
-    def rays(self, index: NDArray[np.intp], centre: F32) -> tuple[Triple, Triple]:
+    def local_rays(self, index: NDArray[np.intp], centre: F32) -> tuple[Vectors, Vectors]:
         dx, dy, dz = self._direction
         return (dx, dy, dz), (self._x[index] - centre[0], self._y[index] - centre[1], self._z - centre[2])
 
 
-def _distance(solids: Primitives, k: int, e: Triple, o: Triple) -> F32:
-    shape = int(solids.shape[k])
-    half = solids.half[k]
-    if shape == _CAPSULE:
-        return intersect.capsule(e, o, half, float(solids.taper[k, 0]))
-    yaw = float(solids.yaw[k])
-    e, o = intersect.turned(e, yaw), intersect.turned(o, yaw)
-    if shape == _BOX:
-        return intersect.box(e, o, half)
-    if shape == _WEDGE:
-        return intersect.wedge(e, o, half, solids.taper[k])
-    leafy = int(solids.material[k]) == _FOLIAGE
-    return intersect.ellipsoid(e, o, half, LEAF_RIM if leafy else 0.0, float(solids.seed[k]))
+def cast_rays(solids: Primitives, packets: RayPackets, limit: F32, among: NDArray[np.intp] | None = None) -> Hits:
+    """Finds the first hit of every ray.
 
+    Solids are visited front to back. A packet skips a solid whose lower bound is beyond the hits of all its rays.
 
-def cast(solids: Primitives, bundles: Bundles, limit: F32, among: NDArray[np.intp] | None = None) -> Hits:
-    """First hits of all rays, `(B, K)`, nearer than `limit` (B, K) float32 (the ground, or inf).
+    Args:
+        solids: the scene.
+        packets: the rays.
+        limit: (B, K) float32 distances beyond which hits do not count (the ground, or infinity).
+        among: indices of the solids to test; all by default.
 
-    `among` restricts the search to these indices. Solids are visited front to back, and a bundle whose
-    rays have all been stopped nearer than a solid's lower bound skips it.
+    Returns:
+        Hits (B, K); the distance of a ray without hit is its limit.
     """
     distance = limit.copy()
-    solid = np.full(bundles.shape, MISS, np.int16)
-    deepest = distance.max(1)
-    reach = bundles.reach(solids)
-    order = np.argsort(reach, kind="stable")
-    possible = np.isfinite(reach)
+    solid = np.full(packets.shape, MISS, np.int16)
+    farthest = distance.max(1)
+    bound = packets.bound_solids(solids)
+    order = np.argsort(bound, kind="stable")
+    possible = np.isfinite(bound)
     if among is not None:
         possible &= np.isin(np.arange(len(solids)), among)
     with np.errstate(all="ignore"):
         for k in order[possible[order]].tolist():
-            index = np.nonzero(bundles.touched(k) & (deepest > reach[k]))[0]
+            index = np.nonzero(packets.may_hit(k) & (farthest > bound[k]))[0]
             if not len(index):
                 continue
-            e, o = bundles.rays(index, solids.centre[k])
-            t = _distance(solids, k, e, o)
-            before = distance[index]
-            nearer = t < before
-            if nearer.any():
-                now = np.where(nearer, t, before)
-                distance[index] = now
-                deepest[index] = now.max(1)
-                solid[index] = np.where(nearer, np.int16(k), solid[index])
+            t = intersect_solid(solids, k, *packets.local_rays(index, solids.centre[k]))
+            closer = t < distance[index]
+            if closer.any():
+                minimum = np.where(closer, t, distance[index])
+                distance[index] = minimum
+                farthest[index] = minimum.max(1)
+                solid[index] = np.where(closer, np.int16(k), solid[index])
     return Hits(distance, solid)

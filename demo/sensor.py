@@ -1,4 +1,4 @@
-"""From scene radiance to an 8-bit picture: exposure, colour, tone curve, lens blur, sensor noise."""
+"""The sensor: from scene radiance to an 8-bit image by exposure, colour, tone curve, lens blur and noise."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,22 @@ from demo.domain import Domain
 
 F32 = NDArray[np.float32]
 _CURVE_SIZE = 4096
-_BRIGHTEST = 4.0  # radiance at which the tone curve ends
+_MAX_RADIANCE = 4.0  # end of the tone curve
 
 
 @dataclass(frozen=True)
 class Sensor:
-    """`gain` multiplies radiance (exposure); `warmth` and `saturation` act on colours; `gamma` on
-    display values; `blur` is in pixels, `noise` in 8-bit grey levels at mid-grey, `vignette` the
-    loss of light in the corners."""
+    """Parameters of the sensor.
+
+    Attributes:
+        gain: exposure, multiplies radiance.
+        warmth: relative gain of red over green; blue gets the opposite.
+        saturation: factor of the distance from grey.
+        gamma: exponent of display values.
+        blur: standard deviation, pixels.
+        noise: standard deviation at mid-grey, 8-bit grey levels.
+        vignette: share of light lost in the corners.
+    """
 
     gain: float
     warmth: float
@@ -30,7 +38,7 @@ class Sensor:
 
 
 def draw_sensor(rng: np.random.Generator, domain: Domain, cyclic: bool) -> Sensor:
-    """A camera of `domain`; a panorama, being stitched, has no vignette."""
+    """Draws a sensor of a domain; a panorama (`cyclic`) is stitched and has no vignette."""
     return Sensor(
         gain=float(rng.uniform(*domain.exposure)),
         warmth=float(rng.uniform(*domain.warmth)),
@@ -43,15 +51,15 @@ def draw_sensor(rng: np.random.Generator, domain: Domain, cyclic: bool) -> Senso
 
 
 def _tone_curve(gamma: float) -> F32:
-    """Display value 0..1 by radiance 0.._BRIGHTEST: gamma with a soft shoulder and a slight S."""
-    radiance = np.linspace(0, _BRIGHTEST, _CURVE_SIZE)
+    """Returns display values, 0..1, of `_CURVE_SIZE` radiances: gamma with a soft shoulder and a slight S."""
+    radiance = np.linspace(0, _MAX_RADIANCE, _CURVE_SIZE)
     compressed = radiance * (1 + radiance / 9) / (1 + 0.62 * radiance)
-    shown = np.clip(compressed, 0, 1) ** (gamma / DISPLAY_GAMMA)
-    return (0.55 * shown + 0.45 * shown * shown * (3 - 2 * shown)).astype(np.float32)
+    display = np.clip(compressed, 0, 1) ** (gamma / DISPLAY_GAMMA)
+    return (0.55 * display + 0.45 * display * display * (3 - 2 * display)).astype(np.float32)
 
 
-def develop(radiance: F32, sensor: Sensor, cyclic: bool) -> F32:
-    """Noise-free display values (H, W, 3) float32 in 0..1 of linear radiance (H, W, 3)."""
+def tone_map(radiance: F32, sensor: Sensor, cyclic: bool) -> F32:
+    """Returns noise-free display values (H, W, 3) in 0..1 of linear radiance (H, W, 3)."""
     gains = sensor.gain * np.array([1 + sensor.warmth, 1.0, 1 - sensor.warmth], np.float32)
     exposed = radiance * gains.astype(np.float32)
     if sensor.vignette:
@@ -60,20 +68,22 @@ def develop(radiance: F32, sensor: Sensor, cyclic: bool) -> F32:
         exposed *= (1 - sensor.vignette * (x * x + y * y) / 2).astype(np.float32)[..., None]
     grey = exposed.mean(2, keepdims=True)
     exposed = grey + np.float32(sensor.saturation) * (exposed - grey)
-    index = np.clip(exposed * np.float32((_CURVE_SIZE - 1) / _BRIGHTEST), 0, _CURVE_SIZE - 1)
-    shown = _tone_curve(sensor.gamma)[index.astype(np.int16)]
+    index = np.clip(exposed * np.float32((_CURVE_SIZE - 1) / _MAX_RADIANCE), 0, _CURVE_SIZE - 1)
+    display = _tone_curve(sensor.gamma)[index.astype(np.int16)]
     if sensor.blur > 0:
-        shown = gaussian_filter1d(shown, sensor.blur, axis=1, mode="wrap" if cyclic else "nearest", truncate=3)
-        shown = gaussian_filter1d(shown, sensor.blur, axis=0, mode="nearest", truncate=3)
-    return shown
+        display = gaussian_filter1d(display, sensor.blur, axis=1, mode="wrap" if cyclic else "nearest", truncate=3)
+        display = gaussian_filter1d(display, sensor.blur, axis=0, mode="nearest", truncate=3)
+    return display
 
 
-def expose(shown: F32, sensor: Sensor, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """The 8-bit picture (H, W, 3): shot and read noise, partly shared by the channels, then rounding."""
-    h, w = shown.shape[:2]
-    level = shown * 255
-    strength = np.float32(sensor.noise) * (np.float32(0.55) + np.float32(0.9) * np.sqrt(shown.mean(2, keepdims=True)))
-    common = rng.standard_normal((h, w, 1), dtype=np.float32)
-    single = rng.standard_normal((h, w, 3), dtype=np.float32)
-    level += strength * (np.float32(0.8) * common + np.float32(0.5) * single)
+def digitize(display: F32, sensor: Sensor, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Returns the 8-bit image (H, W, 3) of display values: adds noise, partly shared by the channels, and rounds."""
+    h, w = display.shape[:2]
+    level = display * 255
+    deviation = np.float32(sensor.noise) * (
+        np.float32(0.55) + np.float32(0.9) * np.sqrt(display.mean(2, keepdims=True))
+    )
+    shared = rng.standard_normal((h, w, 1), dtype=np.float32)
+    independent = rng.standard_normal((h, w, 3), dtype=np.float32)
+    level += deviation * (np.float32(0.8) * shared + np.float32(0.5) * independent)
     return np.clip(level + np.float32(0.5), 0, 255).astype(np.uint8)

@@ -1,7 +1,6 @@
-"""The demo world's splits: which scene, through which camera, a split's n-th sample is.
+"""The splits of the demo world: scene, camera and sensor of every sample.
 
-A sample is a function of `(settings, split, index)` alone, so that any of them can be rendered anywhere,
-in any order.
+A sample is a function of `(settings, split, index)` alone. Samples can therefore be rendered in any order and place.
 """
 
 from dataclasses import asdict, dataclass
@@ -19,22 +18,23 @@ Size = Literal["half", "full"]
 SIZES: tuple[Size, ...] = get_args(Size)
 Split = Literal["source-train", "source-val", "target-train", "target-tune", "target-test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+#: Splits whose labels only the evaluation may read.
 WITHHELD: tuple[Split, ...] = ("target-train",)
-"""Splits whose labels only evaluation may read."""
+#: Version of the renderer: raised whenever any sample's bytes change.
 RENDERER = 1
-"""Version of the world: raised whenever any sample's bytes change."""
 
-_ERP_WIDTH: dict[Size, int] = {"half": 1024, "full": 2048}
-_PINHOLE_HEIGHT: dict[Size, int] = {"half": 128, "full": 256}
+_PANORAMA_WIDTH: dict[Size, int] = {"half": 1024, "full": 2048}
+_PHOTO_HEIGHT: dict[Size, int] = {"half": 128, "full": 256}
 
 
 @dataclass(frozen=True)
 class WorldSettings:
-    """What determines every pixel.
+    """Settings that determine every pixel.
 
-    `size`: panoramas 200 x 1024 and pinhole images 128 x 256 (`half`), or 400 x 2048 and 256 x 512
-    (`full`). `shift`: how far the target domain's looks lie from the source's, see `demo.domain`.
-    `seed`: another seed, another town.
+    Attributes:
+        size: `half` (panoramas 200 x 1024, photos 128 x 256) or `full` (400 x 2048, 256 x 512).
+        shift: domain shift of the target, see `demo.domain`.
+        seed: seed of all scenes.
     """
 
     size: Size = "half"
@@ -42,13 +42,13 @@ class WorldSettings:
     seed: int = 0
 
     def record(self) -> dict[str, str | int]:
-        """The settings and the renderer's version, as they are written beside the pictures."""
+        """Returns the settings and the renderer's version, as `world.json` stores them."""
         return {"renderer": RENDERER, **asdict(self)}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A scene, the camera that looks at it, its sensor, and the generator of the sensor's noise."""
+    """A scene, its camera, its sensor, and the generator of the sensor noise."""
 
     scene: Scene
     camera: Camera
@@ -56,30 +56,29 @@ class Sample:
     noise: np.random.Generator
 
 
-def band(width: int) -> Equirect:
-    """The 70-degree band of a full sphere: rows 312..712 of 1024 at width 2048, in proportion at others."""
-    return Equirect(width, first_row=round(width * 312 / 2048), height=round(width * 400 / 2048))
+def panorama_camera(width: int, yaw_deg: float = 0.0) -> Equirect:
+    """Returns the camera of the 70-degree band of a full sphere: at width 2048 rows 312..712 of 1024."""
+    return Equirect(width, round(width * 312 / 2048), round(width * 400 / 2048), yaw_deg)
 
 
-def sample(settings: WorldSettings, split: Split, index: int) -> Sample:
-    """The `index`-th sample of a split."""
+def draw_sample(settings: WorldSettings, split: Split, index: int) -> Sample:
+    """Returns the `index`-th sample of a split."""
     rng = np.random.default_rng([settings.seed, SPLITS.index(split), index])
     camera: Camera
     if split.startswith("source"):
         domain = SOURCE
-        height = _PINHOLE_HEIGHT[settings.size]
+        height = _PHOTO_HEIGHT[settings.size]
         yaw = float(rng.normal(0, 14)) + (180.0 if rng.random() < 0.3 else 0.0)
         camera = Pinhole(height, 2 * height, float(rng.uniform(72, 92)), yaw, pitch_deg=float(rng.uniform(-6, 3)))
     else:
         domain = target_domain(settings.shift)
         yaw = float(rng.normal(0, 15) if rng.random() < 0.5 else rng.uniform(0, 360))
-        level = band(_ERP_WIDTH[settings.size])
-        camera = Equirect(level.width, level.first_row, level.height, yaw)
+        camera = panorama_camera(_PANORAMA_WIDTH[settings.size], yaw)
     scene = draw_scene(rng, domain, yaw)
     return Sample(scene, camera, draw_sensor(rng, domain, camera.cyclic), rng)
 
 
 def render_sample(settings: WorldSettings, split: Split, index: int) -> Frame:
-    """Picture and labels of the `index`-th sample of a split; the same bytes every time."""
-    s = sample(settings, split, index)
-    return render(s.scene, s.camera, s.sensor, s.noise)
+    """Renders the `index`-th sample of a split; the bytes are the same every time."""
+    sample = draw_sample(settings, split, index)
+    return render(sample.scene, sample.camera, sample.sensor, sample.noise)

@@ -1,4 +1,4 @@
-"""Follows rays into a scene: what each one meets, and what that is called. Knows no colours."""
+"""Traces camera rays into a scene: distances, solids and labels, without colours."""
 
 from dataclasses import dataclass
 
@@ -6,16 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo.classes import Class
-from demo.raycast import MISS, Fan, Hits, cast
+from demo.raycast import MISS, Hits, PointPackets, cast_rays
 from demo.scene import Scene
 
 F32 = NDArray[np.float32]
-_FARTHEST = np.float32(600.0)  # metres; the ground beyond is hidden by haze and counts as sky
+_FARTHEST = np.float32(600.0)  # metres; haze hides the ground beyond, which counts as sky
 
 
 @dataclass(frozen=True)
-class Traced:
-    """Flat ray results (n,): direction (n, 3), distance (inf: sky), solid index or MISS, labels."""
+class TracedRays:
+    """`n` rays with unit vectors (n, 3), hits (n,) and labels (n,).
+
+    A ray to the ground is a `MISS` of finite distance, a ray to the sky one of infinite distance.
+    """
 
     direction: F32
     hits: Hits
@@ -23,28 +26,37 @@ class Traced:
     instance: NDArray[np.uint16]
 
 
-def tiles(height: int, width: int, side: int) -> NDArray[np.intp]:
-    """Indices of the pixels of square tiles, (tiles, side²); those at a ragged border are repeated."""
+def tile_indices(height: int, width: int, side: int) -> NDArray[np.intp]:
+    """Returns the flat pixel indices of square tiles, (tiles, side²); incomplete tiles repeat their last pixels."""
     rows = np.minimum(np.arange(-(-height // side) * side), height - 1).reshape(-1, 1, side, 1)
     columns = np.minimum(np.arange(-(-width // side) * side), width - 1).reshape(1, -1, 1, side)
     return (rows * width + columns).reshape(-1, side * side)
 
 
-def trace(scene: Scene, rays: F32, bundles: NDArray[np.intp], among: NDArray[np.intp] | None = None) -> Traced:
-    """Follow the rays (n, 3), bundled by the index array (B, K), which must name every ray."""
-    bundled = rays[bundles]
-    down = bundled[..., 2]
+def trace_rays(
+    scene: Scene, directions: F32, packets: NDArray[np.intp], among: NDArray[np.intp] | None = None
+) -> TracedRays:
+    """Traces rays from the camera of a scene.
+
+    Args:
+        scene: the scene.
+        directions: (n, 3) unit vectors.
+        packets: (B, K) indices that group the rays; every ray occurs.
+        among: indices of the solids to test; all by default.
+    """
+    grouped = directions[packets]
+    down = grouped[..., 2]
     ground = np.where(down < -1e-6, np.float32(-scene.eye[2]) / np.minimum(down, -1e-6), np.float32(np.inf))
     ground[ground > _FARTHEST] = np.inf
-    hits = cast(scene.primitives, Fan(bundled, scene.eye), ground, among)
-    distance, solid = np.empty(len(rays), np.float32), np.empty(len(rays), np.int16)
-    distance[bundles], solid[bundles] = hits.distance, hits.solid
-    semantic = np.full(len(rays), Class.SKY, np.uint8)
-    instance = np.zeros(len(rays), np.uint16)
+    hits = cast_rays(scene.primitives, PointPackets(grouped, scene.eye), ground, among)
+    count = len(directions)
+    distance, solid = np.empty(count, np.float32), np.empty(count, np.int16)
+    distance[packets], solid[packets] = hits.distance, hits.solid
+    semantic, instance = np.full(count, Class.SKY, np.uint8), np.zeros(count, np.uint16)
     floor = np.nonzero((solid == MISS) & np.isfinite(distance))[0]
-    x, y = (rays[floor, axis] * distance[floor] + np.float32(scene.eye[axis]) for axis in (0, 1))
-    semantic[floor], instance[floor] = scene.layout.segments(x, y)
-    hit = np.nonzero(solid != MISS)[0]
-    semantic[hit] = scene.primitives.semantic[solid[hit]]
-    instance[hit] = scene.primitives.instance[solid[hit]]
-    return Traced(rays, Hits(distance, solid), semantic, instance)
+    x, y = (directions[floor, axis] * distance[floor] + np.float32(scene.eye[axis]) for axis in (0, 1))
+    semantic[floor], instance[floor] = scene.layout.ground_labels(x, y)
+    body = np.nonzero(solid != MISS)[0]
+    semantic[body] = scene.primitives.semantic[solid[body]]
+    instance[body] = scene.primitives.instance[solid[body]]
+    return TracedRays(directions, Hits(distance, solid), semantic, instance)

@@ -1,7 +1,8 @@
-"""The command line: finds the stages, parses, calls, and turns errors into one sentence.
+"""The command line: finds the commands, parses, calls, and turns errors into one sentence.
 
-A stage is a package in `stages/` whose module `cli` has a function `command`; its signature is the stage's
-options, its docstring the help. Those modules import nothing heavy at the top, so the help comes at once.
+A stage is a package in `stages/` whose module `cli` has a function `command`; the function's signature gives the
+options, its docstring the help. Other packages add commands by the entry point group `goodsam.commands`. None of these
+modules imports anything heavy at the top, so that help appears at once.
 """
 
 from __future__ import annotations
@@ -9,21 +10,27 @@ from __future__ import annotations
 import errno
 import importlib
 import importlib.util
+import inspect
+import os
 import pkgutil
 import sys
+import warnings
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from contextlib import nullcontext
+from dataclasses import fields, is_dataclass
+from importlib.metadata import entry_points, version
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from pipeline.core.errors import ImageError, UserError
+from pipeline.core.cli import SOME_IMAGES_FAILED, Result, messages_on_stderr, print_json
+from pipeline.core.errors import ImageError, PipelineWarning, UserError
 
-#: The project's own folder, where the demo's manifest and settings are.
-ROOT = Path(__file__).resolve().parents[1]
-
-#: Exit status when single images failed and the rest is done; 2 stands for a refused run.
-SOME_IMAGES_FAILED = 3
+#: The stages in the order in which they are used; commands of other packages come before them.
+ORDER = (
+    *("precompute", "fuse", "train", "evaluate", "predict", "labels", "export", "adapt", "ablate"),
+    *("view", "inspect", "verify", "gc", "migrate", "settings", "doctor"),
+)
 
 #: What a system refuses without the program being wrong.
 ENVIRONMENT_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -31,41 +38,118 @@ ENVIRONMENT_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errn
 #: Exit status of typer after Ctrl-C (128 + SIGINT).
 INTERRUPTED = 130
 
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one line of JSON on stdout, and everything else on stderr.")
+]
+
 
 def stage_function(stage: str, name: str = "") -> Callable[..., Any]:
-    """What `stage` is called by from Python: `name` (none: the stage's own name) in its module `stage`.
+    """Returns the function `name` (default: the stage's own name) of a stage's module `stage`.
 
-    Stages that go through others find them here, because no stage imports another.
+    Stages that call others find them here, because no stage imports another.
     """
     function: Callable[..., Any] = getattr(importlib.import_module(f"stages.{stage}.stage"), name or stage)
     return function
 
 
 def make_app() -> typer.Typer:
-    """The command line with a command for every stage."""
+    """Returns the command line with all commands."""
     app = typer.Typer(
-        help="Pseudo-labels for 360-degree panoramas from SAM and any semantic model, and the student they train.",
+        help="Pseudo-labels for 360-degree panoramas from SAM and any semantic model, and students trained on them.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
+        # help is as wide as the terminal
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 1000},
     )
-    stages = importlib.import_module("stages")
-    for module in [module for module in pkgutil.iter_modules(stages.__path__) if module.ispkg]:
-        name = f"stages.{module.name}.cli"
-        if importlib.util.find_spec(name) is not None:
-            app.command(module.name)(importlib.import_module(name).command)
+    app.callback()(_options_before_the_command)
+    for entry_point in sorted(entry_points(group="goodsam.commands"), key=lambda entry_point: entry_point.name):
+        app.command(entry_point.name)(typer_command(entry_point.load()))
+    names = [module.name for module in pkgutil.iter_modules(importlib.import_module("stages").__path__) if module.ispkg]
+    for name in sorted(names, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name)):
+        if importlib.util.find_spec(f"stages.{name}.cli") is not None:
+            app.command(name)(typer_command(importlib.import_module(f"stages.{name}.cli").command))
     return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"goodsam {version('goodsam-offline')}")
+        raise typer.Exit
+
+
+def _options_before_the_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Takes the options of `goodsam` itself; they act by their callbacks."""
+
+
+def typer_command(command: Callable[..., Result | None]) -> Callable[..., None]:
+    """Returns `command` with the signature that typer reads.
+
+    A parameter whose type is a dataclass becomes one option for each field. A command that returns a `Result` gets the
+    option `--json` and the exit status for failed images.
+    """
+    hints: dict[str, Any] = get_type_hints(command, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
+    groups.pop("return", None)
+    options: dict[str, tuple[Any, Any]] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name in groups:
+            types = get_type_hints(groups[name], include_extras=True)
+            options |= {field.name: (types[field.name], field.default) for field in fields(groups[name])}
+        else:
+            options[name] = (hints[name], parameter.default)
+    if hints.get("return") is not type(None):
+        options["json_"] = (JsonOption, False)
+
+    def call(**values: Any) -> None:
+        as_json = values.pop("json_", False)
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        with messages_on_stderr() if as_json else nullcontext():
+            result = command(**values)
+        if result is not None and as_json:
+            print_json(result.figures)
+        if result is not None and result.failed:
+            raise typer.Exit(result.failed_status)
+
+    call.__doc__ = command.__doc__
+    call.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+            for name, (annotation, default) in options.items()
+        ]
+    )
+    return call
+
+
+def print_warnings_once() -> None:
+    """Makes each `PipelineWarning` (an old name, an odd image) one line on stderr, printed once."""
+    print_others, printed = warnings.showwarning, set[str]()
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, PipelineWarning):
+            print_others(message, category, *place, **more)
+        elif str(message) not in printed:
+            printed.add(str(message))
+            print(f"warning: {message}", file=sys.stderr)
+
+    warnings.showwarning = show
 
 
 def main() -> None:
     """Runs the command line; an error for the user becomes one sentence on stderr.
 
-    The exit status is 2, of an image that went bad within a stage that takes all of them or none (`train`) 3. A disk
-    that is full or may not be written is no bug either.
+    The exit status is 2 for a refused run, a full disk or a missing permission, and 3 if an image failed in a stage
+    that takes all images or none (`train`).
     """
+    print_warnings_once()
+    sys.path.append(os.getcwd())  # at the end: components of the user are found, and nothing is replaced
     try:
-        make_app()()
+        make_app()(prog_name="goodsam")
     except (UserError, ImageError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UserError) else SOME_IMAGES_FAILED)
@@ -73,9 +157,9 @@ def main() -> None:
         if error.errno not in ENVIRONMENT_ERRNOS:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror}; what was finished is kept", file=sys.stderr)
+        print(f"error: {place}{error.strerror}; finished work is kept", file=sys.stderr)
         sys.exit(2)
     except SystemExit as end:
-        if end.code == INTERRUPTED:  # typer swallows the KeyboardInterrupt itself
-            print("stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        if end.code == INTERRUPTED:  # typer turns the KeyboardInterrupt into an exit status
+            print("stopped; finished work is kept, and the same command continues from there", file=sys.stderr)
         raise

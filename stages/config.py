@@ -1,6 +1,6 @@
-"""The settings of one run: one YAML file, a section for each stage or artefact, and the cache keys that follow.
+"""The settings of one run, one section for each stage or artefact, and the cache keys that follow from them.
 
-This is the one module that knows the settings and the artefacts of all stages.
+No other module imports the settings and the artefacts of all stages.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field
 
 from pipeline.cache import Artefact, Cache
 from pipeline.cache.artefact_spec import ArtefactKeys
+from pipeline.core.project_files import PROJECT_ROOT
 from pipeline.core.reading import read_yaml, user_path
 from pipeline.core.settings import Settings, apply_overrides, parse_settings
 from pipeline.data.images import ImagePreprocessing
@@ -25,15 +26,15 @@ from stages.precompute.artefacts import MASKS, SAM, TEACHER
 from stages.precompute.settings import GENERATORS, TEACHERS, MaskSettings, SamSettings, TeacherSettings
 from stages.train.settings import TrainSettings
 
-#: Every kind of artefact, in the order in which they are made.
+#: All kinds of artefacts, in the order of their computation.
 ARTEFACTS = {spec.kind: spec for spec in (SAM, MASKS, TEACHER, FUSED)}
 
-#: Every group of components.
+#: All groups of components.
 COMPONENTS = {group.name: group for group in (GENERATORS, TEACHERS, RULES)}
 
 
 def _absolute(cache: str) -> str:
-    """A local folder with its full path: workers may run in other folders."""
+    """Returns a local folder with its full path, because workers may run in other folders."""
     if not cache.strip():
         raise ValueError("expected a folder or a URL")
     return cache if "://" in cache else str(user_path(cache).absolute())
@@ -45,43 +46,44 @@ class Config(Settings):
     cache: Annotated[str, AfterValidator(_absolute)] = Field(
         "cache",
         validate_default=True,
-        description="Directory or fsspec URL of the cache; data sets get a folder each.",
+        description="Folder or fsspec URL of the cache; each data set gets a folder in it.",
     )
-    device: str = Field("auto", description="auto, cpu or cuda[:index]; changes no key.")
-    sam: SamSettings = Field(default_factory=SamSettings)
-    masks: MaskSettings = Field(default_factory=MaskSettings)
-    teacher: TeacherSettings = Field(default_factory=TeacherSettings)
-    fusion: FusionSettings = Field(default_factory=FusionSettings)
-    train: TrainSettings = Field(default_factory=TrainSettings)
-    adapt: AdaptSettings = Field(default_factory=AdaptSettings)
+    device: str = Field("auto", description="auto, cpu or cuda[:index].")
+    sam: SamSettings = Field(default_factory=SamSettings, description="Stage one: masks of every view.")
+    masks: MaskSettings = Field(default_factory=MaskSettings, description="Stage one: panorama masks.")
+    teacher: TeacherSettings = Field(default_factory=TeacherSettings, description="Stage one: logits of the TA.")
+    fusion: FusionSettings = Field(default_factory=FusionSettings, description="Stage two: the ensemble.")
+    train: TrainSettings = Field(default_factory=TrainSettings, description="Stage three: the student.")
+    adapt: AdaptSettings = Field(default_factory=AdaptSettings, description="Adaptation of the TA.")
 
     def teacher_space(self) -> LabelSpace:
-        """The TA's classes."""
+        """Returns the classes of the TA."""
         return load_label_space(self.teacher.label_space)
 
     def fused_space(self) -> LabelSpace:
-        """The ensemble's classes."""
+        """Returns the classes of the ensemble."""
         return load_label_space(self.fusion.label_space or self.teacher.label_space)
 
     def artefacts(self, preprocessing: ImagePreprocessing) -> ArtefactKeys:
-        """Settings and key of every artefact, for images preprocessed in this way."""
+        """Returns settings and keys of all artefacts, for images preprocessed in this way."""
         return ArtefactKeys(ARTEFACTS, self, preprocessing)
 
     def artefact(self, manifest: Manifest, kind: str) -> Artefact:
-        """The artefact `kind` of a data set, whether it exists or not."""
+        """Returns the artefact `kind` of a data set, whether it exists or not."""
         cache = Cache(self.cache, manifest.name)
         return self.artefacts(manifest.preprocessing).artefact(cache, kind)
 
 
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
-    """Reads the settings in `path` (none: all defaults) and applies the overrides `a.b=value`.
+    """Reads the settings in `path` (None: all defaults) and applies the overrides `a.b=value`.
 
     Raises:
-        UserError: with every problem in the file and the overrides.
+        UserError: lists every problem in the file and the overrides.
     """
-    data = read_yaml(path) if path is not None else {}
-    source = str(path) if path is not None else "config (defaults)"
+    data = {} if path is None else read_yaml(path)
+    source = "config (defaults)" if path is None else str(path)
     if overrides:
-        data = apply_overrides(data, overrides)
+        data = apply_overrides(data, overrides, Config)
         source += f" with --set {' --set '.join(overrides)}"
-    return parse_settings(Config, data, source, folders=[path.parent] if path is not None else [])
+    folders = [*([path.parent] if path is not None else []), Path(), PROJECT_ROOT]
+    return parse_settings(Config, data, source, folders=folders)

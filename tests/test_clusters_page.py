@@ -1,4 +1,4 @@
-"""The snippets of docs/clusters.md can be read, and name what exists."""
+"""The blocks of docs/clusters.md are valid, and name what exists."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ PAGE = (Path(__file__).resolve().parents[1] / "docs" / "clusters.md").read_text(
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
-def test_the_blocks_of_the_page_can_be_read() -> None:
+def test_the_blocks_of_the_page_are_valid() -> None:
     languages = {language for language, _ in BLOCKS}
     assert languages == {"sh", "python", "yaml"}
     for language, text in BLOCKS:
         if language == "python":
             compile(text, "docs/clusters.md", "exec")
         elif language == "sh":
-            done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, check=False)
-            assert (done.returncode, done.stderr) == (0, ""), text
+            result = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, check=False)
+            assert (result.returncode, result.stderr) == (0, ""), text
         else:
             for document in yaml.safe_load_all(text):
                 assert {"apiVersion", "kind", "metadata", "spec"} == set(document)
@@ -51,7 +51,7 @@ def test_the_jobs_on_the_page_mount_what_they_declare() -> None:
 
 
 def keywords(function: str) -> set[str]:
-    """The keywords with which the page calls `function`."""
+    """Returns the keywords with which the page calls `function`."""
     return {
         keyword.arg
         for language, text in BLOCKS
@@ -80,8 +80,8 @@ def test_the_keywords_of_slurm_clusters_exist() -> None:
     assert keywords("SLURMCluster") <= accepted, jobqueue.__version__
 
 
-def test_one_artefact_travels_by_the_commands_of_the_page(make_project: Callable[..., Project]) -> None:
-    """As a zip file; on the other machine it is whole, and trained from as it is."""
+def test_the_commands_of_the_page_copy_one_artefact(make_project: Callable[..., Project]) -> None:
+    """The artefact travels as a zip file. In the other cache it is complete, and the loader reads it."""
     project = make_project(2)
     precompute(project.manifest(), project.config())
     fused = fuse(project.manifest(), project.config()).artefact
@@ -92,6 +92,6 @@ def test_one_artefact_travels_by_the_commands_of_the_page(make_project: Callable
     other = Cache(str(folder / "other_cache"), "toy").artefact("fused", fused.key)
     for marker in fused.markers():
         other.verify(marker)
-        assert other.marker(marker.id) == marker
+        assert other.find_marker(marker.id) == marker
     config = project.config(f"cache={folder / 'other_cache'}")
     assert CacheReader(project.manifest(), config, ("train",)).ids == ("p000", "p001")

@@ -1,4 +1,4 @@
-"""The figures of a tiny checkout, counted by hand."""
+"""The figures of a small checkout, counted by hand."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_figures_are_those_counted_by_hand(root: Path) -> None:
+def test_figures_equal_those_counted_by_hand(root: Path) -> None:
     assert measure(root) == Figures(
         modules=9,
         lines=3 + 33 + 5 + 1 + 0 + 13 + 5 + 4 + 1,
@@ -105,15 +105,15 @@ def test_figures_are_those_counted_by_hand(root: Path) -> None:
 @pytest.mark.parametrize(
     ("facade", "inner", "thing", "cycles"),
     [
-        ("import b.thing", "", "import a.inner", [["a", "b.thing"]]),  # a.inner brings a
-        ("from a.inner import x", "import a.other", "", []),  # a comes before a.inner, whatever that imports
+        ("import b.thing", "", "import a.inner", [["a", "b.thing"]]),  # a.inner imports a
+        ("from a.inner import x", "import a.other", "", []),  # a is imported before a.inner
         ("from a.inner import x", "from a import other", "", []),
         ("from a.inner import x", "from a import y", "", [["a", "a.inner"]]),
         ("from .inner import x", "from . import y", "", [["a", "a.inner"]]),
         ("from .inner import x", "from .other import y", "", []),
     ],
 )
-def test_a_module_brings_the_packages_around_it(
+def test_an_import_includes_the_parent_packages(
     tmp_path: Path, facade: str, inner: str, thing: str, cycles: list[list[str]]
 ) -> None:
     files = {"a/__init__.py": facade, "a/inner.py": inner, "a/other.py": "", "b/__init__.py": "", "b/thing.py": thing}
@@ -123,14 +123,16 @@ def test_a_module_brings_the_packages_around_it(
     assert measure(tmp_path, ["a", "b"]).import_cycles_static == cycles
 
 
-def test_each_module_is_imported_alone(root: Path) -> None:
+def test_every_module_is_imported_alone(root: Path) -> None:
     failures = measure(root, imports=True).import_failures
     assert failures is not None
-    assert set(failures) == {"stages.cli", "stages.left", "demo.sheet"}, "a cycle fails from some of its modules alone"
+    assert set(failures) == {"stages.cli", "stages.left", "demo.sheet"}, (
+        "some modules of a cycle cannot be imported alone"
+    )
     assert failures["demo.sheet"] == "ModuleNotFoundError: No module named 'demo.nothing'"
 
 
-def test_checkouts_stand_side_by_side(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_has_a_column_per_checkout(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty = root / "empty"
     main([str(root), str(empty)])
     rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
@@ -142,7 +144,7 @@ def test_checkouts_stand_side_by_side(root: Path, capsys: pytest.CaptureFixture[
     assert "import failures" not in table
 
 
-def test_packages_are_chosen_and_figures_are_json(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_packages_can_be_chosen_and_figures_printed_as_json(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(root), "--packages", "pipeline", "--json"])
     figures = json.loads(capsys.readouterr().out)[str(root)]
     assert (figures["modules"], figures["lines_per_module"]["max"]) == (4, 33)

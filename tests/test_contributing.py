@@ -35,7 +35,7 @@ def test_own_ta_generator_and_rule_run(project: Project) -> None:
     )
     reports = precompute(project.manifest(), config)
     assert [report.computed for report in reports] == [3, 3, 3]
-    assert reports[0].artefact.read("p000").array("table").shape[0] == 8
+    assert reports[0].artefact.read("p000").read_array("table").shape[0] == 8
     report = fuse(project.manifest(), config)
     assert (report.computed, report.failures) == (3, {})
-    assert report.artefact.read("p001").array("label").max() < 19
+    assert report.artefact.read("p001").read_array("label").max() < 19

@@ -1,4 +1,4 @@
-"""What the disk under the cache does to a run: it is full, or may only be read. All through the real command."""
+"""A full and a read-only disk under the cache, through the real command."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.test_faults import (
 __all__ = ["start", "undisturbed"]  # fixtures
 
 
-#: Mounts a finished cache once more, so that nothing can be written to it, and runs each command.
+#: Mounts a finished cache read-only, and runs each command.
 READ_ONLY = """
 set -e
 mount --bind "$CACHE" "$CACHE"
@@ -41,7 +41,7 @@ done
 
 
 @pytest.mark.slow
-def test_a_cache_that_may_only_be_read_serves_its_readers(tmp_path: Path, start: Callable[..., Run]) -> None:
+def test_a_read_only_cache_can_be_read(tmp_path: Path, start: Callable[..., Run]) -> None:
     project = lay_out(tmp_path / "project", 3)
     start(project).figures()
     start(project, stage="fuse").figures()
@@ -49,7 +49,7 @@ def test_a_cache_that_may_only_be_read_serves_its_readers(tmp_path: Path, start:
     results.mkdir()
     share = ["unshare", "--map-root-user", "--mount"]
     if shutil.which("unshare") is None or subprocess.run([*share, "true"], capture_output=True).returncode:
-        pytest.skip("this machine lets us mount no file system of our own")
+        pytest.skip("this machine does not permit mounts")
     stages = ("precompute", "fuse", "gc", "migrate", "inspect", "verify")
     environment = {"CACHE": project.folder / "cache", "RESULTS": results, "PYTHON": sys.executable}
     before = contents(project)
@@ -71,7 +71,7 @@ def test_a_cache_that_may_only_be_read_serves_its_readers(tmp_path: Path, start:
     assert contents(project) == before
 
 
-#: Mounts a disk of its own (in a private namespace) as the cache, and runs the command with room for ever more files.
+#: Mounts a small file system (in a private namespace) as the cache, and runs the command with growing sizes.
 FULL_DISK = """
 set -e
 mount -t tmpfs -o size=4m tmpfs "$CACHE"
@@ -86,15 +86,15 @@ done
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(tmp_path: Path, undisturbed: dict[str, str]) -> None:
-    """A real full file system: a tmpfs that is too small, four times, each larger than the one before."""
+def test_a_full_disk_is_one_error_and_the_next_run_continues(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    """A tmpfs that is too small four times, each time larger than before."""
     project = lay_out(tmp_path / "project")
     cache, results = project.folder / "cache", tmp_path / "results"
     cache.mkdir()
     results.mkdir()
     probe = ["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", str(cache)]
     if shutil.which("unshare") is None or subprocess.run(probe, capture_output=True, check=False).returncode:
-        pytest.skip("this machine lets us mount no file system of our own")
+        pytest.skip("this machine does not permit mounts")
     script = FULL_DISK.format(sizes="200 500 800")
     subprocess.run(
         [*probe[:3], "sh", "-c", script, "sh", sys.executable, "-m", "pipeline", "precompute", *project.arguments()],
@@ -104,7 +104,7 @@ def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(tmp_path: Path, un
         capture_output=True,
         timeout=5 * PATIENCE,
     )
-    finished: dict[str, Marker] = {}
+    before: dict[str, Marker] = {}
     counts = []
     for size in (8, 200, 500, 800, 65536):
         shutil.rmtree(cache, ignore_errors=True)
@@ -118,9 +118,9 @@ def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(tmp_path: Path, un
             assert len(error.splitlines()) == 1
         assert_whole(project)
         now = markers(project)
-        assert {name: now.get(name) for name in finished} == finished
-        finished = now
-        counts.append(len(finished))
+        assert {name: now.get(name) for name in before} == before
+        before = now
+        counts.append(len(before))
     assert counts == sorted(counts)
     assert 0 == counts[0] < counts[1] < counts[3] < counts[4]
     assert contents(project) == undisturbed

@@ -35,7 +35,7 @@ model = dict(
 
 def run(*arguments: object, expect: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
     result = subprocess.run(
-        [sys.executable, "-m", "pipeline", *map(str, arguments)],
+        [sys.executable, "-m", "pipeline", *map(str, arguments), *([] if arguments[0] == "view" else ["--json"])],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
@@ -129,18 +129,12 @@ def test_a_checkpoint_that_carries_code_is_refused_on_every_path(small: Project,
     if path in ("train", "evaluate"):
         precompute(manifest, config)
         fuse(manifest, config)
-    spec = {
-        "type": "stages.train.reader:open_cache",
-        "manifest": str(small.manifest_path),
-        "config": str(small.config_path),
-        "splits": ["train"],
-    }
     refused = {
         "sam": lambda: precompute(
             manifest, small.config(f"sam.generator={{kind: sam, model_type: vit_b, checkpoint: {evil}}}")
         ),
         "teacher": lambda: precompute(manifest, small.config(f"teacher.model.checkpoint={evil}")),
-        "train": lambda: train_student(manifest, small.config(f"train.load_from={evil}"), spec, tmp_path / "run"),
+        "train": lambda: train_student(manifest, small.config(f"train.load_from={evil}"), tmp_path / "run"),
         "predict": lambda: predict({"p": small.folder / "images" / "p000.png"}, evil, tmp_path),
         "evaluate": lambda: evaluate(manifest, [config], students=[evil]),
     }[path]

@@ -1,4 +1,4 @@
-"""`kill -9` of every stage that writes, at random moments: what is there is whole, and the next run ends the same.
+"""`kill -9` of every stage that writes, at random moments: files are complete, and the next run gives the same result.
 
 Precompute and fuse are killed in `test_faults.py` too, trainings in `train/test_resume.py`.
 """
@@ -60,20 +60,20 @@ def finish(folder: Path, arguments: list[str], status: int = 0) -> str:
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
-    """Every file that is no temporary one."""
+    """Returns every file but temporary ones."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def arrays(folder: Path) -> dict[str, object]:
-    """Every array, and what each image was made from, of every finished image of the cache."""
+    """Returns the arrays, attributes and inputs of every finished image of the cache."""
     result: dict[str, object] = {}
     for artefact in Cache(str(folder / "cache"), "toy").artefacts():
         for marker in artefact.markers():
             artefact.verify(marker)
             group = artefact.read(marker.id)
             place = f"{artefact.path} {marker.id}"
-            result |= {f"{place} {name}": group.array(name).tobytes() for name in group.names()}
+            result |= {f"{place} {name}": group.read_array(name).tobytes() for name in group.array_names()}
             result[place] = (marker.content, marker.inputs, group.attributes)
     return result
 
@@ -104,20 +104,26 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     finish(folder, ["precompute", *RUN])
     finish(folder, ["fuse", *RUN])
-    trained = finish(folder, ["train", *RUN, "--work-dir", "runs"])
+    trained = finish(folder, ["train", "--json", *RUN, "--work-dir", "runs"])
     shutil.copy(folder / json.loads(trained.splitlines()[-1])["checkpoint"], folder / "student.pth")
     return folder
 
 
 @dataclass(frozen=True)
 class Case:
-    """A stage: how its folder is prepared, what is run, and what must be the same in the end."""
+    """A stage and the results that must be equal in the end.
+
+    Attributes:
+        arguments: the command.
+        watched: a folder whose files change while the stage works.
+        result: returns the results to compare, by default the files in `watched`.
+        prepare: changes the project's folder before the runs.
+        kills: number of runs that are killed.
+    """
 
     arguments: tuple[str, ...]
     watched: str
-    """A folder in which files appear or go while the stage works."""
     result: Callable[[Path], dict[str, object]] | None = None
-    """What is compared; None: the files in `watched`."""
     prepare: Callable[[Path], None] | None = None
     kills: int = 10
 
@@ -159,7 +165,7 @@ CASES = {
 
 
 def changes(folder: Path) -> tuple[int, float]:
-    """Number of files and the newest change below a folder: it differs when the stage has begun to work."""
+    """Returns the number of files and the newest change below a folder, which show that the stage has begun to work."""
     times = [0.0]
     for current, _, files in os.walk(folder):
         for name in files:
@@ -171,7 +177,7 @@ def changes(folder: Path) -> tuple[int, float]:
 
 
 @pytest.mark.parametrize("stage", CASES)
-def test_killed_at_any_moment_it_ends_the_same(made: Path, tmp_path: Path, stage: str) -> None:
+def test_a_stage_killed_at_any_moment_ends_with_the_same_result(made: Path, tmp_path: Path, stage: str) -> None:
     case, rng = CASES[stage], random.Random(stage)
     folders = [tmp_path / "undisturbed" / "project", tmp_path / "killed" / "project"]
     for folder in folders:
@@ -201,15 +207,15 @@ def test_killed_at_any_moment_it_ends_the_same(made: Path, tmp_path: Path, stage
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        found = case.outcome(folder)
-        assert {name: value for name, value in found.items() if expected.get(name) != value} == {}
+        outcome = case.outcome(folder)
+        assert {name: value for name, value in outcome.items() if expected.get(name) != value} == {}
     assert landed > 0
     finish(folder, list(case.arguments))
     assert case.outcome(folder) == expected
 
 
-def test_a_killed_repair_is_taken_up(made: Path, tmp_path: Path) -> None:
-    """Its outcome differs by moment, what the stages make of it does not."""
+def test_a_killed_repair_is_continued(made: Path, tmp_path: Path) -> None:
+    """Its result depends on the moment; the cache after the stages does not."""
     folder, rng = tmp_path / "project", random.Random(0)
     shutil.copytree(made, folder)
     expected = arrays(folder)
@@ -234,7 +240,7 @@ def test_a_killed_repair_is_taken_up(made: Path, tmp_path: Path) -> None:
 def test_a_training_killed_again_and_again_ends_with_the_same_weights(made: Path, tmp_path: Path, kills: int) -> None:
     from pipeline.models.weights import load_state_dict
 
-    arguments = ["train", *RUN, "--set", "train.iterations=30", "--work-dir", "runs"]
+    arguments = ["train", "--json", *RUN, "--set", "train.iterations=30", "--work-dir", "runs"]
     weights, rng = [], random.Random(1)
     for name in ("undisturbed", "killed"):
         folder = tmp_path / name / "project"

@@ -33,7 +33,7 @@ def test_make_help_lists_the_targets() -> None:
         assert f"make {target} " in printed
 
 
-@pytest.mark.parametrize("command", commands(r"python -m pipeline ([^`\n]+)"))
+@pytest.mark.parametrize("command", commands(r"(?:python -m pipeline|\bgoodsam) ([a-z][^`\n]*)"))
 def test_every_option_that_is_shown_exists(command: str) -> None:
     stage, *options = command.split()
     if stage == "STAGE":

@@ -27,7 +27,7 @@ def test_rows_switch_the_terms_of_the_loss() -> None:
     assert all(key.isidentifier() for key in keys)
 
 
-def test_rows_that_are_done_are_not_measured_again(tmp_path: Path) -> None:
+def test_finished_rows_are_not_measured_again(tmp_path: Path) -> None:
     path, calls = tmp_path / "rows.json", []
 
     def measure() -> dict[str, float]:
@@ -42,19 +42,19 @@ def test_rows_that_are_done_are_not_measured_again(tmp_path: Path) -> None:
     assert {entry["seed"] for entry in json.loads(path.read_text()).values()} == {0, 1}
 
 
-def test_agreement_with_itself_finds_a_student_that_knows_columns() -> None:
+def test_half_turn_agreement_detects_a_student_that_depends_on_the_column() -> None:
     image = np.random.default_rng(0).integers(0, 256, (8, 128, 3), dtype=np.uint8)
 
-    def fair(picture: np.ndarray) -> np.ndarray:
+    def by_colour(picture: np.ndarray) -> np.ndarray:
         return (picture[..., 0] > 128).astype(np.uint8)
 
-    def edgy(picture: np.ndarray) -> np.ndarray:
-        labels = fair(picture)
+    def with_edge(picture: np.ndarray) -> np.ndarray:
+        labels = by_colour(picture)
         labels[:, 0] = 7
         return labels
 
-    assert half_turn_agreement(fair, image) == (100.0, 100.0)  # type: ignore[arg-type]
-    everywhere, seam = half_turn_agreement(edgy, image)  # type: ignore[arg-type]
+    assert half_turn_agreement(by_colour, image) == (100.0, 100.0)  # type: ignore[arg-type]
+    everywhere, seam = half_turn_agreement(with_edge, image)  # type: ignore[arg-type]
     assert everywhere == pytest.approx(100 * 126 / 128)
     assert seam == pytest.approx(100 * 6 / 8)
 
@@ -80,9 +80,25 @@ def test_deploy_in_small() -> None:
     figures = deploy.run("cgnet", size=(64, 128), repeats=1)
     assert figures["argmax_match"] >= 0.999
     assert figures["max_difference"] < 1e-3
-    assert figures["torch_ms"] > 0
-    assert figures["onnxruntime_ms"] > 0
+    assert {"torch_ms", "onnxruntime_ms"} <= set(figures)
     assert figures["million_parameters"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_students_are_timed_in_turns() -> None:
+    calls: list[str] = []
+    shapes = set()
+
+    def student(name: str) -> Any:
+        def predict(image: np.ndarray) -> None:
+            calls.append(name)
+            shapes.add(image.shape)
+
+        return predict
+
+    seconds = deploy.time_students({name: student(name) for name in "ab"}, (4, 8), repeats=3)
+    assert set(seconds) == {"a", "b"}
+    assert calls == ["a", "b"] * 4, "three turns, after one that is not counted"
+    assert shapes == {(4, 8, 3)}
 
 
 @pytest.fixture(scope="module")
@@ -94,32 +110,32 @@ def small_bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_loader_in_small(small_bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader, "Bench", lambda **sizes: Bench(**sizes, work=small_bench))
     figures = loader.run(images=1, steps=2, batch=1)
-    assert figures["samples_per_s"] > 0
-    assert 0 < figures["relative_speed"] < 3
-    assert figures["online_ratio"] > 1
+    assert (figures["images"], figures["batch"], figures["generator"]) == (1, 1, "felzenszwalb")
+    assert figures["online_ratio"] > 1, "the first two stages take time"
 
 
 @pytest.mark.slow
 def test_student_in_small(small_bench: Path) -> None:
     sizes: dict[str, Any] = {"images": 1, "tests": 1, "iterations": 1, "seeds": 1, "photos": 2, "adapt_iterations": 1}
-    chosen, kept = ("source only", "ta labels", "adapted once", "ground truth"), small_bench / "rows.json"
-    figures = student.run(**sizes, only=chosen, work=small_bench, kept=kept)
+    chosen, stored = ("source only", "ta labels", "adapted once", "ground truth"), small_bench / "rows.json"
+    figures = student.run(**sizes, only=chosen, work=small_bench, stored=stored)
     for key in ("ta_itself", "student_source_only", "student_ta_labels", "student_ground_truth"):
         assert 0 <= figures[key] <= 100
         assert key == "ta_itself" or 0 <= figures[f"{key}_seam_cyclic"] <= 100
-    before = kept.stat().st_mtime_ns
+    before = stored.stat().st_mtime_ns
     elsewhere = small_bench / "elsewhere"
-    assert student.run(**sizes, only=chosen, work=elsewhere, kept=kept) == figures
-    assert not list(elsewhere.iterdir()), "nothing is rendered or fused for rows that are there"
-    assert kept.stat().st_mtime_ns == before, "every row was there"
+    assert student.run(**sizes, only=chosen, work=elsewhere, stored=stored) == figures
+    assert not list(elsewhere.iterdir()), "nothing is rendered or fused for finished rows"
+    assert stored.stat().st_mtime_ns == before, "every row was finished"
 
 
 @pytest.mark.slow
 def test_another_student_trains_on_the_same_crops(tmp_path: Path) -> None:
     sizes: dict[str, Any] = {"images": 1, "tests": 1, "iterations": 1, "seeds": 1, "photos": 2}
-    figures = student.run(**sizes, only=("ta labels",), work=tmp_path, student="goodsam_m", kept=tmp_path / "rows.json")
+    stored = tmp_path / "rows.json"
+    figures = student.run(**sizes, only=("ta labels",), work=tmp_path, student="goodsam_m", stored=stored)
     assert figures["student"] == "goodsam_m"
     (config,) = (tmp_path / "runs").glob("*/*.py")
-    assert "crop_size" in config.read_text(), "goodsam_m's own pipeline crops nothing"
-    (row,) = [entry for entry in json.loads((tmp_path / "rows.json").read_text()).values() if "seed" in entry]
-    assert "load_from" not in row["train"], "its start would not fit"
+    assert "crop_size" in config.read_text(), "unlike in the config of goodsam_m"
+    (row,) = [entry for entry in json.loads(stored.read_text()).values() if "seed" in entry]
+    assert "load_from" not in row["train"], "the demo student's initial weights would not fit"

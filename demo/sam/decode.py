@@ -1,8 +1,8 @@
-"""Nano SAM's mask decoder on many prompts of several windows at once, each on a piece of its window's embedding.
+"""Mask decoding of many prompts of several windows at once, each on a crop of its window's embedding.
 
-segment_anything's `MaskDecoder.predict_masks` takes one image and repeats it for each prompt. Here each prompt
-brings its own piece of embedding: a small segment is decoded on the cells around it, at a fraction of the cost.
-On the whole grid both give the same (a test holds them equal).
+segment_anything's `MaskDecoder.predict_masks` takes one image and repeats it for each prompt. Here every prompt has
+its own crop of the embedding: a small segment is decoded on the cells around it at a fraction of the cost. On the
+whole grid both give the same result.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch.nn import functional as F
 
 from demo.sam.model import STRIDE
 
+#: Side of a crop in cells of the embedding.
 CROP = 12
-"""Side of a piece in cells of the embedding."""
-FITS = (CROP - 2) * STRIDE
-"""Largest side, in pixels, of a segment that fits into a piece wherever it lies."""
+#: Longest side, in pixels, of a segment that fits into a crop at any position.
+MAX_SIDE = (CROP - 2) * STRIDE
 
 
-def prompt_tokens(sam: Sam, points: Tensor, boxes: Tensor) -> Tensor:
-    """Sparse embeddings (P + B, 2, C) of `points` (P, 2) XY and `boxes` (B, 4) XYXY, in pixels, float32."""
+def embed_prompts(sam: Sam, points: Tensor, boxes: Tensor) -> Tensor:
+    """Returns the sparse embeddings (P + B, 2, C) of `points` (P, 2) XY and `boxes` (B, 4) XYXY in pixels."""
     tokens = []
     if len(points):
         foreground = torch.ones(len(points), 1, dtype=torch.int)
@@ -33,28 +33,25 @@ def prompt_tokens(sam: Sam, points: Tensor, boxes: Tensor) -> Tensor:
     return torch.cat(tokens)
 
 
-def decode(sam: Sam, embedding: Tensor, encoding: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """All four masks of each prompt.
+def decode_masks(sam: Sam, embedding: Tensor, encoding: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Decodes all four masks of each prompt.
 
     Args:
-        sam: gives its mask decoder and the embedding of "no mask".
-        embedding: (N, C, h, w), one piece a prompt.
+        sam: provides the mask decoder and the "no mask" embedding.
+        embedding: (N, C, h, w), one crop per prompt.
         encoding: (N, C, h, w), the positional encoding of the same cells.
-        tokens: (N, T, C), from `prompt_tokens`.
+        tokens: (N, T, C), from `embed_prompts`.
 
     Returns:
-        Logits (N, 4, 4h, 4w) and predicted IoU (N, 4); number 0 is the single mask.
+        Logits (N, 4, 4h, 4w) and predicted IoU (N, 4); mask 0 is the single-mask output.
     """
     decoder = sam.mask_decoder
     n, _, h, w = embedding.shape
-    own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-    tokens = torch.cat([own.expand(n, -1, -1), tokens], dim=1)
+    output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+    tokens = torch.cat([output_tokens.expand(n, -1, -1), tokens], dim=1)
     source = embedding + sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
     tokens, source = decoder.transformer(source, encoding, tokens)
-    filters = torch.stack(
-        [mlp(tokens[:, 1 + k]) for k, mlp in enumerate(decoder.output_hypernetworks_mlps)],
-        dim=1,
-    )
+    filters = torch.stack([mlp(tokens[:, 1 + k]) for k, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=1)
     logits = (filters @ _upscale(decoder, source).transpose(1, 2)).view(n, -1, h, w, 2, 2, 2, 2)
     # each cell has 2 x 2 pixels of 2 x 2 pixels
     logits = logits.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(n, -1, 4 * h, 4 * w)
@@ -62,9 +59,9 @@ def decode(sam: Sam, embedding: Tensor, encoding: Tensor, tokens: Tensor) -> tup
 
 
 def _upscale(decoder: MaskDecoder, source: Tensor) -> Tensor:
-    """`output_upscaling` of cells (N, h * w, C), to (N, h * w * 16, C / 8): cells, then their pixels.
+    """Applies `output_upscaling` to cells (N, h * w, C); returns (N, h * w * 16, C / 8), ordered by cell.
 
-    A transposed convolution whose kernel is its stride is a matrix product per cell, which a CPU does faster.
+    A transposed convolution whose kernel equals its stride is a matrix product per cell, which a CPU computes faster.
     """
     first, norm, act, second, last = decoder.output_upscaling
     x = F.linear(source, first.weight.permute(2, 3, 1, 0).flatten(0, 2), first.bias.repeat(4))
@@ -74,18 +71,32 @@ def _upscale(decoder: MaskDecoder, source: Tensor) -> Tensor:
     return x.reshape(len(source), -1, second.out_channels)
 
 
-def pieces(embedding: Tensor, window: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """Pieces (N, C, CROP, CROP) of `embedding` (B, C, H, W) with upper left cells `row`, `column` (N,)."""
+def crop_embeddings(embedding: Tensor, window: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Returns crops (N, C, CROP, CROP) of `embedding` (B, C, H, W).
+
+    Args:
+        embedding: the embeddings of the windows.
+        window: (N,) index of the window.
+        row, column: (N,) upper left cell of the crop.
+    """
     cells = torch.arange(CROP)
     rows, columns = (row[:, None] + cells)[:, :, None], (column[:, None] + cells)[:, None, :]
     return embedding.permute(0, 2, 3, 1)[window[:, None, None], rows, columns].permute(0, 3, 1, 2)
 
 
-def draw_piece(
+def draw_crop(
     low: NDArray[np.intp], high: NDArray[np.intp], cells: tuple[int, int], rng: np.random.Generator
 ) -> tuple[int, int]:
-    """Upper left cell (row, column) of a random piece that holds pixels `low` to `high` (row, column; inclusive)
-    of a grid of `cells` rows and columns; their extent must be at most `FITS`."""
+    """Draws a random crop that contains the pixels `low` to `high` of a segment.
+
+    Args:
+        low, high: (2,) first and last (row, column), inclusive, at most `MAX_SIDE` pixels apart.
+        cells: rows and columns of the grid.
+        rng: source of random numbers.
+
+    Returns:
+        Upper row and left column of the crop, in cells.
+    """
     corner = []
     for first, last, count in zip(low, high, cells, strict=True):
         lowest = max(0, -(-(int(last) + 1) // STRIDE) - CROP)

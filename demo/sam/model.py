@@ -1,7 +1,7 @@
-"""Nano SAM: segment_anything's own `Sam`, prompt encoder and mask decoder behind a small convolutional encoder.
+"""Nano SAM: segment_anything's `Sam`, prompt encoder and mask decoder behind a small convolutional image encoder.
 
-Made for the demo's half-size windows (200 x 256, padded to 256 x 256 by `Sam.preprocess`); any other image is
-resized to them, as with every SAM. Knows nothing of data or training.
+Its input fits the demo's half-size windows (200 x 256, which `Sam.preprocess` pads to 256 x 256). Any other image is
+resized first, as with every SAM.
 """
 
 from __future__ import annotations
@@ -14,22 +14,21 @@ from torch.nn import functional as F
 IMAGE_SIZE = 256
 STRIDE = 8
 GRID = IMAGE_SIZE // STRIDE
+#: Channels of the image embedding; the mask features of the decoder have an eighth of them.
 DIM = 96
-"""Channels of the image embedding; the decoder's mask features have an eighth of them."""
+#: Image pixels per mask pixel (masks are 128 x 128).
 MASK_STRIDE = STRIDE // 4
-"""Pixels per pixel of the decoder's masks (128 x 128)."""
-_CHANNELS = (24, 48, 96, 144, 176)
-"""Of the encoder at stride 2, 4, 8, 16, 32."""
+_CHANNELS = (24, 48, 96, 144, 176)  # of the encoder at stride 2, 4, 8, 16, 32
 
 
-def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+def _conv_bn_relu(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )
 
 
-class Block(nn.Module):
-    """Residual: depthwise 5 x 5, then two pointwise layers with twice the channels between them."""
+class ResidualBlock(nn.Module):
+    """A depthwise 5 x 5 convolution and two pointwise ones with an expansion of 2, plus identity; (B, C, h, w)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -42,16 +41,18 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) to the same."""
         return x + self.body(x)
 
 
-class NanoEncoder(nn.Module):
-    """Image (B, 3, 256, 256), normalised, to embedding (B, `DIM`, 32, 32).
+def _blocks(channels: int, count: int) -> list[ResidualBlock]:
+    return [ResidualBlock(channels) for _ in range(count)]
 
-    A pyramid down to stride 32 and back up to 8. The finer levels enter the embedding by folding their pixels into
-    channels, so that edges between the cells of the grid survive. Two channels of pixel coordinates are appended to
-    the image inside, which leaves the interface as it is.
+
+class NanoEncoder(nn.Module):
+    """Image encoder: a feature pyramid down to stride 32 and back up to 8.
+
+    Strides 2 and 4 enter the embedding by `pixel_unshuffle`, which preserves edges inside a cell of the grid. Two
+    channels of pixel coordinates are appended to the image.
     """
 
     coordinates: Tensor
@@ -60,20 +61,20 @@ class NanoEncoder(nn.Module):
         super().__init__()
         self.img_size = img_size
         c2, c4, c8, c16, c32 = _CHANNELS
-        self.stage2 = nn.Sequential(_conv(5, c2, 2), _conv(c2, c2))
-        self.stage4 = nn.Sequential(_conv(c2, c4, 2), Block(c4), Block(c4))
-        self.stage8 = nn.Sequential(_conv(c4, c8, 2), Block(c8), Block(c8))
-        self.stage16 = nn.Sequential(_conv(c8, c16, 2), Block(c16), Block(c16), Block(c16))
-        self.stage32 = nn.Sequential(_conv(c16, c32, 2), Block(c32), Block(c32), Block(c32))
+        self.stage2 = nn.Sequential(_conv_bn_relu(5, c2, 2), _conv_bn_relu(c2, c2))
+        self.stage4 = nn.Sequential(_conv_bn_relu(c2, c4, 2), *_blocks(c4, 2))
+        self.stage8 = nn.Sequential(_conv_bn_relu(c4, c8, 2), *_blocks(c8, 2))
+        self.stage16 = nn.Sequential(_conv_bn_relu(c8, c16, 2), *_blocks(c16, 3))
+        self.stage32 = nn.Sequential(_conv_bn_relu(c16, c32, 2), *_blocks(c32, 3))
         self.scene = nn.Conv2d(c32, c32, 1)
         self.from32 = nn.Conv2d(c32, dim, 1)
         self.from16 = nn.Conv2d(c16, dim, 1)
-        self.merge16 = nn.Sequential(Block(dim), Block(dim))
+        self.merge16 = nn.Sequential(*_blocks(dim, 2))
         self.from8 = nn.Conv2d(c8, dim, 1)
         self.fold4 = nn.Conv2d(c4, 24, 1)
         self.fold2 = nn.Conv2d(c2, 6, 1)
         self.from_fine = nn.Conv2d(24 * 4 + 6 * 16, dim, 1)
-        self.merge8 = nn.Sequential(Block(dim), _conv(dim, dim), Block(dim), Block(dim))
+        self.merge8 = nn.Sequential(*_blocks(dim, 1), _conv_bn_relu(dim, dim), *_blocks(dim, 2))
         self.out = nn.Conv2d(dim, dim, 1)
         self.norm = nn.GroupNorm(1, dim)
         nn.init.constant_(self.norm.weight, 0.5)
@@ -82,7 +83,7 @@ class NanoEncoder(nn.Module):
         self.register_buffer("coordinates", torch.stack([x, y])[None], persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, 256, 256) float to (B, dim, 32, 32)."""
+        """Encodes normalized images (B, 3, 256, 256) as embeddings (B, dim, 32, 32)."""
         x = torch.cat([image, self.coordinates.expand(len(image), -1, -1, -1)], dim=1)
         x = x.contiguous(memory_format=torch.channels_last)
         x2 = self.stage2(x)
@@ -92,25 +93,22 @@ class NanoEncoder(nn.Module):
         x32 = self.stage32(x16)
         x32 = x32 + self.scene(x32.mean((2, 3), keepdim=True))
         fine = torch.cat([F.pixel_unshuffle(self.fold4(x4), 2), F.pixel_unshuffle(self.fold2(x2), 4)], dim=1)
-        y = self.merge16(self.from16(x16) + _twice(self.from32(x32)))
-        y = self.merge8(self.from8(x8) + _twice(y) + self.from_fine(fine))
+        y = self.merge16(self.from16(x16) + _upsample2x(self.from32(x32)))
+        y = self.merge8(self.from8(x8) + _upsample2x(y) + self.from_fine(fine))
         embedding: Tensor = self.norm(self.out(y))
         return embedding
 
 
-def _twice(x: Tensor) -> Tensor:
+def _upsample2x(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
 def build() -> Sam:
-    """Nano SAM with fresh weights: points and boxes, three masks, IoU head."""
+    """Returns nano SAM with initial weights: points and boxes, three masks, IoU head."""
     sam = Sam(
         image_encoder=NanoEncoder(),
         prompt_encoder=PromptEncoder(
-            embed_dim=DIM,
-            image_embedding_size=(GRID, GRID),
-            input_image_size=(IMAGE_SIZE, IMAGE_SIZE),
-            mask_in_chans=8,
+            embed_dim=DIM, image_embedding_size=(GRID, GRID), input_image_size=(IMAGE_SIZE, IMAGE_SIZE), mask_in_chans=8
         ),
         mask_decoder=MaskDecoder(
             transformer_dim=DIM,
@@ -121,17 +119,17 @@ def build() -> Sam:
             iou_head_hidden_dim=128,
         ),
     )
-    _look_where_the_prompt_is(sam)
+    _initialize_prompt_attention(sam)
     return sam
 
 
-def _look_where_the_prompt_is(sam: Sam) -> None:
-    """Initial weights by which the prompt's token attends to its own place in the image from the first step.
+def _initialize_prompt_attention(sam: Sam) -> None:
+    """Sets initial weights by which the prompt token attends to the prompt's location from the first step.
 
-    A prompt's place reaches the image through the match of positional encodings only. With independent random query
-    and key projections the match has to be learned first, which takes a small decoder longer than all the rest. So
-    both projections of every cross attention begin equal and orthogonal, the encoding has three times the spatial
-    frequency, and what is added to it begins small.
+    The location reaches the image only by a match of positional encodings. With independent random query and key
+    projections, a small decoder must learn the match first, which takes longer than all other training. Both
+    projections of every cross attention are therefore initialized equal and orthogonal, the encoding gets three times
+    the spatial frequency, and the embeddings that are added to it are scaled down.
     """
     with torch.no_grad():
         sam.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.mul_(3.0)
@@ -143,13 +141,13 @@ def _look_where_the_prompt_is(sam: Sam) -> None:
             embedding.weight.mul_(0.2)
         transformer = sam.mask_decoder.transformer
         for layer in transformer.layers:
-            _tie(layer.cross_attn_token_to_image, 1.8)
-            _tie(layer.cross_attn_image_to_token, 1.1)
+            _tie_query_and_key(layer.cross_attn_token_to_image, 1.8)
+            _tie_query_and_key(layer.cross_attn_image_to_token, 1.1)
             nn.init.constant_(layer.norm1.weight, 0.5)
-        _tie(transformer.final_attn_token_to_image, 1.8)
+        _tie_query_and_key(transformer.final_attn_token_to_image, 1.8)
 
 
-def _tie(attention: nn.Module, scale: float) -> None:
+def _tie_query_and_key(attention: nn.Module, scale: float) -> None:
     weight = torch.empty_like(attention.q_proj.weight)
     nn.init.orthogonal_(weight, scale)
     for projection in (attention.q_proj, attention.k_proj):

@@ -1,7 +1,7 @@
-"""One training step of nano SAM: draw windows and prompts, encode once, decode prompts on pieces and whole windows.
+"""One training step of nano SAM: draws windows and prompts, encodes once, decodes on crops and on whole windows.
 
-Everything random in step `n` comes from a generator seeded by `(seed, n)`, so a resumed training draws what an
-undisturbed one would have drawn. The schedule is a function of the step alone, for the same reason.
+All random numbers of step `n` come from generators seeded by `(seed, n)`, and the schedule is a function of the step
+alone. A resumed training therefore equals an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -15,9 +15,18 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 from torch.nn import functional as F
 
-from demo.sam.data import Pictures, Prompts, Segments, Window, draw_pixels, draw_window, prompts_at
-from demo.sam.decode import CROP, FITS, decode, draw_piece, pieces, prompt_tokens
-from demo.sam.losses import DenseTasks, MaskWeights, prompt_loss
+from demo.sam.data import (
+    LabelledImages,
+    Prompts,
+    Segments,
+    Window,
+    draw_pixels,
+    draw_window,
+    make_prompts,
+    pixels_to_xy,
+)
+from demo.sam.decode import CROP, MAX_SIDE, crop_embeddings, decode_masks, draw_crop, embed_prompts
+from demo.sam.losses import DenseTasks, LossWeights, prompt_loss
 from demo.sam.model import GRID, MASK_STRIDE, STRIDE
 
 Precision = Literal["bfloat16", "float32"]
@@ -25,26 +34,32 @@ Precision = Literal["bfloat16", "float32"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a step does. Steps are optimiser steps; prompts are per window."""
+    """The training recipe. Steps are optimiser steps, prompts are per window.
+
+    Attributes:
+        panoramas, pinholes: windows of each camera per step.
+        window_prompts: prompts decoded on the whole window, half of them uniform over pixels.
+        crop_prompts: prompts decoded on a crop, uniform over the segments that fit.
+        box_share: share of the prompts that are boxes.
+        dense_points: points of the auxiliary bilinear decoder.
+        dense_steps, balanced_steps: first steps, with the auxiliary tasks only, then with the balanced loss only.
+        balanced_end: step at which the balanced loss has faded out.
+        mean_end: step from which the best of the three masks has nearly all of the loss.
+        learning_rate, warm_up, weight_decay: of AdamW; peak rate and steps of the linear warm-up.
+        ema: decay of the average of the weights.
+        seed: of weights and data.
+    """
 
     panoramas: int = 3
     pinholes: int = 1
-    whole: int = 8
-    """prompts decoded on the whole window, half of them uniform over pixels"""
-    pieces: int = 24
-    """prompts decoded on a piece of it, uniform over the segments that fit"""
-    boxes: float = 0.2
-    """share of the prompts that are boxes"""
-    dense: int = 48
-    """points of the auxiliary bilinear decoder"""
-    dense_only: int = 150
-    """first steps, in which only the auxiliary tasks are trained"""
-    balanced_only: int = 100
-    """then so many steps with the balanced loss alone"""
-    balanced_until: int = 900
-    """step at which the balanced loss has faded out"""
-    spread_until: int = 700
-    """step from which (almost) only the best of the three masks learns"""
+    window_prompts: int = 8
+    crop_prompts: int = 24
+    box_share: float = 0.2
+    dense_points: int = 48
+    dense_steps: int = 150
+    balanced_steps: int = 100
+    balanced_end: int = 900
+    mean_end: int = 700
     learning_rate: float = 1.5e-3
     warm_up: int = 80
     weight_decay: float = 0.01
@@ -52,172 +67,173 @@ class Recipe:
     seed: int = 0
 
     def rng(self, step: int) -> np.random.Generator:
-        """The generator of all that step `step` draws."""
+        """Returns the generator of the data of a step."""
         return np.random.default_rng([self.seed, step])
 
-    def mask_weights(self, step: int) -> MaskWeights:
-        """Weights of the mask loss at a step."""
-        fade = min(1.0, step / self.balanced_until)
-        if step < self.dense_only + self.balanced_only:
-            return MaskWeights(dice=0.0, balanced=0.5, sized=0.0)
-        return MaskWeights(dice=1.0, balanced=0.5 * (1 - fade), sized=0.7 * fade)
+    def loss_weights(self, step: int) -> LossWeights:
+        """Returns the weights of the losses at a step."""
+        mean_share = max(0.1, 1 - max(0, step - self.dense_steps) / (self.mean_end - self.dense_steps))
+        if step < self.dense_steps + self.balanced_steps:
+            return LossWeights(dice=0.0, balanced=0.5, scaled=0.0, mean_share=mean_share)
+        fade = min(1.0, step / self.balanced_end)
+        return LossWeights(dice=1.0, balanced=0.5 * (1 - fade), scaled=0.7 * fade, mean_share=mean_share)
 
-    def spread(self, step: int) -> float:
-        """Share of the loss that goes to all three masks at a step."""
-        return max(0.1, 1 - max(0, step - self.dense_only) / (self.spread_until - self.dense_only))
-
-    def auxiliary(self, step: int) -> float:
-        """Weight of the auxiliary tasks at a step."""
-        return 1.0 if step < self.dense_only else 0.4
+    def auxiliary_weight(self, step: int) -> float:
+        """Returns the weight of the auxiliary tasks at a step."""
+        return 1.0 if step < self.dense_steps else 0.4
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Means over a step's prompts, for the log; without gradient."""
+    """Losses and mean IoUs over the prompts of a step, for the log."""
 
     total: float
     auxiliary: float
     bilinear_iou: float
-    whole_iou: float
-    piece_iou: float
+    window_iou: float
+    crop_iou: float
 
 
-def pad_segments(segments: Segments) -> Tensor:
-    """Segments (h, w) as int64 (256, 256) with -1 below."""
+def preprocess_images(sam: Sam, images: list[np.ndarray]) -> Tensor:
+    """Converts images (h, w, 3) uint8 of at most 256 x 256 to the encoder's input (B, 3, 256, 256) float32."""
+    return torch.stack([sam.preprocess(torch.from_numpy(image).permute(2, 0, 1).float()) for image in images])
+
+
+def target_masks(segments: Tensor, numbers: Tensor) -> Tensor:
+    """Returns the masks (N, H/2, W/2), at the decoder's resolution, of one segment each.
+
+    Args:
+        segments: (N, H, W) int64.
+        numbers: (N,) number of the segment.
+    """
+    return F.avg_pool2d((segments == numbers[:, None, None]).float(), MASK_STRIDE)
+
+
+def _pad_segments(segments: Segments) -> Tensor:
+    """Returns segments (h, w) as int64 (256, 256), padded with -1."""
     h, w = segments.shape
     side = GRID * STRIDE
     return F.pad(torch.from_numpy(segments).long(), (0, side - w, 0, side - h), value=-1)
 
 
-def to_input(sam: Sam, images: list[np.ndarray]) -> Tensor:
-    """Images (h, w, 3) uint8, at most 256 on each side, as the encoder's input (B, 3, 256, 256) float32."""
-    return torch.stack([sam.preprocess(torch.from_numpy(image).permute(2, 0, 1).float()) for image in images])
-
-
-def targets(segments: Tensor, prompts: Tensor) -> Tensor:
-    """Segments (N, H, W) int64 and a number for each (N,), as masks (N, H/2, W/2) at the decoder's resolution."""
-    return F.avg_pool2d((segments == prompts[:, None, None]).float(), MASK_STRIDE)
-
-
 @dataclass(frozen=True)
-class _Asked:
-    """Prompts of one window."""
+class _WindowPrompts:
+    """Prompts on a whole window, prompts on crops of it, and the corners of the crops."""
 
     whole: Prompts
-    piece: Prompts
+    cropped: Prompts
     corners: list[tuple[int, int]]
 
 
-def _ask(window: Window, recipe: Recipe, rng: np.random.Generator) -> _Asked:
+def _draw_prompts(window: Window, recipe: Recipe, rng: np.random.Generator) -> _WindowPrompts:
     segments = window.segments
     cells = segments.shape[0] // STRIDE, segments.shape[1] // STRIDE
-    whole = draw_pixels(segments, recipe.whole, rng)
-    piece = draw_pixels(segments, recipe.pieces, rng, by_pixel=0.0, largest=FITS)
-    small = prompts_at(segments, piece, round(recipe.boxes * len(piece)), rng)
-    corners = [draw_piece(low, high, cells, rng) for low, high in small.extent]
-    return _Asked(prompts_at(segments, whole, round(recipe.boxes * len(whole)), rng), small, corners)
+    pixels = draw_pixels(segments, recipe.window_prompts, rng)
+    crop_pixels = draw_pixels(segments, recipe.crop_prompts, rng, by_pixel=0.0, largest=MAX_SIDE)
+    cropped = make_prompts(segments, crop_pixels, round(recipe.box_share * len(crop_pixels)), rng)
+    corners = [draw_crop(low, high, cells, rng) for low, high in cropped.extent]
+    whole = make_prompts(segments, pixels, round(recipe.box_share * len(pixels)), rng)
+    return _WindowPrompts(whole, cropped, corners)
 
 
-def _tokens(sam: Sam, prompts: Prompts) -> Tensor:
-    return prompt_tokens(sam, torch.from_numpy(prompts.points), torch.from_numpy(prompts.boxes))
+def _embed(sam: Sam, prompts: Prompts) -> Tensor:
+    return embed_prompts(sam, torch.from_numpy(prompts.points), torch.from_numpy(prompts.boxes))
 
 
 def _is_box(prompts: Prompts) -> Tensor:
     return torch.arange(len(prompts.target)) >= len(prompts.points)
 
 
-def draw_batch(panoramas: Pictures, pinholes: Pictures, recipe: Recipe, rng: np.random.Generator) -> list[Window]:
-    """The windows of a step; as many of each camera in every step, because they share the batch's statistics."""
+def draw_batch(
+    panoramas: LabelledImages, pinholes: LabelledImages, recipe: Recipe, rng: np.random.Generator
+) -> list[Window]:
+    """Draws the windows of a step.
+
+    Every step has the same number of windows of each camera, because a batch shares its normalization statistics.
+    """
     kinds = [(panoramas, recipe.panoramas), (pinholes, recipe.pinholes)]
-    return [draw_window(pictures, rng) for pictures, count in kinds for _ in range(count)]
+    return [draw_window(images, rng) for images, count in kinds for _ in range(count)]
 
 
 def step_loss(
     sam: Sam, tasks: DenseTasks, windows: list[Window], recipe: Recipe, step: int, precision: Precision
 ) -> tuple[Tensor, Losses]:
-    """The loss of one step, with gradient, and what to log."""
+    """Returns the loss of one step, with gradient, and its parts for the log."""
     rng = np.random.default_rng([recipe.seed, step, 1])
-    weights, spread = recipe.mask_weights(step), recipe.spread(step)
+    weights = recipe.loss_weights(step)
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-        embedding = sam.image_encoder(to_input(sam, [window.image for window in windows]))
-        places = []
-        for window in windows:
-            pixels = draw_pixels(window.segments, recipe.dense, rng)
-            width = window.segments.shape[1]
-            places.append(torch.from_numpy(np.stack([pixels % width, pixels // width], axis=1)))
-        auxiliary, bilinear = tasks(sam, embedding, [window.segments for window in windows], places, weights)
-        total = recipe.auxiliary(step) * auxiliary
-        if step < recipe.dense_only:
+        embedding = sam.image_encoder(preprocess_images(sam, [window.image for window in windows]))
+        points = [
+            torch.from_numpy(pixels_to_xy(draw_pixels(w.segments, recipe.dense_points, rng), w.segments.shape[1]))
+            for w in windows
+        ]
+        auxiliary, bilinear = tasks(sam, embedding, [window.segments for window in windows], points, weights)
+        total = recipe.auxiliary_weight(step) * auxiliary
+        if step < recipe.dense_steps:
             return total, Losses(float(total.detach()), float(auxiliary.detach()), bilinear, 0.0, 0.0)
-        asked = [_ask(window, recipe, rng) for window in windows]
-        whole_loss, whole_iou = _whole(sam, embedding, windows, asked, weights, spread, all_rows=step % 4 == 0)
-        piece_loss, piece_iou = _pieces(sam, embedding, windows, asked, weights, spread)
-    parts = torch.cat([whole_loss, piece_loss])
-    total = total + parts.mean()
-    log = Losses(float(total.detach()), float(auxiliary.detach()), bilinear, whole_iou, piece_iou)
-    return total, log
+        prompts = [_draw_prompts(window, recipe, rng) for window in windows]
+        window_loss, window_iou = _window_loss(sam, embedding, windows, prompts, weights, padded=step % 4 == 0)
+        crop_loss, crop_iou = _crop_loss(sam, embedding, windows, prompts, weights)
+    total = total + torch.cat([window_loss, crop_loss]).mean()
+    return total, Losses(float(total.detach()), float(auxiliary.detach()), bilinear, window_iou, crop_iou)
 
 
-def _whole(
+def _window_loss(
     sam: Sam,
     embedding: Tensor,
     windows: list[Window],
-    asked: list[_Asked],
-    weights: MaskWeights,
-    spread: float,
-    *,
-    all_rows: bool,
+    prompts: list[_WindowPrompts],
+    weights: LossWeights,
+    padded: bool,
 ) -> tuple[Tensor, float]:
-    """Prompts on whole windows: (N,) losses and the best of three masks' mean IoU.
+    """Returns the loss (N,) of prompts on whole windows and the mean IoU of the best of three masks.
 
-    `all_rows` decodes on the padding below the picture too, as inference does; without it, steps are cheaper.
+    `padded` decodes the padding below the image too, as inference does; without it a step is cheaper.
     """
     encoding = sam.prompt_encoder.get_dense_pe()
     losses, ious = [], []
-    for b, (window, ask) in enumerate(zip(windows, asked, strict=True)):
-        rows = window.segments.shape[0] // STRIDE
-        decoded = GRID if all_rows else rows
-        n = len(ask.whole.target)
-        logits, predicted = decode(
+    for b, (window, whole) in enumerate(zip(windows, (p.whole for p in prompts), strict=True)):
+        rows = GRID if padded else window.segments.shape[0] // STRIDE
+        n = len(whole.target)
+        logits, predicted = decode_masks(
             sam,
-            embedding[b : b + 1, :, :decoded].expand(n, -1, -1, -1),
-            encoding[:, :, :decoded].expand(n, -1, -1, -1),
-            _tokens(sam, ask.whole),
+            embedding[b : b + 1, :, :rows].expand(n, -1, -1, -1),
+            encoding[:, :, :rows].expand(n, -1, -1, -1),
+            _embed(sam, whole),
         )
-        numbers = torch.from_numpy(ask.whole.target)
-        truth = targets(torch.from_numpy(window.segments).expand(n, -1, -1), numbers)
+        truth = target_masks(torch.from_numpy(window.segments).expand(n, -1, -1), torch.from_numpy(whole.target))
         logits = logits[:, :, : truth.shape[1], : truth.shape[2]].float()
-        loss, iou = prompt_loss(logits, predicted.float(), truth, _is_box(ask.whole), weights, spread)
+        loss, iou = prompt_loss(logits, predicted.float(), truth, _is_box(whole), weights)
         losses.append(loss)
         ious.append(iou)
     return torch.cat(losses), float(torch.cat(ious)[:, 1:].amax(1).mean())
 
 
-def _pieces(
-    sam: Sam, embedding: Tensor, windows: list[Window], asked: list[_Asked], weights: MaskWeights, spread: float
+def _crop_loss(
+    sam: Sam, embedding: Tensor, windows: list[Window], prompts: list[_WindowPrompts], weights: LossWeights
 ) -> tuple[Tensor, float]:
-    """Prompts on pieces, those of all windows at once: (N,) losses and the best of three masks' mean IoU."""
-    counts = torch.tensor([len(ask.piece.target) for ask in asked])
+    """Returns the loss (N,) of prompts on crops, all windows at once, and the mean IoU of the best of three masks."""
+    counts = torch.tensor([len(p.cropped.target) for p in prompts])
     if not counts.sum():
         return embedding.new_zeros(0, dtype=torch.float32), 0.0
-    window = torch.repeat_interleave(torch.arange(len(asked)), counts)
-    row, column = torch.tensor([corner for ask in asked for corner in ask.corners]).T
+    window = torch.repeat_interleave(torch.arange(len(prompts)), counts)
+    row, column = torch.tensor([corner for p in prompts for corner in p.corners]).T
     encoding = sam.prompt_encoder.get_dense_pe()
-    logits, predicted = decode(
+    logits, predicted = decode_masks(
         sam,
-        pieces(embedding, window, row, column),
-        pieces(encoding, torch.zeros_like(window), row, column),
-        torch.cat([_tokens(sam, ask.piece) for ask in asked if len(ask.piece.target)]),
+        crop_embeddings(embedding, window, row, column),
+        crop_embeddings(encoding, torch.zeros_like(window), row, column),
+        torch.cat([_embed(sam, p.cropped) for p in prompts if len(p.cropped.target)]),
     )
-    padded = [pad_segments(w.segments) for w in windows]
+    segments = [_pad_segments(w.segments) for w in windows]
     side = CROP * STRIDE
-    cut = torch.stack(
+    crops = torch.stack(
         [
-            padded[w][STRIDE * r : STRIDE * r + side, STRIDE * c : STRIDE * c + side]
+            segments[w][STRIDE * r : STRIDE * r + side, STRIDE * c : STRIDE * c + side]
             for w, r, c in zip(window.tolist(), row.tolist(), column.tolist(), strict=True)
         ]
     )
-    truth = targets(cut, torch.from_numpy(np.concatenate([ask.piece.target for ask in asked])))
-    is_box = torch.cat([_is_box(ask.piece) for ask in asked])
-    loss, iou = prompt_loss(logits.float(), predicted.float(), truth, is_box, weights, spread)
+    truth = target_masks(crops, torch.from_numpy(np.concatenate([p.cropped.target for p in prompts])))
+    is_box = torch.cat([_is_box(p.cropped) for p in prompts])
+    loss, iou = prompt_loss(logits.float(), predicted.float(), truth, is_box, weights)
     return loss, float(iou[:, 1:].amax(1).mean())

@@ -1,9 +1,9 @@
-"""Trains nano SAM: `python -m demo.sam.train --out DIR --hours H`, and again with `--resume` to go on.
+"""Trains nano SAM: `python -m demo.sam.train --out DIR --hours H`, again with `--resume` to continue.
 
-One process, one thread. `DIR` receives the rendered pictures (`data/`), `state.pt` (all that resuming needs),
-`best.pt` (averaged weights at the best point of the held-out curve), `curve.jsonl` (that curve) and
-`runs.jsonl` (first step, hours and annealed share of every run). Files are
-replaced whole; an interrupted run loses at most the steps since the last save.
+Training uses one process and one thread. `DIR` receives the rendered images (`data/`), `state.pt` (for resuming),
+`best.pt` (averaged weights at the best point of the validation curve), `curve.jsonl` (that curve) and `runs.jsonl`
+(first step, hours and annealed share of every run). Files are written atomically; an interrupted run loses at most
+the steps since the last save.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import typer
 from segment_anything.modeling import Sam
 from torch import nn
 
-from demo.sam.data import HELD_OUT, PANORAMAS, PINHOLES, Pictures, load_sources
-from demo.sam.held_out import HeldOut, held_out_points, point_ious
+from demo.sam.data import HELD_OUT, PANORAMAS, PINHOLES, LabelledImages, load_sources
+from demo.sam.held_out import HeldOut, draw_held_out, measure_point_ious
 from demo.sam.losses import DenseTasks
 from demo.sam.model import build
 from demo.sam.step import Losses, Precision, Recipe, draw_batch, step_loss
@@ -33,52 +33,49 @@ from pipeline.models.weights import save_checkpoint
 _SAVE_SECONDS = 180.0
 _MEASURE_SECONDS = 240.0
 _LOG_SECONDS = 30.0
+#: Learning rate at the end of an annealing, as a share of the full one.
 _LOWEST_RATE = 0.04
-"""Learning rate at the end of an annealing, as a share of the full one."""
 
 
 @dataclass
 class Training:
-    """Everything that changes while training, and is saved."""
+    """The state of a training.
+
+    Attributes:
+        sam: the model.
+        tasks: auxiliary tasks.
+        average: exponential moving average of `sam`.
+        optimizer: of `sam` and `tasks`.
+        step: finished steps.
+        seconds: wall clock over all runs.
+        anneal: first step and number of steps of the current annealing.
+        best: highest point of the validation curve.
+    """
 
     sam: Sam
     tasks: DenseTasks
     average: Sam
-    """exponential moving average of `sam`"""
     optimizer: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0
-    """spent in training over all runs"""
     anneal: tuple[int, int] | None = None
-    """first step and number of steps of the annealing that is under way"""
     best: float = 0.0
-    """highest point of the held-out curve"""
 
-    def state(self) -> dict[str, Any]:
-        """Tensors, numbers, lists and dicts only: loads with `weights_only`."""
-        return {
-            "sam": self.sam.state_dict(),
-            "tasks": self.tasks.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "anneal": self.anneal,
-            "best": self.best,
-        }
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state as tensors, numbers, lists and dicts, which load with `weights_only`."""
+        modules = {name: getattr(self, name).state_dict() for name in ("sam", "tasks", "average", "optimizer")}
+        return {**modules, "step": self.step, "seconds": self.seconds, "anneal": self.anneal, "best": self.best}
 
-    def load(self, state: dict[str, Any]) -> None:
-        """The counterpart of `state`."""
-        self.sam.load_state_dict(state["sam"])
-        self.tasks.load_state_dict(state["tasks"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the state that `state_dict` returned."""
+        for name in ("sam", "tasks", "average", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
         self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
         self.anneal = None if state["anneal"] is None else (state["anneal"][0], state["anneal"][1])
 
 
-def start(recipe: Recipe) -> Training:
-    """A training at step 0."""
+def create_training(recipe: Recipe) -> Training:
+    """Returns a training at step 0."""
     torch.manual_seed(recipe.seed)
     sam, tasks = build(), DenseTasks()
     sam.image_encoder.to(memory_format=torch.channels_last)
@@ -92,7 +89,7 @@ def start(recipe: Recipe) -> Training:
 
 
 def learning_rate(recipe: Recipe, step: int, anneal: tuple[int, int] | None) -> float:
-    """Warm-up, then constant; a cosine down to a few hundredths while annealing."""
+    """Returns the learning rate: warm-up, then constant, then a cosine decay while annealing."""
     rate = recipe.learning_rate * min(1.0, (step + 1) / recipe.warm_up)
     if anneal is not None:
         done = min(1.0, max(0.0, (step - anneal[0]) / max(1, anneal[1])))
@@ -101,9 +98,9 @@ def learning_rate(recipe: Recipe, step: int, anneal: tuple[int, int] | None) -> 
 
 
 def train_step(
-    training: Training, panoramas: Pictures, pinholes: Pictures, recipe: Recipe, precision: Precision
+    training: Training, panoramas: LabelledImages, pinholes: LabelledImages, recipe: Recipe, precision: Precision
 ) -> Losses:
-    """One optimiser step and the update of the average. A step whose gradient is not finite changes no weight."""
+    """Runs one optimiser step and updates the average; a step with an infinite gradient changes no weight."""
     step = training.step
     for group in training.optimizer.param_groups:
         group["lr"] = learning_rate(recipe, step, training.anneal)
@@ -117,12 +114,12 @@ def train_step(
     if torch.isfinite(norm):
         training.optimizer.step()
     training.step += 1
-    _average(training, min(recipe.ema, training.step / (training.step + 10)))
+    _update_average(training, min(recipe.ema, training.step / (training.step + 10)))
     return log
 
 
 @torch.no_grad()
-def _average(training: Training, decay: float) -> None:
+def _update_average(training: Training, decay: float) -> None:
     pairs = zip(training.average.state_dict().values(), training.sam.state_dict().values(), strict=True)
     for average, value in pairs:
         if average.dtype.is_floating_point:
@@ -131,10 +128,10 @@ def _average(training: Training, decay: float) -> None:
             average.copy_(value)
 
 
-def run(
+def run_training(
     out: Path,
     training: Training,
-    pictures: tuple[Pictures, Pictures],
+    images: tuple[LabelledImages, LabelledImages],
     held_out: HeldOut,
     recipe: Recipe,
     hours: float,
@@ -142,9 +139,21 @@ def run(
     precision: Precision,
     report: Callable[[str], None],
 ) -> None:
-    """Train for `hours` of wall clock, the last `anneal_share` of them with a falling learning rate."""
+    """Trains for a given time.
+
+    Args:
+        out: folder for checkpoints and logs.
+        training: the state, which is changed.
+        images: panoramas and pinhole images.
+        held_out: windows of the validation curve.
+        recipe: the training recipe.
+        hours: wall clock of this run.
+        anneal_share: last share of this run, with a decaying learning rate.
+        precision: of the network.
+        report: called with each line of the log.
+    """
     began = time.monotonic()
-    before, first = training.seconds, training.step
+    earlier_seconds, first = training.seconds, training.step
     saved = measured = logged = began
     recent: list[tuple[float, ...]] = []
     total = hours * 3600
@@ -152,8 +161,8 @@ def run(
         file.write(json.dumps({"step": training.step, "hours": hours, "anneal": anneal_share}) + "\n")
 
     def measure() -> None:
-        training.seconds = before + time.monotonic() - began
-        point = point_ious(training.average.eval(), held_out, precision)
+        training.seconds = earlier_seconds + time.monotonic() - began
+        point = measure_point_ious(training.average.eval(), held_out, precision)
         row = {"step": training.step, "minutes": round(training.seconds / 60, 1), **point}
         with (out / "curve.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -161,13 +170,13 @@ def run(
         if point["best_of_3"] >= training.best:
             training.best = point["best_of_3"]
             save_checkpoint({"sam": training.average.state_dict(), **row}, out / "best.pt")
-        save_checkpoint(training.state(), out / "state.pt")
+        save_checkpoint(training.state_dict(), out / "state.pt")
 
     while (elapsed := time.monotonic() - began) < total:
         rate = (training.step - first) / max(elapsed, 1e-9)
         if anneal_share > 0 and training.anneal is None and elapsed >= (1 - anneal_share) * total:
             training.anneal = (training.step, max(1, round(rate * (total - elapsed))))
-        log = train_step(training, *pictures, recipe, precision)
+        log = train_step(training, *images, recipe, precision)
         recent.append(tuple(asdict(log).values()))
         now = time.monotonic()
         if now - logged > _LOG_SECONDS:
@@ -178,45 +187,45 @@ def run(
             )
             recent.clear()
             logged = now
-        if now - measured > _MEASURE_SECONDS and training.step > recipe.dense_only:
+        if now - measured > _MEASURE_SECONDS and training.step > recipe.dense_steps:
             measure()
             measured = saved = time.monotonic()
         elif now - saved > _SAVE_SECONDS:
-            training.seconds = before + now - began
-            save_checkpoint(training.state(), out / "state.pt")
+            training.seconds = earlier_seconds + now - began
+            save_checkpoint(training.state_dict(), out / "state.pt")
             saved = now
     measure()
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder of the training; see the module's help.")],
-    hours: Annotated[float, typer.Option(help="How long this run trains, after rendering.")] = 1.0,
-    resume: Annotated[bool, typer.Option(help="Go on from OUT/state.pt.")] = False,
-    anneal: Annotated[float, typer.Option(help="Last share of the run, with a falling learning rate.")] = 0.3,
+    out: Annotated[Path, typer.Option(help="Folder of the training.")],
+    hours: Annotated[float, typer.Option(help="Wall clock of this run, after rendering.")] = 1.0,
+    resume: Annotated[bool, typer.Option(help="Continue from OUT/state.pt.")] = False,
+    anneal: Annotated[float, typer.Option(help="Last share of the run, with a decaying learning rate.")] = 0.3,
     precision: Annotated[str, typer.Option(help="bfloat16 (fast on CPUs with AVX512-BF16 or AMX) or float32.")] = (
         "bfloat16"
     ),
 ) -> None:
-    """Train nano SAM on rendered windows; measure it on held-out ones; keep the best."""
+    """Train nano SAM on rendered windows and keep the weights that are best on held-out ones."""
     if precision not in ("bfloat16", "float32"):
-        raise typer.BadParameter(f"found {precision!r}, expected bfloat16 or float32")
+        raise typer.BadParameter(f"--precision: found {precision!r}; expected bfloat16 or float32")
     exact: Precision = "bfloat16" if precision == "bfloat16" else "float32"
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     out.mkdir(parents=True, exist_ok=True)
     recipe = Recipe()
-    training = start(recipe)
+    training = create_training(recipe)
     if resume:
-        training.load(torch.load(out / "state.pt", weights_only=True))
+        training.load_state_dict(torch.load(out / "state.pt", weights_only=True))
         training.anneal = None
     elif (out / "state.pt").exists():
-        raise typer.BadParameter(f"{out} holds a training already; add --resume to go on, or name another folder")
+        raise typer.BadParameter(f"{out}: found a training; expected --resume, or another folder")
     data = out / "data"
-    held_out = held_out_points(load_sources(data, HELD_OUT, typer.echo), windows=16, points=32)
-    pictures = load_sources(data, PANORAMAS, typer.echo), load_sources(data, PINHOLES, typer.echo)
+    held_out = draw_held_out(load_sources(data, HELD_OUT, typer.echo), windows=16, points=32)
+    images = load_sources(data, PANORAMAS, typer.echo), load_sources(data, PINHOLES, typer.echo)
     count = sum(p.numel() for p in training.sam.parameters())
     typer.echo(f"{count / 1e6:.2f} M parameters, from step {training.step}, {hours:g} h")
-    run(out, training, pictures, held_out, recipe, hours, anneal, exact, typer.echo)
+    run_training(out, training, images, held_out, recipe, hours, anneal, exact, typer.echo)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The demo's two TAs (teacher assistants): ordinary mmsegmentation models, trained on the demo world's photos only."""
+"""The demo's two teacher assistants (TAs): mmsegmentation models that are trained on the demo world's photos only."""

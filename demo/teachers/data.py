@@ -1,4 +1,4 @@
-"""The rendered folders that a TA is trained and measured on, and manifests that name exactly their first images."""
+"""The rendered images on which a TA is trained and measured, and manifests of exactly these images."""
 
 from __future__ import annotations
 
@@ -10,60 +10,69 @@ from pathlib import Path
 import yaml
 
 from demo.splits import Split, WorldSettings
-from demo.world import WorldError, missing_samples, sample_paths, write_world
+from demo.world import missing_samples, sample_paths, write_world
 from pipeline.core.errors import UserError
 from pipeline.core.progress import Progress
 from pipeline.data.manifests import Manifest, load_manifest
 
+#: Labelled photos for training.
 TRAINING: dict[Split, int] = {"source-train": 1500}
-"""Labelled photos to train on."""
-MEASURING: dict[Split, int] = {"source-val": 60, "target-test": 24}
-"""Photos and panoramas to measure on."""
+#: Photos and panoramas for testing.
+TESTING: dict[Split, int] = {"source-val": 60, "target-test": 24}
 
 
-def complete_world(world: Path, counts: Mapping[Split, int], progress: Progress, workers: int = 0) -> WorldSettings:
-    """Render what is missing of the first `counts[split]` samples in folder `world`; returns its settings.
+def render_missing(world: Path, counts: Mapping[Split, int], progress: Progress, workers: int = 0) -> WorldSettings:
+    """Renders the missing ones of the first `counts[split]` samples in the folder `world`.
 
-    A new folder becomes the default world at half size; of another one the shift and seed are kept. `workers` are
-    processes, 0 takes one per core. Raises `UserError` if the folder is no half-size demo world of this
-    renderer.
+    A new folder becomes the default world at half size; an existing one keeps its shift and seed.
+
+    Args:
+        world: the folder.
+        counts: samples of each split.
+        progress: is informed of every sample.
+        workers: processes; 0 starts one per core.
+
+    Returns:
+        The settings of the world.
+
+    Raises:
+        UserError: the folder is no half-size demo world of this renderer.
     """
-    settings = _settings(world)
+    settings = _read_settings(world)
     missing = len(missing_samples(world, counts))
     progress.start(f"rendering into {world}", missing)
-    try:
-        write_world(world, settings, counts, workers or len(os.sched_getaffinity(0)), lambda split: progress.advance())
-    except WorldError as error:
-        raise UserError(str(error)) from None
+    write_world(world, settings, counts, workers or len(os.sched_getaffinity(0)), lambda split: progress.advance())
     return settings
 
 
-def _settings(world: Path) -> WorldSettings:
+def _read_settings(world: Path) -> WorldSettings:
     path = world / "world.json"
     if not path.exists():
         return WorldSettings()
     try:
-        found = json.loads(path.read_text())
-        settings = WorldSettings(size=found["size"], shift=found["shift"], seed=found["seed"])
+        record = json.loads(path.read_text())
+        settings = WorldSettings(size=record["size"], shift=record["shift"], seed=record["seed"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: is not a record of a demo world ({error!r})") from None
     if settings.size != "half":
-        raise UserError(f"{path}: size: found {settings.size!r}; expected half, the size that the TAs are trained at")
+        raise UserError(f"{path}: size: found {settings.size!r}; expected half, the training size of the TAs")
     return settings
 
 
 def write_manifest(path: Path, world: Path, counts: Mapping[Split, int]) -> Manifest:
-    """A manifest at `path` of the first `counts[split]` samples of `world`, with their labels."""
+    """Writes a manifest of the first `counts[split]` samples of `world`, with their labels, to `path`.
+
+    Raises:
+        ValueError: `counts` names photos and panoramas, or nothing.
+    """
+    pinhole = {split.startswith("source") for split in counts}
+    if len(pinhole) != 1:
+        raise ValueError(f"counts: found {', '.join(counts) or 'no split'}; expected photos or panoramas alone")
+    labels = {"replace": [["images/", "labels/"], [".png", "_labelTrainIds.png"]]}
     splits = {}
     for split, count in counts.items():
         images = [str(sample_paths(world, split, k).image.relative_to(world)) for k in range(count)]
-        splits[split] = {
-            "images": images,
-            "labels": {"replace": [["images/", "labels/"], [".png", "_labelTrainIds.png"]]},
-        }
-    pinhole = {split.startswith("source") for split in counts}
-    if len(pinhole) != 1:
-        raise ValueError(f"photos and panoramas need a manifest each, found {', '.join(counts)}")
+        splits[split] = {"images": images, "labels": labels}
     content = {
         "name": path.stem,
         "root": str(world.absolute()),

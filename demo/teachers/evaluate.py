@@ -1,7 +1,7 @@
-"""Measure the demo's TAs: `python -m demo.teachers.evaluate`.
+"""Measures the demo's TAs: `python -m demo.teachers.evaluate`.
 
-On photos of the source domain, on panoramas seen as a whole, and on panoramas seen through windows that are pooled
-into one prediction. The panoramas go through the pipeline's own precompute, fuse (rule `ta`) and evaluate.
+A TA is measured on photos of the source domain, on whole panoramas, and on windows of panoramas whose predictions are
+pooled. The panoramas pass through precompute, fuse (rule `ta`) and evaluate of the pipeline.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from demo.teachers.data import MEASURING, complete_world, write_manifest
-from demo.teachers.recipes import RECIPES, Recipe, chosen_recipe
+from demo.teachers.data import TESTING, render_missing, write_manifest
+from demo.teachers.recipes import RECIPES, Recipe, find_recipe
 from pipeline.core.errors import UserError
 from pipeline.core.progress import Progress, console_progress
 from pipeline.core.settings import parse_settings
@@ -25,16 +25,13 @@ from pipeline.data.manifests import Manifest
 from stages.config import Config
 from stages.evaluate.score import Scorer, Scores
 
-VIEWS: dict[str, dict[str, Any]] = {
-    "whole": {"kind": "whole"},
-    "windows": {"width": 256, "stride": 128},
-}
-"""How a TA looks at a half-size panorama (200 x 1024)."""
+#: The views of a half-size panorama (200 x 1024) that are compared.
+VIEWS: dict[str, dict[str, Any]] = {"whole": {"kind": "whole"}, "windows": {"width": 256, "stride": 128}}
 _BATCH = 12
 
 
-def settings(recipe: Recipe, weights: Path, views: dict[str, Any], cache: Path) -> Config:
-    """The pipeline's settings for a TA that looks at panoramas through `views`; no masks."""
+def teacher_config(recipe: Recipe, weights: Path, views: dict[str, Any], cache: Path) -> Config:
+    """Returns the pipeline's settings for a TA without masks, with these settings of its views."""
     model = {"kind": "mmseg", "config": str(recipe.config), "checkpoint": str(weights)}
     return parse_settings(
         Config,
@@ -49,10 +46,10 @@ def settings(recipe: Recipe, weights: Path, views: dict[str, Any], cache: Path) 
 
 
 def score_photos(recipe: Recipe, weights: Path, manifest: Manifest, progress: Progress) -> Scores:
-    """The TA on labelled photos, all of one size; logits are brought to pixels bilinearly."""
+    """Scores a TA on labelled photos of one size; the logits are upsampled bilinearly."""
     import torch
 
-    config = settings(recipe, weights, VIEWS["whole"], Path("unused"))
+    config = teacher_config(recipe, weights, VIEWS["whole"], Path("unused"))
     infer = config.teacher.model.build("cpu")  # type: ignore[union-attr]
     scorer = Scorer("photos", config.teacher_space(), manifest.label_space, cyclic=False)
     records = manifest.select()
@@ -70,19 +67,21 @@ def score_photos(recipe: Recipe, weights: Path, manifest: Manifest, progress: Pr
 
 
 def score_panoramas(recipe: Recipe, weights: Path, manifest: Manifest, name: str, progress: Progress) -> Scores:
-    """The TA's stitched prediction of labelled panoramas, seen through `VIEWS[name]`."""
+    """Scores a TA's stitched prediction on labelled panoramas with the views `VIEWS[name]`.
+
+    Raises:
+        UserError: an image failed.
+    """
     from stages.evaluate.stage import evaluate
     from stages.fuse.stage import fuse
     from stages.precompute.stage import precompute
 
     with TemporaryDirectory(prefix="demo-ta-") as cache:
-        config = settings(recipe, weights, VIEWS[name], Path(cache))
-        for report in (
-            *precompute(manifest, config, only=["teacher"], progress=progress),
-            fuse(manifest, config, progress=progress),
-        ):
-            if report.failures:
-                raise UserError(f"{recipe.name}: {next(iter(report.failures.values()))}")
+        config = teacher_config(recipe, weights, VIEWS[name], Path(cache))
+        reports = precompute(manifest, config, only=["teacher"], progress=progress)
+        for stage in (*reports, fuse(manifest, config, progress=progress)):
+            if stage.failures:
+                raise UserError(f"{recipe.name}: {next(iter(stage.failures.values()))}")
         scores, failures = evaluate(manifest, [config], progress=progress)
         if failures:
             raise UserError(f"{recipe.name}: {next(iter(failures.values()))}")
@@ -90,9 +89,9 @@ def score_panoramas(recipe: Recipe, weights: Path, manifest: Manifest, name: str
 
 
 def measure(recipe: Recipe, weights: Path, world: Path, progress: Progress) -> list[Scores]:
-    """Scores on photos (`source-val`), whole panoramas and windows (`target-test`) of a rendered world."""
-    photos = {split: n for split, n in MEASURING.items() if split.startswith("source")}
-    panoramas = {split: n for split, n in MEASURING.items() if not split.startswith("source")}
+    """Returns scores on photos (`source-val`), whole panoramas and windows (`target-test`) of a rendered world."""
+    photos = {split: n for split, n in TESTING.items() if split.startswith("source")}
+    panoramas = {split: n for split, n in TESTING.items() if not split.startswith("source")}
     with TemporaryDirectory(prefix="demo-ta-") as folder:
         source = write_manifest(Path(folder) / "demo_source.yaml", world, photos)
         target = write_manifest(Path(folder) / "demo.yaml", world, panoramas)
@@ -102,42 +101,42 @@ def measure(recipe: Recipe, weights: Path, world: Path, progress: Progress) -> l
         ]
 
 
-def report(measured: dict[str, Sequence[Scores]]) -> dict[str, Any]:
-    """The figures for the line of JSON: one entry a TA and domain."""
-    return {name: {scores.name: scores.figures() for scores in rows} for name, rows in measured.items()}
+def report(scores: dict[str, Sequence[Scores]]) -> dict[str, Any]:
+    """Returns the figures of every TA and domain as JSON values."""
+    return {name: {row.name: row.figures() for row in rows} for name, rows in scores.items()}
 
 
 def main(
     which: Annotated[
         list[str] | None, typer.Option(help=f"{' or '.join(RECIPES)}; may be repeated. Default: all.")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Other weights than the shipped ones, of one TA.")] = None,
-    world: Annotated[Path, typer.Option(help="The rendered demo world; what is missing is rendered.")] = Path(
+    weights: Annotated[Path | None, typer.Option(help="Other weights than the shipped ones, of one model.")] = None,
+    world: Annotated[Path, typer.Option(help="Folder of the demo world; missing images are rendered.")] = Path(
         "demo_world"
     ),
 ) -> None:
-    """mIoU and IoU per class of the demo's TAs on photos, whole panoramas and windows of panoramas."""
+    """Print mIoU and IoU per class of the demo's TAs on photos, whole panoramas and windows of panoramas."""
     from pipeline.core.cli import echo, print_json, print_table
     from pipeline.data.labels import load_label_space
     from stages.evaluate.score import table
 
     space = load_label_space("cityscapes19")
     try:
-        recipes = [chosen_recipe(name) for name in which or RECIPES]
+        recipes = [find_recipe(name) for name in which or RECIPES]
         if weights is not None and len(recipes) != 1:
-            raise UserError("--weights: belongs to one TA; expected one --which")
-        measured: dict[str, Sequence[Scores]] = {}
+            raise UserError(f"--weights: found {len(recipes)} models; expected one --which")
+        scores: dict[str, Sequence[Scores]] = {}
         with console_progress() as progress:
-            made = complete_world(world, MEASURING, progress)
+            settings = render_missing(world, TESTING, progress)
             for recipe in recipes:
-                measured[recipe.name] = measure(recipe, weights or recipe.weights, world, progress)
+                scores[recipe.name] = measure(recipe, weights or recipe.weights, world, progress)
     except UserError as error:
         echo(str(error))
         raise typer.Exit(2) from None
-    for name, rows in measured.items():
-        images = ", ".join(f"{scores.name} {scores.images}" for scores in rows)
-        print_table(f"TA {name}: IoU in percent ({images} images, {made.shift} shift)", *table(rows, space))
-    print_json({"benchmark": "demo_teachers", "world": made.record(), "teachers": report(measured)})
+    for name, rows in scores.items():
+        images = ", ".join(f"{row.name} {row.images}" for row in rows)
+        print_table(f"TA {name}: IoU in percent ({images} images, {settings.shift} shift)", *table(rows, space))
+    print_json({"benchmark": "demo_teachers", "world": settings.record(), "teachers": report(scores)})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""How the models that learn from photos are made: network, steps and rates. Plain values; imports nothing heavy.
+"""Training recipes of the models that learn from photos: two TAs, and the initial weights of the demo's student.
 
-Two are the demo's TAs. The third is where its student begins: what a model of the student's size, trained on photos,
-is to a user's student.
+The module imports no heavy libraries.
 """
 
 from __future__ import annotations
@@ -12,61 +11,64 @@ from typing import Any
 
 from demo.classes import Class
 from pipeline.core.errors import UserError
+from pipeline.core.project_files import PROJECT_ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-WEIGHTS = ROOT / "demo" / "weights"
-"""Where the weights that the project ships lie."""
-CONFIGS = ROOT / "mmseg_configs"
+#: Folder of the shipped weights.
+WEIGHTS = PROJECT_ROOT / "demo" / "weights"
+CONFIGS = PROJECT_ROOT / "mmseg_configs"
 
+#: Height and width of a training crop, pixels of half-size photos (128 x 256).
 CROP = (96, 192)
-"""Height and width of a training crop, pixels of half-size photos (128 x 256)."""
-RARE = (
-    Class.WALL,
-    Class.FENCE,
-    Class.POLE,
-    Class.TRAFFIC_LIGHT,
-    Class.TRAFFIC_SIGN,
-    Class.PERSON,
-    Class.RIDER,
-    Class.TRUCK,
-    Class.BUS,
-    Class.TRAIN,
-    Class.MOTORCYCLE,
-    Class.BICYCLE,
-)
-"""Classes with less than 1.5 % of the photos' pixels each."""
+_FREQUENT = {Class.ROAD, Class.SIDEWALK, Class.BUILDING, Class.VEGETATION, Class.TERRAIN, Class.SKY, Class.CAR}
+#: Classes with less than 1.5 % of the photos' pixels each.
+RARE = tuple(c for c in Class if c not in _FREQUENT)
+#: Classes that cover four fifths of the photos; the loss uses a quarter of their pixels.
 COMMON = (Class.ROAD, Class.BUILDING, Class.VEGETATION, Class.SKY)
-"""Classes that cover four fifths of the photos; the loss counts a quarter of their pixels."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One model and its training."""
+    """One model and its training.
+
+    Attributes:
+        name: for the command line and the files.
+        title: of the model card.
+        parameters: millions of parameters, for the model card.
+        iterations: optimiser steps.
+        learning_rate: peak rate of AdamW, after a warm-up of 1/15 of the steps; it decays to 0.
+        is_teacher: a TA; otherwise initial weights of the demo's student.
+        weight_decay: of AdamW.
+        batch_size: crops per step.
+    """
 
     name: str
-    config: Path
-    """the mmsegmentation config"""
-    weights: Path
-    """the shipped weights"""
     title: str
-    parameters: str
+    parameters: float
     iterations: int
     learning_rate: float
-    """peak rate of AdamW, after a warm-up of 1/15 of the steps; decays to 0"""
+    is_teacher: bool = True
     weight_decay: float = 0.05
-    teacher: bool = True
-    """a TA; else where the demo's student begins"""
     batch_size: int = 8
 
+    @property
+    def config(self) -> Path:
+        """The mmsegmentation config."""
+        return CONFIGS / (f"teachers/demo_{self.name}.py" if self.is_teacher else f"students/{self.name}.py")
+
+    @property
+    def weights(self) -> Path:
+        """The shipped weights."""
+        return WEIGHTS / f"{'ta' if self.is_teacher else 'start'}_{self.name}.safetensors"
+
     def overrides(self) -> dict[str, Any]:
-        """What `stages.train.run.train` is to change in the config for photos in place of panoramas."""
+        """Returns the changes of the config, for photos in place of panoramas (`train.overrides`)."""
         crop = {
             "crop_size": CROP,
             "scale_range": (0.75, 2.0),
-            "rare": [int(c) for c in RARE],
-            "rare_share": 0.6,
-            "common": [int(c) for c in COMMON],
-            "common_share": 0.25,
+            "rare_classes": [int(c) for c in RARE],
+            "rare_prob": 0.6,
+            "common_classes": [int(c) for c in COMMON],
+            "common_keep_prob": 0.25,
         }
         return {
             "train_pipeline": [
@@ -82,44 +84,21 @@ class Recipe:
         }
 
 
-RECIPES = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(
-            name="resnet_fpn",
-            config=CONFIGS / "teachers" / "demo_resnet_fpn.py",
-            weights=WEIGHTS / "ta_resnet_fpn.safetensors",
-            title="ResNet-18 at half width with a feature pyramid",
-            parameters="3.1 M parameters",
-            iterations=6000,
-            learning_rate=2e-3,
-        ),
-        Recipe(
-            name="segformer",
-            config=CONFIGS / "teachers" / "demo_segformer.py",
-            weights=WEIGHTS / "ta_segformer.safetensors",
-            title="SegFormer with half a MiT-B0",
-            parameters="0.8 M parameters",
-            iterations=5000,
-            learning_rate=1e-3,
-        ),
-        Recipe(
-            name="goodsam_demo",
-            config=CONFIGS / "students" / "goodsam_demo.py",
-            weights=WEIGHTS / "start_goodsam_demo.safetensors",
-            title="ResNet-18 at a quarter of its width with a feature pyramid",
-            parameters="0.8 M parameters",
-            iterations=5000,
-            learning_rate=2e-3,
-            teacher=False,
-        ),
-    )
-}
-"""The TAs, the better one first, and the student's start."""
+_RECIPES = (
+    Recipe("resnet_fpn", "ResNet-18 at half width with a feature pyramid", 3.1, 6000, 2e-3),
+    Recipe("segformer", "SegFormer with half a MiT-B0", 0.8, 5000, 1e-3),
+    Recipe("goodsam_demo", "ResNet-18 at a quarter of its width with a feature pyramid", 0.8, 5000, 2e-3, False),
+)
+#: The TAs, the better one first, and the student's initial weights, by name.
+RECIPES = {recipe.name: recipe for recipe in _RECIPES}
 
 
-def chosen_recipe(name: str) -> Recipe:
-    """The recipe of that name. Raises `UserError` if there is none."""
+def find_recipe(name: str) -> Recipe:
+    """Returns the recipe of that name.
+
+    Raises:
+        UserError: there is none.
+    """
     if name not in RECIPES:
-        raise UserError(f"--which {name}: expected one of {', '.join(RECIPES)}")
+        raise UserError(f"--which: found {name!r}; expected one of {', '.join(RECIPES)}")
     return RECIPES[name]

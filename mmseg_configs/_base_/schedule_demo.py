@@ -1,4 +1,4 @@
-# A short run on a CPU: one learning rate for all, higher, with clipped gradients.
+# A short training on a CPU: one high learning rate for all layers, with clipped gradients.
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=300)
 optim_wrapper = dict(
     type='OptimWrapper',

@@ -1,5 +1,5 @@
-# Several GPUs by torchrun, made for four of two panoramas each: four times the batch of one GPU, so twice the rate (the
-# square root, for AdamW) and half the steps [ours].
+# Several GPUs with torchrun, for four GPUs of two panoramas each: four times the batch of one GPU, therefore twice the
+# learning rate (the square root, for AdamW) and half the steps [O].
 _base_ = ['./schedule_gpu.py']
 train_cfg = dict(max_iters=10000)
 optim_wrapper = dict(optimizer=dict(lr=1.2e-4))

@@ -1,4 +1,4 @@
-# SegFormer MiT-B0, random weights. bgr_to_rgb has mmseg's meaning: the network takes RGB.
+# SegFormer MiT-B0 with random weights. bgr_to_rgb as in mmseg: the network takes RGB.
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(

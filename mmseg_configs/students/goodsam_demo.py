@@ -1,5 +1,6 @@
-# GoodSAM-demo: a small convolutional student for the demo world at half size, quick on two CPU cores [ours]. ResNet-18
-# at a quarter of its width with a feature pyramid, 0.8 M parameters: a quarter of the TA `demo_resnet_fpn`.
+# GoodSAM-demo: a small convolutional student for the demo world at half size, for two CPU cores [O]. ResNet-18 at a
+# quarter of its width with a feature pyramid, 0.8 M parameters: a quarter of the TA `demo_resnet_fpn`. Its initial
+# weights are named by the settings (`train.load_from` in configs/demo.yaml).
 _base_ = [
     '../teachers/demo_resnet_fpn.py',
     '../_base_/schedule_demo.py',
@@ -11,10 +12,8 @@ model = dict(
     backbone=dict(base_channels=16, stem_channels=16),
     neck=dict(in_channels=[16, 32, 64, 128], out_channels=32),
     decode_head=dict(in_channels=[32, 32, 32, 32], channels=32))
-# a model of this size that learned from photos: begin yours with one from a model zoo (train.load_from)
-load_from = '{{ fileDirname }}/../../demo/weights/start_goodsam_demo.safetensors'
 custom_hooks = [dict(type='ChannelsLastHook')]
-# crops of a quarter of the ring, anywhere on it, at up to half as large again
+# Crops of a quarter of the panorama, which may cross the seam, at scales from 1 to 1.5.
 train_pipeline = [
     dict(type='RandomScaleCrop', crop_size=(200, 256), scale_range=(1.0, 1.5)),
     dict(type='MirrorPanorama', prob=0.5),

@@ -1,7 +1,7 @@
-"""Decoding of whole arrays in the caller's own thread: the plain layout in which this program writes them.
+"""Decodes whole arrays of the layout that this program writes, in the calling thread.
 
 zarr-python passes every chunk through an event loop and a pool of threads. For a few small chunks that costs more than
-decoding them, above all on a busy machine and after a fork. What is laid out in any other way is left to zarr-python.
+decoding them, above all on a busy machine and after a fork. Arrays of other layouts are left to zarr-python.
 """
 
 from __future__ import annotations
@@ -18,55 +18,41 @@ import numpy as np
 
 Buffer = bytes | memoryview
 
-#: Largest array that is decoded: damaged or malicious metadata must not take all memory.
+#: Largest array that is decoded; damaged or malicious metadata cannot exhaust the memory.
 MAX_ARRAY_BYTES = 2**33
 
-#: Data types that zarr and numpy call the same.
-_TYPES = frozenset(
-    [
-        "bool",
-        "float16",
-        "float32",
-        "float64",
-        *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
-    ]
-)
+#: Data types of the same name in zarr and numpy.
+_TYPES = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+_TYPES |= {"bool", "float16", "float32", "float64"}
 
-#: Keys of an array's metadata that are read here, or do not change its values. With any other it is left to zarr.
-_KNOWN = frozenset(
-    {
-        "zarr_format",
-        "node_type",
-        "shape",
-        "data_type",
-        "chunk_grid",
-        "chunk_key_encoding",
-        "codecs",
-        "storage_transformers",
-        "fill_value",
-        "attributes",
-        "dimension_names",
-    }
-)
+#: Keys of an array's metadata that are read here, or do not change its values; an array with others is left to zarr.
+_KNOWN_KEYS = {"zarr_format", "node_type", "shape", "data_type", "chunk_grid", "chunk_key_encoding", "codecs"}
+_KNOWN_KEYS |= {"storage_transformers", "fill_value", "attributes", "dimension_names"}
 
 
 @dataclass(frozen=True)
-class PlainArray:
-    """A regular grid of `chunks`, each a file `c/i/j/...` that holds one Blosc buffer in C order."""
+class BloscArray:
+    """A regular grid of chunks, each a file `c/i/j/...` that holds one Blosc buffer in C order.
+
+    Attributes:
+        shape: shape of the array.
+        chunks: shape of a chunk.
+        dtype: data type.
+    """
 
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
     dtype: np.dtype[Any]
 
     @classmethod
-    def from_metadata(cls, document: Mapping[str, Any]) -> PlainArray | None:
-        """The array that a `zarr.json` describes; None if it is not plain, or not an array."""
+    def from_metadata(cls, document: Mapping[str, Any]) -> BloscArray | None:
+        """Parses the array's `zarr.json`; returns `None` for another layout, and for anything but an array."""
         try:
             grid, keys = document["chunk_grid"], document["chunk_key_encoding"]
             order, blosc = document["codecs"]
-            plain = (
+            matches = (
                 (document["zarr_format"], document["node_type"]) == (3, "array")
-                and _KNOWN.issuperset(document)
+                and _KNOWN_KEYS.issuperset(document)
                 and document["data_type"] in _TYPES
                 and grid["name"] == "regular"
                 and (keys["name"], keys.get("configuration", {}).get("separator", "/")) == ("default", "/")
@@ -79,7 +65,7 @@ class PlainArray:
             chunks = tuple(int(n) for n in grid["configuration"]["chunk_shape"])
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
-        if not plain or not shape or len(shape) != len(chunks) or min(shape) < 0 or min(chunks) < 1:
+        if not matches or not shape or len(shape) != len(chunks) or min(shape) < 0 or min(chunks) < 1:
             return None
         return cls(shape, chunks, np.dtype(document["data_type"]))
 
@@ -87,19 +73,22 @@ class PlainArray:
         return itertools.product(*(range(-(-n // c)) for n, c in zip(self.shape, self.chunks, strict=True)))
 
     @property
-    def count(self) -> int:
+    def num_chunks(self) -> int:
         """Number of chunks."""
         return prod(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True))
 
     def files(self) -> Iterator[str]:
-        """Every chunk's file, relative to the array's folder."""
+        """Yields every chunk's file, relative to the array's folder."""
         return ("/".join(["c", *map(str, index)]) for index in self._grid())
 
     def decode(self, buffers: Sequence[Buffer]) -> np.ndarray:
-        """The array, of its chunks' bytes in the order of `files`.
+        """Decodes the array. No memory is allocated before the headers of all buffers match the metadata.
 
-        Raises `ValueError` for a buffer that is cut, or is none of this chunk size; no memory is taken before all
-        buffers say that they hold what the metadata says.
+        Args:
+            buffers: the content of every chunk's file, in the order of `files`.
+
+        Raises:
+            ValueError: a buffer is cut or has another size, or the array is larger than `MAX_ARRAY_BYTES`.
         """
         for buffer in buffers:
             self._check_header(buffer)
@@ -111,15 +100,15 @@ class PlainArray:
             target = values[tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, self.chunks, strict=True))]
             if target.shape == self.chunks and target.flags.c_contiguous:
                 self._decompress(buffer, target)
-            else:  # a chunk reaches beyond the array, or its rows do not lie together
-                whole = np.empty(self.chunks, self.dtype)
-                self._decompress(buffer, whole)
-                target[...] = whole[tuple(slice(n) for n in target.shape)]
+            else:  # a chunk that exceeds the array, or is not contiguous in it
+                chunk = np.empty(self.chunks, self.dtype)
+                self._decompress(buffer, chunk)
+                target[...] = chunk[tuple(slice(n) for n in target.shape)]
         return values
 
     def _check_header(self, buffer: Buffer) -> None:
         expected = prod(self.chunks) * self.dtype.itemsize
-        # the header, of 16 bytes: version, flags, size of the values in bytes, of a block, of the whole buffer
+        # a header of 16 bytes: versions and flags, then the bytes of the values, of a block, and of the buffer
         size, _, length = struct.unpack_from("<III", buffer, 4) if len(buffer) >= 16 else (0, 0, 0)
         if (size, length) != (expected, len(buffer)) or expected > MAX_ARRAY_BYTES:
             raise ValueError(f"expected a Blosc buffer of {expected} bytes of values")
@@ -127,7 +116,7 @@ class PlainArray:
     def _decompress(self, buffer: Buffer, target: np.ndarray) -> None:
         from numcodecs import blosc
 
-        blosc.use_threads = False  # as zarr has it: Blosc's own threads do not survive a fork
+        blosc.use_threads = False  # as zarr sets it: Blosc's threads do not survive a fork
         try:
             blosc.decompress(buffer, target)
         except RuntimeError as error:

@@ -1,7 +1,7 @@
-"""Artefact kinds: what each is made from, and the cache keys that follow from the settings.
+"""Kinds of artefacts: their inputs, and the cache keys that follow from the settings.
 
-A stage declares one `ArtefactSpec` for each kind of artefact that it makes. A key is a hash of everything that
-determines an artefact's content and of nothing else (no path, device, batch or worker count). See
+A stage declares an `ArtefactSpec` for each kind of artefact that it makes. A key is a hash of everything that
+determines an artefact's content, and of nothing else (no path, device, batch size or worker count). See
 docs/cache-format.md.
 """
 
@@ -17,14 +17,6 @@ from pipeline.core.settings import short_hash
 from pipeline.data.images import ImagePreprocessing
 
 
-def _nothing(config: Any) -> dict[str, Any]:
-    return {}
-
-
-def _no_kinds(config: Any) -> tuple[str, ...]:
-    return ()
-
-
 @dataclass(frozen=True)
 class ArtefactSpec:
     """One kind of artefact.
@@ -33,13 +25,13 @@ class ArtefactSpec:
         kind: name of the artefact's folder in the cache.
         section: name of the settings section that describes it.
         made_by: name of the stage that makes it.
-        title: what the stage's progress shows.
-        key_parts: from the settings, what determines the content besides the images and the upstream artefacts. Raises
-            `UserError` for settings from which the artefact cannot be made.
-        algorithm: raised when the same settings begin to give other results.
-        upstream: from the settings, the kinds of artefacts that it is computed from. Without any, it is computed from
-            the images themselves, and the image preprocessing enters its key.
-        attributes: from the settings, further attributes of the artefact's root group.
+        title: title of the stage's progress.
+        key_parts: returns, from the settings, what determines the content besides the images and the upstream
+            artefacts. Raises `UserError` for settings from which the artefact cannot be made.
+        algorithm: version, raised when the same settings begin to give other results.
+        upstream: returns, from the settings, the kinds of artefacts that it is computed from. Without any, it is
+            computed from the images, and the image preprocessing enters its key.
+        attributes: returns, from the settings, further attributes of the artefact's root group.
     """
 
     kind: str
@@ -48,13 +40,13 @@ class ArtefactSpec:
     title: str
     key_parts: Callable[[Any], dict[str, Any]]
     algorithm: int = 1
-    upstream: Callable[[Any], tuple[str, ...]] = _no_kinds
-    attributes: Callable[[Any], dict[str, Any]] = _nothing
+    upstream: Callable[[Any], tuple[str, ...]] = lambda config: ()
+    attributes: Callable[[Any], dict[str, Any]] = lambda config: {}
 
 
 @dataclass(frozen=True)
 class ArtefactKeys:
-    """The settings and the key of every kind of artefact, for one run and images preprocessed in one way.
+    """The settings and the key of every kind of artefact in one run.
 
     Attributes:
         specs: the kinds of artefacts by name.
@@ -67,37 +59,31 @@ class ArtefactKeys:
     preprocessing: ImagePreprocessing
 
     def settings(self, kind: str) -> dict[str, Any]:
-        """What determines artefact `kind`, as plain JSON: its own settings and its upstream keys."""
+        """Returns what determines artefact `kind`, as plain JSON: its own settings and its upstream keys."""
         spec = self.specs[kind]
         parts: dict[str, Any] = {"artefact": kind, "algorithm": spec.algorithm, **spec.key_parts(self.config)}
         upstream = self.upstream(kind)
-        # the names of these two are part of every key that was ever made
+        # the two names are part of every existing key
         return parts | ({"upstream": upstream} if upstream else {"preparation": self.preprocessing.key_parts()})
 
     def upstream(self, kind: str) -> dict[str, str]:
-        """The artefacts that `kind` is computed from: kind to key."""
-        return {needed: self.key(needed) for needed in self.specs[kind].upstream(self.config)}
+        """Returns kind and key of the artefacts that `kind` is computed from."""
+        return {source: self.key(source) for source in self.specs[kind].upstream(self.config)}
 
     def key(self, kind: str) -> str:
-        """The name of the artefact in the cache: a hash, or what `artefact:` in its section says."""
+        """Returns the artefact's key in the cache: a hash, or the name that the settings give in `artefact`."""
         return self.external(kind) or short_hash(self.settings(kind))
 
     def external(self, kind: str) -> str | None:
-        """The key that the settings give for an artefact made elsewhere; `None` if it is computed here."""
+        """Returns the name that the settings give an artefact made elsewhere; `None` if it is computed."""
         key: str | None = getattr(self.config, self.specs[kind].section).artefact
         return key
 
     def artefact(self, cache: Cache, kind: str) -> Artefact:
-        """The artefact in `cache`, whether it exists or not."""
+        """Returns the artefact in `cache`, whether it exists or not."""
         return Artefact(cache.storage, kind, self.key(kind), self.specs[kind].made_by)
 
     def create(self, cache: Cache, kind: str, **attributes: Any) -> None:
-        """Writes the root group of the artefact unless it is there and whole.
-
-        Args:
-            cache: the cache of the data set.
-            kind: the artefact.
-            **attributes: further attributes, besides those of its spec.
-        """
-        described = {**self.specs[kind].attributes(self.config), **attributes}
-        self.artefact(cache, kind).create(self.settings(kind), self.upstream(kind), **described)
+        """Writes the artefact's root group unless it exists undamaged; `attributes` are added to those of its spec."""
+        all_attributes = {**self.specs[kind].attributes(self.config), **attributes}
+        self.artefact(cache, kind).create(self.settings(kind), self.upstream(kind), **all_attributes)

@@ -1,17 +1,18 @@
-"""The base of the stages' tasks: one artefact is written, others are read, image by image."""
+"""Base of the stages' tasks, which read and write artefacts image by image."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pipeline.cache import Artefact, Cache
+from pipeline.cache.artefact import Artefact
 from pipeline.cache.artefact_spec import ArtefactKeys, ArtefactSpec
+from pipeline.cache.cache import Cache
 from pipeline.data.images import ImagePreprocessing
-from pipeline.execution.executor import ImageTask
+from pipeline.execution.task import ImageTask
 
-#: Summary of an image that another run on the same cache finished while this one was on its way to it.
-DONE_BY_ANOTHER = {"done_by_another": True}
+#: Summary of an image that another run on the same cache has finished in the meantime.
+DONE_BY_OTHER_RUN = {"done_by_other_run": True}
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class CacheTask(ImageTask):
 
     @property
     def title(self) -> str:
-        """What the progress of a run shows."""
+        """Title of the run's progress."""
         return self.spec.title
 
     @property
@@ -49,11 +50,11 @@ class CacheTask(ImageTask):
         return Cache(self.config.cache, self.dataset)
 
     def artefact(self, kind: str | None = None) -> Artefact:
-        """The artefact `kind`; without one, the artefact that the task writes."""
+        """Returns the artefact `kind`, by default the one that the task writes."""
         return self.artefacts.artefact(self.cache, kind or self.spec.kind)
 
     def create_artefact(self) -> None:
-        """Writes the artefact's root group unless it is there and whole."""
+        """Writes the artefact's root group unless it exists undamaged."""
         self.artefacts.create(self.cache, self.spec.kind)
 
     def record_failure(self, image_id: str, reason: str) -> None:

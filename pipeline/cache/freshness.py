@@ -1,4 +1,4 @@
-"""Whether a finished image is still true: made from the image file and the upstream images that are there now."""
+"""Detects stale cache entries: compares markers with image files and with the markers of upstream images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.core.hashing import file_digest
 
 
 def read_source(path: Path) -> Source:
-    """Size, modification time and digest of an image file. Raises `ImageError` if it cannot be read."""
+    """Returns size, modification time and digest of an image file. Raises `ImageError` if it cannot be read."""
     try:
         stat = path.stat()
         return Source(stat.st_size, stat.st_mtime_ns, file_digest(path))
@@ -21,32 +21,36 @@ def read_source(path: Path) -> Source:
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def made_from_file(marker: Marker | None, path: Path | str, *, by_content: bool = False) -> bool:
-    """Is `marker` about the file as it is now? See `marker_of_file`."""
-    return marker_of_file(marker, path, by_content=by_content) is not None
+def source_matches(marker: Marker | None, path: Path | str, *, by_content: bool = False) -> bool:
+    """Returns whether there is a marker and its image file is unchanged, see `refresh_marker`."""
+    return refresh_marker(marker, path, by_content=by_content) is not None
 
 
-def marker_of_file(marker: Marker | None, path: Path | str, *, by_content: bool = False) -> Marker | None:
-    """`marker` if it is about the file as it is now, else None; one of a touched file has the file's new time.
+def refresh_marker(marker: Marker | None, path: Path | str, *, by_content: bool = False) -> Marker | None:
+    """Compares a marker with its image file: first size and time, and the digest if only the time differs.
 
-    Size and time decide; only if the time differs, the digest. `by_content` compares the digest in any case: it
-    notices a file that was replaced by another of its size and time. A marker without a source (written by a foreign
-    program) is trusted.
+    Args:
+        marker: the marker; one without a source (of a foreign program) matches every file.
+        path: the image file.
+        by_content: compare the digest in any case. It detects a file replaced by another of equal size and time.
+
+    Returns:
+        `marker`, with the file's time if that alone differs; `None` if the file has changed, or without a marker.
     """
     if marker is None or marker.source is None:
         return marker
     try:
         stat = os.stat(path)
-        touched = stat.st_mtime_ns != marker.source.mtime_ns
+        is_touched = stat.st_mtime_ns != marker.source.mtime_ns
         if stat.st_size != marker.source.size:
             return None
-        if (touched or by_content) and file_digest(Path(path)) != marker.source.sha256:
+        if (is_touched or by_content) and file_digest(Path(path)) != marker.source.sha256:
             return None
     except OSError:
         return None
-    return replace(marker, source=replace(marker.source, mtime_ns=stat.st_mtime_ns)) if touched else marker
+    return replace(marker, source=replace(marker.source, mtime_ns=stat.st_mtime_ns)) if is_touched else marker
 
 
-def made_from_inputs(marker: Marker | None, inputs: Mapping[str, Marker]) -> bool:
-    """Is `marker` about these upstream images?"""
-    return marker is not None and marker.inputs == {kind: upstream.content for kind, upstream in inputs.items()}
+def inputs_match(marker: Marker | None, upstream: Mapping[str, Marker]) -> bool:
+    """Returns whether there is a marker and its image was computed from these upstream images."""
+    return marker is not None and marker.inputs == {kind: source.content for kind, source in upstream.items()}

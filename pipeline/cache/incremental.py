@@ -1,4 +1,4 @@
-"""One artefact brought up to date: what is missing or no longer true is computed, the rest is left alone."""
+"""Updates one artefact: computes the images that are missing or stale, and leaves the others alone."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
-from pipeline.cache import Artefact, Marker
-from pipeline.cache.cache_task import DONE_BY_ANOTHER, CacheTask
-from pipeline.cache.freshness import made_from_inputs, marker_of_file
+from pipeline.cache.artefact import Artefact
+from pipeline.cache.cache_task import DONE_BY_OTHER_RUN, CacheTask
+from pipeline.cache.freshness import inputs_match, refresh_marker
+from pipeline.cache.marker import Marker
 from pipeline.core.progress import Progress
 from pipeline.data.manifests import ImageRecord
 from pipeline.execution.executor import Execution, run_images
@@ -17,14 +18,19 @@ from pipeline.execution.executor import Execution, run_images
 
 @dataclass
 class Report:
-    """What a run did with one artefact; `failures` gives the reason by image id.
+    """What a run did with one artefact.
 
-    `seconds` is the time of all, `steps` the mean seconds of an image in each step of its work (reading, computing
-    and writing, where they overlap).
+    Attributes:
+        artefact: the artefact.
+        total: number of images of the run.
+        computed: number of images that it computed.
+        failures: the reason of each failure by image id.
+        seconds: time of all images.
+        steps: mean seconds of a computed image in each step of its work, see `pipeline.execution.task.STEPS`.
     """
 
     artefact: Artefact
-    wanted: int
+    total: int
     computed: int = 0
     failures: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
@@ -32,68 +38,63 @@ class Report:
 
     @property
     def reused(self) -> int:
-        return self.wanted - self.computed - len(self.failures)
+        """Number of images that were neither computed nor failed."""
+        return self.total - self.computed - len(self.failures)
 
 
-def stale_images(task: CacheTask, records: Sequence[ImageRecord]) -> list[ImageRecord]:
-    """The images that are not done, or were made from other image files or other upstream images."""
+def find_stale_images(task: CacheTask, records: Sequence[ImageRecord]) -> list[ImageRecord]:
+    """Returns the images that are missing, or were computed from other image files or other upstream images."""
     upstream = {kind: task.artefact(kind) for kind in task.artefacts.upstream(task.spec.kind)}
     if upstream:
-        return stale_by_inputs(task.artefact(), upstream, records)
-    return stale_by_file(task.artefact(), records, by_content=task.by_content)
+        return _find_stale_by_inputs(task.artefact(), upstream, records)
+    return _find_stale_by_file(task.artefact(), records, task.by_content)
 
 
-def stale_by_file(artefact: Artefact, records: Sequence[ImageRecord], *, by_content: bool = False) -> list[ImageRecord]:
-    """The images that are not done, or were made from another file content.
-
-    Files are compared by size and time first, with `by_content` by their digest in any case. The marker of a file
-    that was touched, or copied, takes over its new time, so that it is read once and not by every run.
-    """
+def _find_stale_by_file(artefact: Artefact, records: Sequence[ImageRecord], by_content: bool) -> list[ImageRecord]:
+    """Compares image files. A file that was only touched is hashed once: its marker takes over the new time."""
     stale = []
-    markers = artefact.markers_of(record.id for record in records)
+    markers = artefact.find_markers(record.id for record in records)
     for record, marker in zip(records, markers, strict=True):
-        current = marker_of_file(marker, record.path, by_content=by_content)
+        current = refresh_marker(marker, record.path, by_content=by_content)
         if current is None:
             stale.append(record)
         elif current is not marker:
-            artefact.renew(current)
+            artefact.rewrite_marker(current)
     return stale
 
 
-def stale_by_inputs(
+def _find_stale_by_inputs(
     artefact: Artefact, upstream: dict[str, Artefact], records: Sequence[ImageRecord]
 ) -> list[ImageRecord]:
-    """The images that are not done, or were made from other upstream images (or from some that are gone)."""
-    read = [source.markers_of(record.id for record in records) for source in (artefact, *upstream.values())]
+    """Compares upstream images; an image is stale too if one of them is missing."""
 
-    def fresh(marker: Marker | None, above: Sequence[Marker | None]) -> bool:
-        inputs = {kind: found for kind, found in zip(upstream, above, strict=True) if found is not None}
-        return len(inputs) == len(upstream) and made_from_inputs(marker, inputs)
+    def is_stale(marker: Marker | None, sources: Sequence[Marker | None]) -> bool:
+        inputs = {kind: source for kind, source in zip(upstream, sources, strict=True) if source is not None}
+        return len(inputs) < len(upstream) or not inputs_match(marker, inputs)
 
-    return [record for record, marker, *above in zip(records, *read, strict=True) if not fresh(marker, above)]
+    markers = [source.find_markers(record.id for record in records) for source in (artefact, *upstream.values())]
+    rows = zip(records, *markers, strict=True)
+    return [record for record, marker, *sources in rows if is_stale(marker, sources)]
 
 
-def bring_up_to_date(
-    task: CacheTask,
-    records: Sequence[ImageRecord],
-    execution: Execution,
-    progress: Progress,
+def update_artefact(
+    task: CacheTask, records: Sequence[ImageRecord], execution: Execution, progress: Progress
 ) -> Report:
-    """Runs `task` on those of `records` that are not done or are stale, see `stale_images`."""
+    """Runs `task` on the missing and stale images of `records`."""
     artefact = task.artefact()
     task.create_artefact()
     report = Report(artefact, len(records))
-    began = time.perf_counter()
+    start = time.perf_counter()
     totals: tuple[float, ...] = ()
-    pending = stale_images(task, records)
-    if pending:
-        artefact.upgrade()
-    for outcome in run_images(task, pending, execution, progress, task.title):
+    stale = find_stale_images(task, records)
+    if stale:
+        artefact.upgrade_format()
+    for outcome in run_images(task, stale, execution, progress, task.title):
         if outcome.failure is not None:
             report.failures[outcome.id] = outcome.failure
-        elif outcome.summary != DONE_BY_ANOTHER:
+        elif outcome.summary != DONE_BY_OTHER_RUN:
             report.computed += 1
             totals = tuple(map(sum, zip_longest(totals, outcome.steps, fillvalue=0.0)))
-    report.seconds = time.perf_counter() - began
+    report.seconds = time.perf_counter() - start
     report.steps = tuple(total / report.computed for total in totals)
     return report

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 
 from pipeline.cache.storage import Entry, Storage
+from pipeline.core.atomic_files import temporary_name
 from pipeline.core.errors import UserError
+from pipeline.core.reading import error_text
 
-#: Files that are asked for at once.
+#: Files that are requested at once.
 _BATCH = 256
 
-#: File systems of fsspec that have no folders. To make one would make the bucket.
+#: File systems of fsspec without folders; creating a folder there may create the bucket.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci"}
-
 
 _ARCHIVES = ("zip:", "tar:", "libarchive:")
 
 
 class RemoteStorage(Storage):
-    """Any fsspec file system. An object appears whole when its upload ends.
+    """Any fsspec file system; an object appears complete when its upload ends.
 
-    Every file system raises its own errors. A missing file is a `FileNotFoundError`; every other error is no matter
-    of one image, and becomes a `UserError` that ends the run. A file system repeats by itself what is worth it.
+    Each file system raises errors of its own. A missing file is a `FileNotFoundError`. Any other error affects every
+    image: it becomes a `UserError`, which ends the run. The file systems themselves repeat failed requests.
     """
 
     def __init__(self, url: str) -> None:
@@ -34,11 +34,13 @@ class RemoteStorage(Storage):
         if url.startswith(_ARCHIVES):
             raise UserError(f"cache {url}: an archive cannot be written file by file; expected it unpacked")
         try:
-            # s3fs asks for the size of every file first, to read large ones in parts at once; ours are small
+            # s3fs requests the size of every file first to read large ones in parts at once; ours are small
             options = {"max_concurrency": 1} if url.startswith(("s3:", "s3a:")) else {}
             self.fs, self.root = fsspec.core.url_to_fs(url, **options)
-        except Exception as error:  # every file system raises its own kinds
-            raise UserError(f"cache {url}: {_reason(error)}; expected a folder or a URL that fsspec can open") from None
+        except Exception as error:
+            raise UserError(
+                f"cache {url}: {error_text(error)}; expected a folder or a URL that fsspec can open"
+            ) from None
         protocols = {self.fs.protocol} if isinstance(self.fs.protocol, str) else set(self.fs.protocol)
         self._has_folders = not protocols & _OBJECT_STORES
 
@@ -46,30 +48,30 @@ class RemoteStorage(Storage):
         return f"{self.root.rstrip('/')}/{path}".rstrip("/")
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Lets a missing file pass; raises `UserError` for every other error of the file system."""
+    def _user_errors(self) -> Iterator[None]:
+        """Turns errors of the file system into `UserError`, except for a missing file."""
         try:
             yield
         except (FileNotFoundError, UserError):
             raise
         except Exception as error:
-            raise UserError(f"cache {self.url}: {_reason(error)}; nothing finished is lost") from None
+            raise UserError(f"cache {self.url}: {error_text(error)}; nothing finished is lost") from None
 
     def read(self, path: str) -> bytes:
-        with self._errors():
+        with self._user_errors():
             data: bytes = self.fs.cat_file(self._path(path))
             return data
 
     def read_many(self, paths: Iterable[str]) -> Iterator[bytes | None]:
-        waiting = iter(paths)
-        while batch := list(islice(waiting, _BATCH)):
-            full = [self._path(path) for path in batch]
-            with self._errors():
-                found = {name.lstrip("/"): data for name, data in self.fs.cat(full, on_error="return").items()}
-            for name in full:
-                data = found.get(name.lstrip("/"))
+        remaining = iter(paths)
+        while batch := list(islice(remaining, _BATCH)):
+            names = [self._path(path) for path in batch]
+            with self._user_errors():
+                files = {name.lstrip("/"): data for name, data in self.fs.cat(names, on_error="return").items()}
+            for name in names:
+                data = files.get(name.lstrip("/"))
                 if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
-                    with self._errors():
+                    with self._user_errors():
                         raise data
                 yield data if isinstance(data, bytes) else None
 
@@ -81,69 +83,55 @@ class RemoteStorage(Storage):
 
     def replace(self, path: str, data: bytes) -> None:
         try:
-            with self._errors():
+            with self._user_errors():
                 if self._has_folders:
                     self.fs.makedirs(self._path(path).rsplit("/", 1)[0], exist_ok=True)
                 self.fs.pipe_file(self._path(path), data)
         except FileNotFoundError as error:  # no bucket
-            raise UserError(f"cache {self.url}: cannot be written ({_reason(error)})") from None
+            raise UserError(f"cache {self.url}: cannot be written ({error_text(error)})") from None
 
     def exists(self, path: str) -> bool:
         self.fs.invalidate_cache()
-        try:
-            with self._errors():
-                return bool(self.fs.info(self._path(path))["type"] == "file")  # `isfile` takes every error for a no
-        except FileNotFoundError:
-            return False
+        with suppress(FileNotFoundError), self._user_errors():
+            return bool(self.fs.info(self._path(path))["type"] == "file")  # `isfile` returns False on any error
+        return False
 
     def entries(self, path: str) -> Iterator[Entry]:
         self.fs.invalidate_cache()
-        try:
-            with self._errors():
-                found = self.fs.ls(self._path(path), detail=True)
-        except FileNotFoundError:
-            return
-        folder = self._path(path).lstrip("/")
-        for info in found:
+        folder, listing = self._path(path).lstrip("/"), []
+        with suppress(FileNotFoundError), self._user_errors():
+            listing = self.fs.ls(self._path(path), detail=True)
+        for info in listing:
             name = info["name"].rstrip("/").lstrip("/")
             if name != folder:  # an object store may list the folder's own placeholder
                 yield Entry(name.rsplit("/", 1)[-1], info["type"] == "directory")
 
     def sizes(self, path: str) -> dict[str, int]:
         self.fs.invalidate_cache()
-        root = self._path(path)
-        try:
-            with self._errors():
-                found = self.fs.find(root, detail=True)
-        except FileNotFoundError:
-            return {}
-        return {name.lstrip("/")[len(root.lstrip("/")) + 1 :]: int(info["size"]) for name, info in found.items()}
+        root, files = self._path(path), {}
+        with suppress(FileNotFoundError), self._user_errors():
+            files = self.fs.find(root, detail=True)
+        return {name.lstrip("/")[len(root.lstrip("/")) + 1 :]: int(info["size"]) for name, info in files.items()}
 
-    def age(self, path: str) -> float:
+    def seconds_since_change(self, path: str) -> float:
         import datetime
 
         now = datetime.datetime.now(datetime.UTC)
         try:
-            with self._errors():
+            with self._user_errors():
                 times = [self.fs.modified(name) for name in self.fs.find(self._path(path))]
         except FileNotFoundError:  # another process removed it
             return 0.0
-        times = [t if t.tzinfo else t.replace(tzinfo=datetime.UTC) for t in times]
+        times = [time if time.tzinfo else time.replace(tzinfo=datetime.UTC) for time in times]
         return (now - max(times)).total_seconds() if times else float("inf")
 
     def delete(self, path: str) -> None:
-        try:
-            with self._errors():
-                self.fs.rm(self._path(path), recursive=True)
-        except FileNotFoundError:
-            return
+        with suppress(FileNotFoundError), self._user_errors():
+            self.fs.rm(self._path(path), recursive=True)
 
     def delete_file(self, path: str) -> None:
-        try:
-            with self._errors():
-                self.fs.rm_file(self._path(path))
-        except FileNotFoundError:
-            return
+        with suppress(FileNotFoundError), self._user_errors():
+            self.fs.rm_file(self._path(path))
 
     def check_writable(self) -> None:
         if self.url.startswith("memory:"):
@@ -151,11 +139,6 @@ class RemoteStorage(Storage):
                 f"cache {self.url}: memory ends with the process, and the results with it; expected a folder or a URL "
                 "that other processes can open"
             )
-        probe = f".{uuid.uuid4().hex}.tmp"
+        probe = temporary_name()
         self.replace(probe, b"")
         self.delete_file(probe)
-
-
-def _reason(error: Exception) -> str:
-    """What an error says, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__

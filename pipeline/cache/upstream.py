@@ -1,4 +1,4 @@
-"""Reading what an earlier stage made, one image at a time; what is missing carries its reason downstream."""
+"""Opens the artefacts of earlier stages, and finds the markers of one image in all of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.core.errors import ImageError
 
 
 def open_artefacts(cache: Cache, artefacts: ArtefactKeys, kinds: Iterable[str]) -> dict[str, Artefact]:
-    """The named artefacts, each checked to be there and of this format. Raises `UserError`."""
+    """Returns the artefacts of these kinds. Raises `UserError` if one is missing, damaged or of another format."""
     opened = {kind: artefacts.artefact(cache, kind) for kind in kinds}
     for artefact in opened.values():
         artefact.attributes()
@@ -20,22 +20,23 @@ def open_artefacts(cache: Cache, artefacts: ArtefactKeys, kinds: Iterable[str]) 
 
 
 def upstream_markers(image_id: str, upstream: Mapping[str, Artefact]) -> dict[str, Marker]:
-    """The markers of one image in every upstream artefact.
+    """Returns the marker of an image in every upstream artefact.
 
-    Raises `ImageError` with the upstream failure's reason, or saying what is not computed, or what was made from
-    another version of the image than the rest (a run of stage one on a replaced image that has not come to its end).
+    Raises:
+        ImageError: the image failed or is not computed in one of them, or they hold different versions of it (after a
+            run that did not finish).
     """
     markers = {}
     for kind, artefact in upstream.items():
-        marker = artefact.marker(image_id)
+        marker = artefact.find_marker(image_id)
         if marker is None:
             raise ImageError(f"{kind}: {artefact.failure_reason(image_id) or f'not computed ({artefact.path})'}")
         markers[kind] = marker
-    _check_one_version(markers)
+    _check_versions(markers)
     return markers
 
 
-def _check_one_version(markers: Mapping[str, Marker]) -> None:
+def _check_versions(markers: Mapping[str, Marker]) -> None:
     digests = {kind: marker.source.sha256 for kind, marker in markers.items() if marker.source is not None}
     if len(set(digests.values())) > 1:
         raise ImageError(

@@ -1,7 +1,7 @@
-"""One image's Zarr group as a zip file in memory: members are stored as they are, since chunks are compressed already.
+"""Packs the files of an image's Zarr group into a zip file in memory, and unpacks them.
 
-Equal members give equal bytes: order and times are fixed. Any program that reads Zarr from zip files (zarr-python's
-`ZipStore`) reads these.
+Members are stored uncompressed, since chunks are compressed already. Equal members give equal bytes: order and times
+are fixed. Any program that reads Zarr from zip files (zarr-python's `ZipStore`) reads these.
 """
 
 from __future__ import annotations
@@ -17,21 +17,25 @@ _ENCRYPTED, _UTF_8 = 0x1, 0x800
 
 
 def pack(members: Mapping[str, bytes]) -> bytes:
-    """The members, by path, as a zip file."""
+    """Returns a zip file of the members by path."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(members):
-            info = zipfile.ZipInfo(name)  # its time is 1980, whenever it is written
+            info = zipfile.ZipInfo(name)  # dated 1980
             info.external_attr = 0o644 << 16
             archive.writestr(info, members[name])
     return stream.getvalue()
 
 
 def unpack(data: bytes, *, check: bool) -> dict[str, memoryview]:
-    """The members of a zip file, by path, as views of `data`: nothing is copied.
+    """Returns the members of a zip file by path, as views of `data`; nothing is copied.
 
-    `check` compares each with the CRC-32 in the zip file; without it `data` must have been checked as a whole.
-    Raises `ValueError` if it is no zip file, is damaged, or holds compressed or encrypted members.
+    Args:
+        data: the zip file.
+        check: compare each member with its CRC-32; needed unless `data` was checked as a whole.
+
+    Raises:
+        ValueError: the file is no zip file, is damaged, or holds compressed or encrypted members.
     """
     view = memoryview(data)
     members: dict[str, memoryview] = {}
@@ -53,5 +57,5 @@ def unpack(data: bytes, *, check: bool) -> dict[str, memoryview]:
                 if not info.is_dir():
                     members[info.filename] = member
     except (zipfile.BadZipFile, struct.error, NotImplementedError, UnicodeError, EOFError, OSError) as error:
-        raise ValueError(f"is no whole zip file ({error})") from None
+        raise ValueError(f"is no complete zip file ({error})") from None
     return members

@@ -1,1 +1,1 @@
-"""What everything stands on: settings, errors, files, progress. Knows no image and no array."""
+"""Foundations of all other packages: settings, components, errors, files, progress."""

@@ -1,6 +1,7 @@
-"""Files that a stage writes for the user: into folders that can be written, each whole or not at all.
+"""Atomic writes of result files and locks of result folders.
 
-No file is written through a link: names of temporary files cannot be guessed, and they are new.
+A file appears complete or not at all. Temporary files are new and their names cannot be guessed, so nothing is written
+through a link that somebody planted.
 """
 
 from __future__ import annotations
@@ -10,32 +11,32 @@ import fcntl
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.core.errors import ImageError, UserError
 
 
-def writable_folder(folder: Path, option: str) -> Path:
-    """`folder`, made if it is not there. Raises `UserError`, naming `option`, if it cannot be written."""
+def make_writable_folder(folder: Path, option: str) -> Path:
+    """Creates `folder` if it is missing and returns it. Raises `UserError`, naming `option`, if it is not writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{uuid.uuid4().hex}.tmp"
+        probe = folder / temporary_name()
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        raise UserError(
-            f"{option} {folder}: cannot be written ({error.strerror}); expected a writable folder"
-        ) from None
+        reason = f"cannot be written ({error.strerror})"
+        raise UserError(f"{option} {folder}: {reason}; expected a writable folder") from None
     return folder
 
 
 @contextmanager
-def locked(folder: Path, what: str) -> Iterator[None]:
-    """Holds `folder` for this process alone; a lock of a process that ended, or was killed, is none.
+def lock_folder(folder: Path, conflict: str) -> Iterator[None]:
+    """Holds an exclusive lock on `folder`, which ends with the process. File systems without locks are not guarded.
 
-    Raises `UserError` if another process holds it. File systems without locks are not guarded.
+    Raises:
+        UserError: another process holds the lock (the message contains `conflict`), or `.lock` is no ordinary file.
     """
     lock = folder / ".lock"
     try:
@@ -43,12 +44,12 @@ def locked(folder: Path, what: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
             raise
-        raise UserError(f"{lock}: is no ordinary file; expected to make it, remove what is there") from None
+        raise UserError(f"{lock}: is no ordinary file; remove it") from None
     with os.fdopen(descriptor, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{folder}: {what}; wait for it, or stop it") from None
+            raise UserError(f"{folder}: {conflict}; wait for it, or stop it") from None
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
                 raise
@@ -56,37 +57,52 @@ def locked(folder: Path, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Where to write what is to become `path` at the end of the context; its folder is made.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yields an empty temporary file in the folder of `path`; it replaces `path` when the context ends.
 
-    The file is there already, empty: a new one, under a name of its own in the same folder. At the end its content is
-    on the disk before it takes the place of `path`, or of a link there; after an exception it is removed.
+    The folder is created. The content is flushed to the disk before the file takes the place of `path` (or of a link
+    there). After an exception the temporary file is removed and `path` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
+    with temporary_file(path) as temporary:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+
+
+@contextmanager
+def temporary_file(path: Path) -> Iterator[Path]:
+    """Yields a new, empty file in the folder of `path`; it is removed at the end unless it was moved away."""
+    temporary = path.with_name(temporary_name())
+    temporary.touch(exist_ok=False)
     try:
         yield temporary
-        with temporary.open("rb") as stream:
-            _flush(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
-def _flush(descriptor: int) -> None:
+def temporary_name() -> str:
+    """Returns a new name for a temporary file, which nobody can guess."""
+    return f".{uuid.uuid4().hex}.tmp"
+
+
+def sync(path: Path) -> None:
+    """Flushes a file's content, or a folder's entries, to the disk. File systems that cannot are left alone."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without it
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # network file systems refuse some calls
             raise
+    finally:
+        os.close(descriptor)
 
 
 def write_result(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """The result of one image, by `write`, as `whole_file`. Raises `ImageError` for a name too long."""
+    """Writes the result of one image atomically, by `write(stream)`. Raises `ImageError` if the name is too long."""
     try:
-        with whole_file(path) as temporary, temporary.open("wb") as stream:
+        with atomic_write(path) as temporary, temporary.open("wb") as stream:
             write(stream)
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
@@ -95,6 +111,6 @@ def write_result(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """A text in UTF-8, as `whole_file`."""
-    with whole_file(path) as temporary:
+    """Writes `text` in UTF-8 atomically."""
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")

@@ -1,8 +1,7 @@
 """Components: parts of the pipeline that a user may replace by one file of their own.
 
-A component is a frozen settings object that also does the work: its fields are its settings (and so part of the
-keys), its methods the behaviour. `kind: name` finds the built-in class in the group's package (module `name`);
-`kind: module:Class` finds one anywhere on the Python path. Component modules must import nothing heavy at the top.
+A component is a frozen settings object that also does the work: its fields are its settings (and so part of the keys),
+its methods the behaviour. Modules of components import nothing heavy at the top.
 """
 
 from __future__ import annotations
@@ -14,11 +13,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pydantic import BeforeValidator, Field, ValidationInfo
+from pydantic import Field, GetCoreSchemaHandler, ValidationInfo
+from pydantic_core import CoreSchema, core_schema
 
 from pipeline.core.errors import UserError
-from pipeline.core.reading import shortened, shown
+from pipeline.core.reading import error_text, short_repr
 from pipeline.core.settings import Settings
+
+
+def import_by_name(name: str, key: str) -> Any:
+    """Imports `module:object`, the value of the setting `key`. Raises `UserError` if that fails."""
+    try:
+        if not all(name.partition(":")):
+            raise ImportError("expected module:name")
+        return pkgutil.resolve_name(name)
+    except (Exception, SystemExit) as error:  # the user's module may raise anything
+        raise UserError(f"{key}: {short_repr(name)} cannot be imported: {error_text(error)}") from error
 
 
 class Component(Settings):
@@ -35,70 +45,78 @@ class Component(Settings):
 
 @dataclass(frozen=True)
 class ComponentGroup:
-    """Components of one sort.
+    """Components of one sort, among which a setting chooses: `Annotated[SerializeAsAny[Component], GROUP]`.
+
+    Such a setting is read from `{kind: name, option: ...}` or `name`: a module in `package`, or `module:Class` anywhere
+    on the Python path. Without `kind`, the options are those of `default_kind`.
 
     Attributes:
         name: name of the group, for messages.
-        package: package of the built-in components. A module holds one class, named in its `COMPONENT`.
+        package: package of the built-in components. Each module holds one class, named in its `COMPONENT`.
         base: name of the class in the module `base` of `package` that every component of the group subclasses.
+        default_kind: the built-in component that is chosen without a setting; None if there is no default.
     """
 
     name: str
     package: str
     base: str
+    default_kind: str | None = None
 
     def known_kinds(self) -> list[str]:
-        """The built-in kinds, sorted."""
+        """Returns the built-in kinds, sorted."""
         package = importlib.import_module(self.package)
         return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "base")
 
+    def kinds_with(self, setting: str) -> list[str]:
+        """Returns the built-in kinds that have this setting."""
+        return [kind for kind in self.known_kinds() if setting in self.component_class(kind).model_fields]
+
     def component_class(self, kind: str) -> type[Component]:
-        """The class of component `kind`. Raises `UserError` if there is none."""
-        named = f"{self.name} kind {shown(kind)}"
+        """Returns the class of component `kind`. Raises `UserError` if there is none."""
+        named = f"{self.name} kind {short_repr(kind)}"
         if ":" in kind:
-            try:
-                component = pkgutil.resolve_name(kind)
-            except (Exception, SystemExit) as error:  # a module of the user's may raise anything
-                raise UserError(f"{named} cannot be imported: {shortened(error) or type(error).__name__}") from None
-        else:
-            if kind not in self.known_kinds():
-                known = ", ".join(self.known_kinds())
-                raise UserError(f"{named} is not known; expected one of {known}, or module:Class")
+            component = import_by_name(kind, f"{self.name} kind")
+        elif kind in self.known_kinds():
             component = importlib.import_module(f"{self.package}.{kind}").COMPONENT
+        else:
+            kinds = ", ".join(self.known_kinds())
+            raise UserError(f"{named} is not known; expected one of {kinds}, or module:Class")
         base = getattr(importlib.import_module(f"{self.package}.base"), self.base)
         if not (isinstance(component, type) and issubclass(component, base)):
-            raise UserError(f"{named} is {shown(component)}, expected a subclass of {self.package}.base.{self.base}")
+            expected = f"a subclass of {self.package}.base.{self.base}"
+            raise UserError(f"{named} is {short_repr(component)}, expected {expected}")
         if inspect.isabstract(component):
             missing = ", ".join(sorted(getattr(component, "__abstractmethods__", ())))
             raise UserError(f"{named} is abstract; expected a class that has {missing}")
         return component
 
-    def default(self, kind: str) -> Component:
-        """The built-in component `kind` with its default settings."""
+    def default(self, kind: str | None = None) -> Component:
+        """Returns the component `kind`, by default `default_kind`, with its default settings."""
+        kind = kind or self.default_kind
+        assert kind is not None
         return self.component_class(kind)(kind=kind)
 
-    def validator(self) -> BeforeValidator:
-        """A pydantic validator that turns `{kind: ..., option: ...}` or `"kind"` into the component."""
+    def class_of(self, value: Any) -> type[Component] | None:
+        """Returns the class of the component that a value of the setting describes; None if there is none."""
+        try:
+            kind = value.get("kind", self.default_kind) if isinstance(value, Mapping) else value
+            return self.component_class(kind) if isinstance(kind, str) else None
+        except UserError:
+            return None
 
-        def validate(value: Any, info: ValidationInfo) -> Any:
-            if isinstance(value, Component):
-                return value
-            if isinstance(value, str):
-                value = {"kind": value}
-            if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
-                raise ValueError(f"expected a mapping with the key 'kind' ({', '.join(self.known_kinds())})")
-            try:
-                component = self.component_class(value["kind"])
-            except UserError as error:
-                raise ValueError(str(error)) from None
-            return component.model_validate(value, context=info.context)
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_before_validator_function(self._read, handler(source))
 
-        def class_of(value: Any) -> type[Component] | None:
-            kind = value.get("kind") if isinstance(value, Mapping) else value
-            try:
-                return self.component_class(kind) if isinstance(kind, str) else None
-            except UserError:
-                return None
-
-        validate.class_of = class_of  # type: ignore[attr-defined]  # names the known keys beside an unknown one
-        return BeforeValidator(validate)
+    def _read(self, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, Component):
+            return value
+        if isinstance(value, str):
+            value = {"kind": value}
+        kind = value.get("kind", self.default_kind) if isinstance(value, Mapping) else None
+        if not isinstance(kind, str):
+            raise ValueError(f"expected a mapping with the key 'kind' ({', '.join(self.known_kinds())})")
+        try:
+            component = self.component_class(kind)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return component.model_validate({**value, "kind": kind}, context=info.context)

@@ -1,27 +1,33 @@
-"""Errors that a user meets. Everything else that escapes is a bug and keeps its traceback."""
+"""Errors and warnings for the user. Any other exception that escapes is a bug and keeps its traceback."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+
+#: Problems that one error lists; the others are counted.
+MAX_PROBLEMS = 20
 
 
 class UserError(Exception):
-    """One clear sentence for the user: the file, the key, what was found and what was expected.
+    """A run that cannot start or go on, in one sentence: the file, the key, the value found and the value expected.
 
-    The command line prints it without a traceback and exits with status 2, before any work has started.
+    The command line prints it without a traceback and exits with status 2.
     """
 
 
 class ImageError(Exception):
-    """One image cannot be processed. It is recorded with this reason; the other images go on."""
+    """One image cannot be processed. The reason is recorded; the run continues with the other images."""
 
 
-def raise_problems(what: str, problems: Iterable[str]) -> None:
-    """Raises one `UserError` that lists every problem; returns silently if there are none."""
-    found = list(problems)
-    if not found:
+class PipelineWarning(UserWarning):
+    """A remark for the user. The command line prints each text once, on one line."""
+
+
+def raise_problems(source: str, problems: Sequence[str]) -> None:
+    """Raises one `UserError` that lists the first `MAX_PROBLEMS` problems; returns if there are none."""
+    if not problems:
         return
-    shown = [f"  - {problem}" for problem in found[:20]]
-    if len(found) > 20:
-        shown.append(f"  - and {len(found) - 20} more")
-    raise UserError(f"{what}: {len(found)} problem{'s' if len(found) > 1 else ''}\n" + "\n".join(shown))
+    lines = [f"  - {problem}" for problem in problems[:MAX_PROBLEMS]]
+    if len(problems) > MAX_PROBLEMS:
+        lines.append(f"  - and {len(problems) - MAX_PROBLEMS} more")
+    raise UserError(f"{source}: {len(problems)} problem{'s' if len(problems) > 1 else ''}\n" + "\n".join(lines))

@@ -1,6 +1,6 @@
-"""Globs below a folder, with the meaning that `pathlib.Path.glob` gives them, for millions of files.
+"""Globs below a folder with the meaning of `pathlib.Path.glob`, for millions of files.
 
-A folder is listed once, whatever the pattern; nothing is kept but the folders still to be listed.
+Each folder is listed once for each pattern, and only the folders still to be listed are kept in memory.
 """
 
 from __future__ import annotations
@@ -12,49 +12,52 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
-#: What an entry of a folder is, links not followed.
+#: Type of a folder's entry; a link is `OTHER`.
 FILE, FOLDER, OTHER = "file", "folder", "other"
 
-#: Folders that vanish or may not be listed are passed over, as pathlib does.
-_PASSED_OVER = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
-
-Test = Callable[[str], object]
+#: Errors for which a folder is skipped, as pathlib does.
+_SKIPPED_ERRNOS = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 def is_glob(pattern: str) -> bool:
-    """Does `pattern` hold a wildcard?"""
+    """Returns whether `pattern` holds a wildcard."""
     return any(character in pattern for character in "*?[")
 
 
 def check_glob(pattern: str) -> str:
-    """`pattern` if it can name files below a folder. Raises `ValueError`."""
+    """Returns `pattern`. Raises `ValueError` if it cannot name files below a folder."""
     parts = PurePosixPath(pattern).parts
     if not parts:
         raise ValueError(f"{pattern!r} names no file; expected a glob or a path below the root")
     if PurePosixPath(pattern).is_absolute() or ".." in parts:
         raise ValueError(f"{pattern!r} leaves the root; expected a path inside it")
     if any("**" in part and part != "**" for part in parts):
-        raise ValueError(f"{pattern!r} is no glob: '**' stands for whole folders; expected it between slashes")
+        raise ValueError(f"{pattern!r} is no glob: '**' matches whole folders; expected it between slashes")
     return pattern
 
 
 def find_below(root: str, pattern: str) -> Iterator[tuple[str, bool]]:
-    """The matches of `pattern` that are no folders, each once, in no order: path below `root`, and is it plain.
+    """Finds everything but folders that `pattern` matches; hidden names match like others.
 
-    Plain is an ordinary file of the tree itself; what is not has to be looked at: a link, what lies behind one, a FIFO.
-    `**` stands for any number of folders and follows no links, `*` and `?` do; hidden names are like others.
-    Raises `OSError` if a folder cannot be listed for another reason than a missing permission.
+    `**` matches any number of folders and follows no links; `*` and `?` do.
+
+    Yields:
+        The path below `root`, each once, in no order, and whether it is an ordinary file that no link leads to. Other
+        matches (a link, a file behind a linked folder, a FIFO) need a closer check.
+
+    Raises:
+        OSError: a folder cannot be listed for another reason than a missing permission.
     """
     parts = PurePosixPath(check_glob(pattern)).parts
     if pattern.endswith("/") or parts[-1] == "**":
-        return  # such a pattern matches folders alone
-    tests = [_test(part) for part in parts]
-    # a folder, and the parts of the pattern that its entries are compared with, as in a nondeterministic automaton
-    waiting = [("", _with_empty(parts, {0}), False)]
+        return  # such a pattern matches folders only
+    tests = [_name_test(part) for part in parts]
+    # A nondeterministic automaton: each folder waits with the parts that its entries are compared with.
+    waiting = [("", _with_empty_matches(parts, {0}), False)]
     while waiting:
         folder, active, linked = waiting.pop()
         for name, kind, link in _entries(root, folder, parts, active):
-            found, below = False, set()
+            matches, below = False, set()
             for k in active:
                 if parts[k] == "**":
                     if kind == FOLDER:
@@ -63,16 +66,16 @@ def find_below(root: str, pattern: str) -> Iterator[tuple[str, bool]]:
                     if k + 1 < len(parts):
                         below.add(k + 1)
                     else:
-                        # as pathlib has it, a name alone matches what exists, a wildcard what is listed
-                        found = found or not link or is_glob(parts[k]) or os.path.exists(f"{root}/{folder}{name}")
-            if found and kind != FOLDER:
+                        # as in pathlib, a plain name matches only what exists, a wildcard whatever is listed
+                        matches = matches or not link or is_glob(parts[k]) or os.path.exists(f"{root}/{folder}{name}")
+            if matches and kind != FOLDER:
                 yield folder + name, kind == FILE and not linked
             if below and kind != FILE:
-                waiting.append((f"{folder}{name}/", _with_empty(parts, below), linked or link))
+                waiting.append((f"{folder}{name}/", _with_empty_matches(parts, below), linked or link))
 
 
-def _with_empty(parts: tuple[str, ...], active: set[int]) -> frozenset[int]:
-    """`active` and what follows where `**` stands for no folder at all."""
+def _with_empty_matches(parts: tuple[str, ...], active: set[int]) -> frozenset[int]:
+    """Adds the parts that are reached where `**` matches no folder at all."""
     reached = set(active)
     for k in sorted(active):
         while parts[k] == "**" and k + 1 < len(parts):
@@ -81,7 +84,7 @@ def _with_empty(parts: tuple[str, ...], active: set[int]) -> frozenset[int]:
     return frozenset(reached)
 
 
-def _test(part: str) -> Test:
+def _name_test(part: str) -> Callable[[str], object]:
     if part == "*":
         return lambda name: True
     if not is_glob(part):
@@ -90,15 +93,15 @@ def _test(part: str) -> Test:
 
 
 def _entries(root: str, folder: str, parts: tuple[str, ...], active: frozenset[int]) -> Iterator[tuple[str, str, bool]]:
-    """Names in a folder that may match, each with its kind and whether it is a link."""
+    """Yields name, type and whether it is a link, for the entries of a folder that may match."""
     names = {parts[k] for k in active}
-    if not any(map(is_glob, names)):  # names alone: the folder, which may be large, need not be listed
+    if not any(map(is_glob, names)):  # plain names: the folder, which may be large, need not be listed
         for name in names:
             path = f"{root}/{folder}{name}"
-            if os.path.lexists(path):
-                link = os.path.islink(path)
-                plain = FOLDER if os.path.isdir(path) else FILE if os.path.isfile(path) else OTHER
-                yield name, OTHER if link else plain, link
+            if os.path.islink(path):
+                yield name, OTHER, True
+            elif os.path.exists(path):
+                yield name, FOLDER if os.path.isdir(path) else FILE if os.path.isfile(path) else OTHER, False
         return
     try:
         with os.scandir(f"{root}/{folder}") as listing:
@@ -110,5 +113,5 @@ def _entries(root: str, folder: str, parts: tuple[str, ...], active: frozenset[i
                 else:
                     yield entry.name, OTHER, entry.is_symlink()
     except OSError as error:
-        if error.errno not in _PASSED_OVER:
+        if error.errno not in _SKIPPED_ERRNOS:
             raise

@@ -1,4 +1,4 @@
-"""What a file says, as a short text: settings that name files enter the keys by content, never by path."""
+"""Content hashes for cache keys: a setting that names a file enters a key by content, never by path."""
 
 from __future__ import annotations
 
@@ -6,64 +6,67 @@ import ast
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
-from pipeline.core.atomic_files import whole_file
+from pipeline.core.atomic_files import write_text
 from pipeline.core.errors import UserError
-from pipeline.core.reading import MAX_TEXT, is_file, open_file, read_text, shortened
+from pipeline.core.reading import MAX_TEXT, is_file, open_file, read_text, shorten
 
 _MEMO_ENTRIES = 1000
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of an ordinary file's bytes, in hexadecimal. Raises `OSError`."""
-    digest = hashlib.sha256()
+    """Returns the SHA-256 of an ordinary file's bytes, in hexadecimal. Raises `OSError`."""
     with open_file(path) as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes; of a Python config, of its code and of every `_base_` (layout does not count).
+    """Returns the SHA-256 of a file's content: of a Python config its code with every `_base_`, else its bytes.
 
-    Large files are hashed once: the digest is remembered with path, size and modification time in the user's
-    cache directory. Raises `UserError` if the file is missing or is no valid Python.
+    The digest is remembered with path, size and modification time in the user's cache directory, so that a large file
+    is hashed once.
+
+    Raises:
+        UserError: the file is missing, or is no valid Python config.
     """
     if not is_file(path):
-        raise UserError(f"{shortened(path)}: no such file; a setting names it and its content is part of the key")
-    if path.suffix == ".py":
-        return python_config_digest(path)
-    return _remembered_digest(path)
+        raise UserError(f"{shorten(path)}: no such file; a setting names it and its content is part of the key")
+    return python_config_digest(path) if path.suffix == ".py" else _remembered_digest(path)
 
 
 def python_config_digest(path: Path) -> str:
-    """SHA-256 over the syntax tree of a Python config file and, in order, those of its `_base_` files."""
+    """Returns the SHA-256 of the syntax trees of a Python config and, in order, its `_base_` files; layout is ignored.
+
+    Raises:
+        UserError: a file is missing or no valid Python, or `_base_` is circular.
+    """
     digest = hashlib.sha256()
     for tree in _config_trees(path, ()):
         digest.update(ast.dump(tree).encode())
     return digest.hexdigest()
 
 
-def _config_trees(path: Path, above: tuple[Path, ...]) -> list[ast.Module]:
+def _config_trees(path: Path, parents: tuple[Path, ...]) -> list[ast.Module]:
     path = Path(os.path.realpath(path))
-    if path in above:
-        raise UserError(f"{path}: _base_ leads back to the file itself")
+    if path in parents:
+        raise UserError(f"{path}: _base_ includes the file itself")
     try:
-        tree = ast.parse(read_text(path, f"a Python config, which {above[-1] if above else 'a setting'} names"))
-        named = [
+        tree = ast.parse(read_text(path, f"a Python config, which {parents[-1] if parents else 'a setting'} names"))
+        values = [
             ast.literal_eval(node.value)
             for node in tree.body
             if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "_base_" for t in node.targets)
         ]
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
-        raise UserError(f"{path}: is not a valid Python config: {shortened(error)}") from None
+        raise UserError(f"{path}: is not a valid Python config: {shorten(error)}") from None
     trees = [tree]
-    for bases in named:
+    for bases in values:
         for base in [bases] if isinstance(bases, str) else bases:
             if not isinstance(base, str):
                 raise UserError(f"{path}: _base_ holds a {type(base).__name__}, expected the names of files")
-            trees += _config_trees(path.parent / base, (*above, path))
+            trees += _config_trees(path.parent / base, (*parents, path))
     return trees
 
 
@@ -71,28 +74,23 @@ def _memo_path() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "goodsam-offline" / "digests.json"
 
 
-def _memo() -> dict[str, str]:
-    """The digests that are remembered; none if the file cannot be read."""
+def _read_memo() -> dict[str, str]:
+    """Returns the remembered digests; none if the file is missing or damaged."""
     try:
         with open_file(_memo_path()) as stream:
             memo = json.loads(stream.read(MAX_TEXT))
     except (OSError, ValueError, RecursionError):
         return {}
-    if not isinstance(memo, dict) or not all(isinstance(value, str) for value in memo.values()):
-        return {}
-    return memo
+    valid = isinstance(memo, dict) and all(isinstance(value, str) for value in memo.values())
+    return memo if valid else {}
 
 
 def _remembered_digest(path: Path) -> str:
     stat = path.stat()
     name = f"{os.path.realpath(path)}:{stat.st_size}:{stat.st_mtime_ns}"
-    memo = _memo()
+    memo = _read_memo()
     if name not in memo:
         memo[name] = file_digest(path)
-        entries = dict(list(memo.items())[-_MEMO_ENTRIES:])
-        try:
-            with whole_file(_memo_path()) as temporary:
-                temporary.write_text(json.dumps(entries))
-        except OSError:
-            pass  # a read-only home only means that the file is hashed again next time
+        with suppress(OSError):  # with a read-only home the file is hashed again next time
+            write_text(_memo_path(), json.dumps(dict(list(memo.items())[-_MEMO_ENTRIES:])))
     return memo[name]

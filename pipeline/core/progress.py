@@ -12,11 +12,11 @@ LOG_EVERY_SECONDS = 15.0
 
 
 class Progress(Protocol):
-    """What long work reports to."""
+    """Receives the progress of long work."""
 
-    def start(self, description: str, total: int) -> None: ...
+    def start(self, description: str, total: int, unit: str = "image") -> None: ...
 
-    def advance(self, failed: bool = False) -> None: ...
+    def advance(self, failed: bool = False, figures: str = "") -> None: ...
 
     def note(self, text: str) -> None: ...
 
@@ -24,85 +24,89 @@ class Progress(Protocol):
 class SilentProgress:
     """Reports nothing (library use and tests)."""
 
-    def start(self, description: str, total: int) -> None:
+    def start(self, description: str, total: int, unit: str = "image") -> None:
         return
 
-    def advance(self, failed: bool = False) -> None:
+    def advance(self, failed: bool = False, figures: str = "") -> None:
         return
 
     def note(self, text: str) -> None:
         return
 
 
-class LogProgress:
-    """A line every `LOG_EVERY_SECONDS`, and one at the end."""
+class _Counter:
+    """Counts what is done, and describes how fast."""
 
     def __init__(self) -> None:
-        self._description, self._total, self._done, self._failed = "", 0, 0, 0
-        self._began = self._last = time.monotonic()
+        self.start("", 0)
 
-    def start(self, description: str, total: int) -> None:
-        self._description, self._total, self._done, self._failed = description, total, 0, 0
-        self._began = self._last = time.monotonic()
+    def start(self, description: str, total: int, unit: str = "image") -> None:
+        self.description, self.total, self.unit = description, total, unit
+        self.done = self.failed = 0
+        self.figures = ""
+        self.began = time.monotonic()
 
-    def advance(self, failed: bool = False) -> None:
-        self._done += 1
-        self._failed += failed
+    def advance(self, failed: bool = False, figures: str = "") -> None:
+        self.done += 1
+        self.failed += failed
+        self.figures = figures or self.figures
+
+    def failures(self) -> str:
+        return f"{self.failed} failed" if self.failed else ""
+
+    def speed(self) -> str:
+        seconds = time.monotonic() - self.began
+        left = clock((self.total - self.done) * seconds / self.done)
+        return ", ".join(filter(None, [describe_rate(self.done, seconds, self.unit), f"{left} left", self.figures]))
+
+
+class LogProgress(_Counter):
+    """Prints a line every `LOG_EVERY_SECONDS`, and one at the end."""
+
+    def start(self, description: str, total: int, unit: str = "image") -> None:
+        super().start(description, total, unit)
+        self._printed = self.began
+
+    def advance(self, failed: bool = False, figures: str = "") -> None:
+        super().advance(failed, figures)
         now = time.monotonic()
-        if now - self._last >= LOG_EVERY_SECONDS or self._done == self._total:
-            self._last = now
-            seconds = max(now - self._began, 1e-9)
-            left = (self._total - self._done) * seconds / self._done
-            failed_text = f", {self._failed} failed" if self._failed else ""
-            self.note(
-                f"{self._description}: {self._done}/{self._total}{failed_text}, "
-                f"{self._done / seconds:.2f} images/s, {clock(left)} left"
-            )
+        if now - self._printed >= LOG_EVERY_SECONDS or self.done == self.total:
+            self._printed = now
+            parts = [f"{self.description}: {self.done}/{self.total}", self.failures(), self.speed()]
+            self.note(", ".join(filter(None, parts)))
 
     def note(self, text: str) -> None:
         print(text, flush=True)
 
 
-class BarProgress:
-    """A rich bar with rate and time left."""
+class BarProgress(_Counter):
+    """Draws a rich bar with rate and time left."""
 
     def __init__(self) -> None:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as RichProgress
 
         self._bar = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("[red]{task.fields[failed]}"),
+            TextColumn("{task.fields[speed]}"),
+            TextColumn("[red]{task.fields[failures]}"),
         )
-        self._began, self._done, self._failed = time.monotonic(), 0, 0
-        self._task: object = None
+        self._task = TaskID(0)
 
-    def start(self, description: str, total: int) -> None:
-        self._began, self._done, self._failed = time.monotonic(), 0, 0
+    def start(self, description: str, total: int, unit: str = "image") -> None:
+        super().start(description, total, unit)
         self._bar.start()
-        self._task = self._bar.add_task(description, total=total, rate="", failed="")
+        self._task = self._bar.add_task(description, total=total, speed="", failures="")
 
-    def advance(self, failed: bool = False) -> None:
-        self._done += 1
-        self._failed += failed
-        rate = f"{self._done / max(time.monotonic() - self._began, 1e-9):.2f} images/s"
-        text = f"{self._failed} failed" if self._failed else ""
-        self._bar.update(self._task, advance=1, rate=rate, failed=text)  # type: ignore[arg-type]
+    def advance(self, failed: bool = False, figures: str = "") -> None:
+        super().advance(failed, figures)
+        self._bar.update(self._task, advance=1, speed=self.speed(), failures=self.failures())
 
     def note(self, text: str) -> None:
-        self._bar.console.print(text, highlight=False)
+        self._bar.console.print(text, highlight=False, markup=False)
 
     def stop(self) -> None:
         self._bar.stop()
@@ -119,6 +123,12 @@ def console_progress() -> Iterator[Progress]:
         yield bar
     finally:
         bar.stop()
+
+
+def describe_rate(done: int, seconds: float, unit: str = "image") -> str:
+    """`12.34 images/s`; below one unit per second `3.2 s/image`."""
+    each = max(seconds, 1e-9) / done
+    return f"{1 / each:.2f} {unit}s/s" if each <= 1 else f"{each:.1f} s/{unit}"
 
 
 def clock(seconds: float) -> str:

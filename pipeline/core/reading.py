@@ -1,6 +1,6 @@
-"""Files and text that a user hands over: only ordinary files are opened, all of it is bounded, YAML and JSON are data.
+"""Bounded reading of what a user hands over: ordinary files, YAML and JSON as plain data, values in messages.
 
-This module knows no particular file. What it refuses, it refuses before the content is expanded or printed.
+A file or text beyond the bounds is refused before its content is expanded or printed.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import os
 import re
 import reprlib
 import stat
-from collections.abc import Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import yaml
 
@@ -28,53 +28,54 @@ MAX_NODES = 200_000
 #: The deepest nesting of YAML and JSON, after aliases are expanded.
 MAX_DEPTH = 50
 
-#: The longest number in YAML and JSON, in characters. Integers are of 64 bits besides.
+#: The longest number in YAML and JSON, in characters. Integers must also fit into 64 bits.
 MAX_DIGITS = 100
 
-_KINDS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a FIFO"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
-
-
-# --------------------------------------------------------------------------------------------------------------
-# Files
+_FILE_TYPES = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def is_file(path: str | Path) -> bool:
-    """Is there an ordinary file (or a link to one)? False, too, for names that no file system takes."""
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        return False
+    """Returns whether `path` is an ordinary file or a link to one; False for names that no file system accepts."""
+    return stat.S_ISREG(_mode(path))
 
 
 def is_folder(path: str | Path) -> bool:
-    """Is there a folder (or a link to one)? False, too, for names that no file system takes."""
+    """Returns whether `path` is a folder or a link to one; False for names that no file system accepts."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def _mode(path: str | Path) -> int:
     try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
+        return os.stat(path).st_mode
     except (OSError, ValueError):
-        return False
+        return 0
 
 
-def kind_of_file(mode: int) -> str:
-    """What `st_mode` says that a file is, in words."""
-    return next((name for test, name in _KINDS if test(mode)), "an ordinary file")
+def file_type(mode: int) -> str:
+    """Returns the type of a file with this `st_mode`, in words for messages."""
+    return _FILE_TYPES.get(stat.S_IFMT(mode), "an ordinary file")
 
 
-def open_file(path: str | Path) -> BinaryIO:
-    """An ordinary file for reading. Raises `OSError` for every other kind, at once: a FIFO is not waited for."""
+def open_file(path: str | Path) -> BufferedReader:
+    """Opens an ordinary file for reading bytes.
+
+    Raises:
+        OSError: the file cannot be opened or is of another type. It does not wait for the writer of a FIFO.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except ValueError:  # a NUL, or half of a surrogate pair
+    except ValueError:  # a NUL or a lone surrogate
         raise OSError(errno.EINVAL, "is a name that no file can have", str(path)) from None
     try:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, f"is {kind_of_file(mode)}, expected an ordinary file", str(path))
+            raise OSError(errno.EINVAL, f"is {file_type(mode)}, expected an ordinary file", str(path))
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -82,7 +83,11 @@ def open_file(path: str | Path) -> BinaryIO:
 
 
 def read_text(path: Path, expected: str) -> str:
-    """A text file in UTF-8. Raises `UserError`; `expected` says what the file should have been."""
+    """Reads a text file in UTF-8; `expected` names the kind of file in messages, e.g. "a YAML file".
+
+    Raises:
+        UserError: the file is missing, unreadable, larger than `MAX_TEXT` or not UTF-8.
+    """
     try:
         with open_file(path) as stream:
             data = b""
@@ -92,119 +97,102 @@ def read_text(path: Path, expected: str) -> str:
             raise UserError(f"{path}: is larger than {MAX_TEXT >> 20} MiB; expected {expected}")
         return data.decode("utf-8")
     except FileNotFoundError:
-        raise UserError(f"{shortened(path)}: no such file; expected {expected}") from None
+        raise UserError(f"{shorten(path)}: no such file; expected {expected}") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{shortened(path)}: cannot be read ({reason}); expected {expected}") from None
+        raise UserError(f"{shorten(path)}: cannot be read ({reason}); expected {expected}") from None
 
 
 def user_path(text: str | Path) -> Path:
-    """`text` as a path, with `~` expanded. Raises `ValueError` where that names nobody's home."""
+    """Returns `text` as a path with `~` expanded. Raises `ValueError` if that home folder is unknown."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise ValueError(f"the home folder in {shown(str(text))} is not known") from None
+        raise ValueError(f"the home folder in {short_repr(str(text))} is not known") from None
 
 
-# --------------------------------------------------------------------------------------------------------------
-# Values in messages
+# ---- Values in messages
 
 
-def shown(value: object, most: int = 80) -> str:
-    """`repr(value)` in at most `most` characters; large values are cut before they are printed."""
+def short_repr(value: object, max_length: int = 80) -> str:
+    """Returns `repr(value)` in at most `max_length` characters; large values are cut before they are formatted."""
     printer = reprlib.Repr()
-    printer.maxstring = printer.maxother = printer.maxlong = most
+    printer.maxstring = printer.maxother = printer.maxlong = max_length
     printer.maxdict = printer.maxlist = printer.maxtuple = printer.maxset = 8
     printer.maxlevel = 4
     try:
-        return shortened(printer.repr(value), most)
+        return shorten(printer.repr(value), max_length)
     except (ValueError, RecursionError):  # an integer of thousands of digits
         return f"a {type(value).__name__}"
 
 
-def shortened(text: object, most: int = 300) -> str:
-    """`str(text)` in at most `most` characters: its beginning and its end."""
+def shorten(text: object, max_length: int = 300) -> str:
+    """Returns `str(text)` in at most `max_length` characters: its beginning and its end."""
     whole = str(text)
-    tail = most // 3
-    return whole if len(whole) <= most else f"{whole[: most - tail - 3]}...{whole[len(whole) - tail :]}"
+    tail = max_length // 3
+    return whole if len(whole) <= max_length else f"{whole[: max_length - tail - 3]}...{whole[len(whole) - tail :]}"
 
 
-# --------------------------------------------------------------------------------------------------------------
-# YAML
+def error_text(error: BaseException, max_length: int = 300) -> str:
+    """Returns the message of `error` on one line, shortened; the name of its class if it has no message."""
+    return shorten(" ".join(str(error).split()), max_length) or type(error).__name__
+
+
+# ---- YAML
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, with these differences.
+    """YAML 1.1 as PyYAML reads it, restricted to plain data within the bounds of this module.
 
-    Numbers such as `1e-3` are numbers, as in YAML 1.2, and dates are text. A key may stand in a mapping once. Aliases
-    are counted as what they stand for, and may not stand inside of it. Text without NUL and without half surrogate
-    pairs, integers of 64 bits, mappings and sequences are all there is.
+    Differences: `1e-3` is a number, as in YAML 1.2. A date is text. A duplicate key is an error. Text without NUL and
+    lone surrogates, integers of 64 bits, floats, booleans, null, mappings and sequences are the only values.
     """
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self._count = self._depth = self._deepest = 0
-        self._open: set[str] = set()
-        self._extents: dict[str, tuple[int, int]] = {}
+    _count = _depth = 0
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        anchor, mark = event.anchor, event.start_mark
-        if isinstance(event, yaml.AliasEvent):
-            if anchor in self._open:
-                raise _refusal(f"the alias {shown(anchor)} stands inside of what it names", mark)
-            count, height = self._extents.get(anchor, (1, 1))
-            self._add(count, self._depth + height, mark)
-            return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
-        self._add(1, self._depth + 1, mark)
-        before, outer = self._count, self._deepest
-        self._depth += 1
-        self._deepest = self._depth
-        if anchor:
-            self._open.add(anchor)
-        node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
-        self._depth -= 1
-        if anchor:
-            self._open.discard(anchor)
-            self._extents[anchor] = self._count - before + 1, self._deepest - self._depth
-        self._deepest = max(outer, self._deepest)
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        if node is not None:
+            _measure(node, {})
         return node
 
-    def _add(self, count: int, depth: int, mark: Any) -> None:
-        self._count += count
-        self._deepest = max(self._deepest, depth)
-        if depth > MAX_DEPTH:
-            raise _refusal(f"is nested deeper than {MAX_DEPTH}", mark)
-        if self._count > MAX_NODES:
-            raise _refusal(f"holds more than {MAX_NODES:,} values, aliases expanded", mark)
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self._count += 1
+        self._depth += 1
+        _check_bounds(self._count, self._depth, self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+        node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        self._depth -= 1
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> Any:
         node = super().compose_mapping_node(anchor)  # type: ignore[no-untyped-call]
-        known: set[Any] = set()
+        names: set[Any] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
                 continue
             name = self.construct_object(key)
-            if name in known:
-                raise _refusal(f"the key {shown(name)} stands here for the second time", key.start_mark)
-            known.add(name)
+            if name in names:
+                raise _yaml_error(f"duplicate key {short_repr(name)}", key.start_mark)
+            names.add(name)
         return node
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         scalar = isinstance(node, yaml.ScalarNode)
         if scalar and len(node.value) > MAX_DIGITS and node.tag in _NUMBERS:
-            raise _refusal(f"a number of {len(node.value):,} characters", node.start_mark)
+            raise _yaml_error(f"a number of {len(node.value):,} characters", node.start_mark)
         try:
             value = super().construct_object(node, deep)  # type: ignore[no-untyped-call]
         except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError):
-            raise _refusal(f"{shown(node.value)} is not of its type {shown(node.tag)}", node.start_mark) from None
+            problem = f"{short_repr(node.value)} is not of its type {short_repr(node.tag)}"
+            raise _yaml_error(problem, node.start_mark) from None
         if scalar and isinstance(value, int) and abs(value) >= 2**63:
-            raise _refusal("an integer of more than 64 bits", node.start_mark)
-        if scalar and isinstance(value, str) and not _is_text(value):
-            raise _refusal("text with a NUL or half a surrogate pair", node.start_mark)
+            raise _yaml_error("an integer of more than 64 bits", node.start_mark)
+        if scalar and isinstance(value, str) and _NOT_TEXT.search(value):
+            raise _yaml_error("text with a NUL or a lone surrogate", node.start_mark)
         return value
 
 
+_NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _NOT_PLAIN = [f"tag:yaml.org,2002:{name}" for name in ("timestamp", "binary", "omap", "pairs", "set", "value")]
 _Loader.yaml_constructors = {
@@ -219,20 +207,38 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _is_text(value: str) -> bool:
-    if value.isascii():
-        return "\0" not in value
-    return "\0" not in value and re.search("[\ud800-\udfff]", value) is None
+def _measure(node: Any, sizes: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """Returns the number of values in a node and its height, aliases expanded; `sizes` holds those of earlier nodes."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1, 1
+    if id(node) not in sizes:
+        sizes[id(node)] = 0, 0  # until its content is measured
+        children = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        parts = [_measure(child, sizes) for child in children]
+        count, height = 1 + sum(size for size, _ in parts), 1 + max((height for _, height in parts), default=0)
+        _check_bounds(count, height, node.start_mark)
+        sizes[id(node)] = count, height
+    elif sizes[id(node)] == (0, 0):
+        raise _yaml_error("an alias occurs inside the value that it repeats", node.start_mark)
+    return sizes[id(node)]
 
 
-def _refusal(problem: str, mark: Any) -> yaml.YAMLError:
+def _check_bounds(count: int, depth: int, mark: Any) -> None:
+    if depth > MAX_DEPTH:
+        raise _yaml_error(f"is nested deeper than {MAX_DEPTH}", mark)
+    if count > MAX_NODES:
+        raise _yaml_error(f"holds more than {MAX_NODES:,} values, aliases expanded", mark)
+
+
+def _yaml_error(problem: str, mark: Any) -> yaml.YAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
 def load_yaml(text: str) -> Any:
-    """What `text` says in YAML, as dicts, lists, text, numbers, booleans and None; nothing is executed.
+    """Parses YAML into plain values; nothing is executed.
 
-    Raises `yaml.YAMLError` for what is no YAML, or beyond the bounds of this module.
+    Raises:
+        yaml.YAMLError: `text` is no YAML, or is beyond the bounds of this module.
     """
     try:
         return yaml.load(text, _Loader)
@@ -241,36 +247,37 @@ def load_yaml(text: str) -> Any:
 
 
 def yaml_reason(error: yaml.YAMLError) -> str:
-    """What is wrong and where, in less than 300 characters."""
+    """Returns the problem and its line and column, in less than 300 characters."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem is None:
-        return shortened(" ".join(str(error).split()))
+        return error_text(error)
     mark = error.problem_mark or error.context_mark
     place = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
-    return place + shortened(" ".join(error.problem.split()), 250)
+    return place + shorten(" ".join(error.problem.split()), 250)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping, see `load_yaml`. An empty file is an empty mapping. Raises `UserError`."""
+    """Reads one YAML mapping, see `load_yaml`; an empty file gives an empty mapping. Raises `UserError`."""
     text = read_text(path, "a YAML file")
     try:
         data = load_yaml(text)
     except yaml.YAMLError as error:
         raise UserError(f"{path}: is not valid YAML: {yaml_reason(error)}") from None
-    if data is None:
-        return {}
+    return {} if data is None else _mapping(data, path)
+
+
+def _mapping(data: Any, path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{path}: found a {type(data).__name__} at the top, expected a mapping of keys")
     return data
 
 
-# --------------------------------------------------------------------------------------------------------------
-# JSON
+# ---- JSON
 
 
 def load_json(text: str) -> Any:
-    """What `text` says in JSON. Raises `ValueError` for what is none, or beyond the bounds of this module."""
+    """Parses JSON. Raises `ValueError` if `text` is no JSON, or is beyond the bounds of this module."""
     try:
-        value = json.loads(text, parse_int=_integer, parse_constant=_no_constant)
+        value = json.loads(text, parse_int=_integer, parse_constant=_reject_constant)
     except RecursionError:
         raise ValueError(f"is nested deeper than {MAX_DEPTH}") from None
     level, depth, count = [value], 0, 0
@@ -280,12 +287,8 @@ def load_json(text: str) -> Any:
             raise ValueError(f"is nested deeper than {MAX_DEPTH}")
         if count > MAX_NODES:
             raise ValueError(f"holds more than {MAX_NODES:,} values")
-        level = [
-            child
-            for item in level
-            if isinstance(item, Mapping | list)
-            for child in (item.values() if isinstance(item, Mapping) else item)
-        ]
+        nested = [item for item in level if isinstance(item, dict | list)]
+        level = [child for item in nested for child in (item.values() if isinstance(item, dict) else item)]
     return value
 
 
@@ -295,17 +298,14 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def _no_constant(text: str) -> Any:
+def _reject_constant(text: str) -> Any:
     raise ValueError(f"found {text}, expected a finite number")
 
 
 def read_json(path: Path, expected: str) -> dict[str, Any]:
-    """A JSON object, see `load_json`. Raises `UserError`; `expected` as for `read_text`."""
+    """Reads one JSON object, see `load_json`; `expected` as for `read_text`. Raises `UserError`."""
     text = read_text(path, expected)
     try:
-        data = load_json(text)
+        return _mapping(load_json(text), path)
     except ValueError as error:
-        raise UserError(f"{path}: cannot be read as JSON ({shortened(error)})") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: found a {type(data).__name__} at the top, expected a mapping of keys")
-    return data
+        raise UserError(f"{path}: cannot be read as JSON ({shorten(error)})") from None

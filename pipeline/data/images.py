@@ -1,4 +1,4 @@
-"""Reading panoramas and label maps from files, with every defect named; nothing else reads image files."""
+"""Reads panoramas and label maps from files and names every defect; nothing else reads image files."""
 
 from __future__ import annotations
 
@@ -14,38 +14,54 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from pydantic import AfterValidator, Field
 
-from pipeline.core.errors import ImageError
-from pipeline.core.reading import open_file, shortened
+from pipeline.core.errors import ImageError, PipelineWarning
+from pipeline.core.reading import error_text, open_file
 from pipeline.core.settings import Settings
 from pipeline.data.labels import LabelSpace
 
-#: A larger image than this is refused before its pixels are decoded (a decompression bomb, or a mistake).
+#: An image with more pixels is refused before it is decoded (a decompression bomb, or a mistake).
 MAX_PIXELS = 16384 * 8192
 
-#: Largest change of the side ratio by crop and resize together: beyond it, the rows are those of another resolution.
-MAX_SQUEEZE = 1.25
-
-#: EXIF's orientations that lay the image on its side.
-SIDEWAYS = (5, 6, 7, 8)
-
-#: Shortest side, in pixels, that still is a picture of the street.
+#: Shortest side of a usable image, in pixels.
 MIN_SIDE = 16
 
-#: What is decoded, whatever the name of the file says. Pillow's other formats are none of a camera's, and some of them
-#: run other programs.
+#: Largest change of the aspect ratio by crop and resize together; beyond it, `crop_rows` is for another resolution.
+MAX_ASPECT_CHANGE = 1.25
+
+#: Change of the aspect ratio from which on there is a warning.
+NOTED_ASPECT_CHANGE = 1.05
+
+#: EXIF orientations with width and height exchanged.
+ROTATED_ORIENTATIONS = (5, 6, 7, 8)
+
+#: Formats that are decoded, whatever the name of the file. Cameras write none of Pillow's other formats, and some of
+#: those run other programs.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000")
 
 
-def _quiet_decoders() -> None:
-    """What decoders say of a file, its `ImageError` says: nothing of theirs goes to the screen.
+class ImageWarning(PipelineWarning):
+    """An image is used, but its pixels may not be what the user expects."""
 
-    Pillow warns by Python's warnings and logging; libtiff writes to stderr itself unless it is told not to, once a
-    process. Nothing is redirected: other threads print what they have to.
+
+_warned: set[tuple[str, Path]] = set()
+
+
+def _warn_once_per_folder(path: Path, kind: str, text: str) -> None:
+    if (kind, path.parent) not in _warned:
+        _warned.add((kind, path.parent))
+        warnings.warn(f"{path}: {text} (reported once for each folder)", ImageWarning, stacklevel=2)
+
+
+def _silence_decoders() -> None:
+    """Stops decoders from printing; `ImageError` reports what is wrong with a file.
+
+    Pillow uses Python's warnings and logging. libtiff writes to stderr unless the handlers of the process are removed.
+    No stream is redirected, because other threads print too.
     """
     warnings.filterwarnings("ignore", module=r"PIL(\..*)?$")
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
-    with suppress(AttributeError, OSError):  # a Pillow without libtiff, or with one that is not told in this way
+    with suppress(AttributeError, OSError):  # a Pillow without libtiff, or with libtiff in another place
         decoders = ctypes.CDLL(Image.core.__file__)
         for handler in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
             function = getattr(decoders, handler)
@@ -53,7 +69,7 @@ def _quiet_decoders() -> None:
             function(None)
 
 
-_quiet_decoders()
+_silence_decoders()
 
 
 def _size(value: tuple[int, int]) -> tuple[int, int]:
@@ -66,34 +82,39 @@ def _size(value: tuple[int, int]) -> tuple[int, int]:
 def _rows(value: tuple[int, int]) -> tuple[int, int]:
     first, last = value
     if not 0 <= first < last <= MAX_PIXELS:
-        raise ValueError("holds no rows; expected the first, 0 or more, before the last, e.g. [312, 712]")
+        raise ValueError("holds no rows; expected [first, last] with 0 <= first < last, e.g. [312, 712]")
     return value
 
 
-#: Height and width of a picture of the street, in pixels.
+#: Height and width of an image, in pixels.
 Size = Annotated[tuple[int, int], AfterValidator(_size)]
 
-#: The first row, and the row after the last.
+#: The first row and the row after the last.
 Rows = Annotated[tuple[int, int], AfterValidator(_rows)]
 
 
 class ImagePreprocessing(Settings):
-    """How an image of a data set becomes the working image; part of every key, since pixels depend on it."""
+    """How an image file becomes the working image; part of every key."""
 
     crop_rows: Rows | None = Field(
-        None, description="Keep rows first..last-1 of the file, e.g. [312, 712] for the 70-degree band."
+        None, description="Keep rows first..last-1 of the file, e.g. [312, 712] for the 70-degree band; null: all."
     )
     size: Size | None = Field(
-        None, description="Working resolution [height, width] after the crop; null keeps each image's own."
+        None, description="Working resolution [height, width] after the crop; null: that of each image."
     )
 
 
 def read_image(path: Path, preprocessing: ImagePreprocessing) -> np.ndarray:
-    """The working image: RGB uint8 `(H, W, 3)`.
+    """Reads an image file as the working image.
 
-    Greyscale, palette, RGBA and CMYK files are converted to RGB (alpha is dropped); 16-bit greyscale is scaled to
-    8 bits; an image that is stored rotated, as EXIF says, is turned upright. Raises `ImageError` with the reason
-    if the file cannot be used.
+    Other modes become RGB without alpha, 16-bit greyscale is scaled to 8 bits, and an image that EXIF marks as rotated
+    is turned upright. An `ImageWarning` reports transparent pixels and a changed aspect ratio, once in each folder.
+
+    Returns:
+        RGB uint8 `(H, W, 3)`.
+
+    Raises:
+        ImageError: the file cannot be used.
     """
     with _decoded(path) as image:
         if image.mode.startswith("I") or image.mode == "F":
@@ -102,33 +123,39 @@ def read_image(path: Path, preprocessing: ImagePreprocessing) -> np.ndarray:
             values = np.asarray(image).astype(np.float32)
             if values.max() > 65535 or values.min() < 0:
                 raise ImageError(f"{path}: holds values from {values.min():g} to {values.max():g}, expected 0..65535")
-            # Pillow opens 16-bit PNG and TIFF as I;16 or, for some files, as I: the range is that of 16 bits
+            # Pillow opens 16-bit PNG and TIFF as I;16 or, for some files, as I; both have the range of 16 bits
             image = Image.fromarray(np.clip(values / 257 + 0.5, 0, 255).astype(np.uint8))
-        rgb = _prepare(image.convert("RGB"), path, preprocessing, Image.Resampling.BILINEAR)
-        return np.array(rgb)  # a writable copy: torch takes no other
+        transparent = image.getbands()[-1] in "Aa" or "transparency" in image.info
+        if transparent and np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
+            _warn_once_per_folder(path, "alpha", "has transparent pixels, which are used as if they were opaque")
+        return np.array(_prepare(image.convert("RGB"), path, preprocessing))  # a writable copy, as torch needs
 
 
 def prepared_size(path: Path, preprocessing: ImagePreprocessing) -> tuple[int, int]:
-    """`(H, W)` of the working image, from the file's header. Raises `ImageError` if it has none."""
+    """Returns `(H, W)` of the working image from the file's header. Raises `ImageError` if there is no valid one."""
     if preprocessing.size is not None:
         return preprocessing.size
     with _opened(path) as image:
         width, height = image.size
-        if image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS:
+        if image.getexif().get(ExifTags.Base.Orientation) in ROTATED_ORIENTATIONS:
             width, height = height, width
     first, last = preprocessing.crop_rows or (0, height)
     return min(last, height) - first, width
 
 
 def read_labels(path: Path, preprocessing: ImagePreprocessing, space: LabelSpace) -> np.ndarray:
-    """A label map in `space`: uint8 `(H, W)`, cropped and resized (nearest) like its image.
+    """Reads a label map, cropped and resized (nearest) like its image.
 
-    Raises `ImageError` if the file is no single-channel image or a value is outside the space.
+    Returns:
+        uint8 `(H, W)`: class ids of `space` or its ignore index; of a palette image the indices.
+
+    Raises:
+        ImageError: the file is no single-channel image, or a value is outside the space.
     """
     with _decoded(path) as image:
         if image.mode not in ("L", "P", "1", "I", "I;16"):
             raise ImageError(f"{path}: has mode {image.mode}, expected a label map with one channel")
-        labels = np.asarray(_prepare(image, path, preprocessing, Image.Resampling.NEAREST))
+        labels = np.asarray(_prepare(image, path, preprocessing, labels=True))
     outside = (labels >= space.num_classes) & (labels != space.ignore_index)
     if outside.any():
         values = np.unique(labels[outside])[:5].tolist()
@@ -141,7 +168,7 @@ def read_labels(path: Path, preprocessing: ImagePreprocessing, space: LabelSpace
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """The file as an image, its header read. Whatever a decoder raises within becomes an `ImageError`."""
+    """Yields the image with its header read; exceptions of decoders become `ImageError`."""
     try:
         with open_file(path) as stream:
             if not stream.read(1):
@@ -160,38 +187,39 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise ImageError(f"{path}: no such file") from None
     except Image.DecompressionBombError:
         raise ImageError(f"{path}: is absurdly large, expected at most {MAX_PIXELS:,} pixels") from None
-    except Exception as error:  # Pillow's decoders raise what they happen to raise on a damaged file
-        reason = getattr(error, "strerror", None) or shortened(error) or type(error).__name__
+    except Exception as error:  # on a damaged file, decoders raise all kinds of exceptions
+        reason = getattr(error, "strerror", None) or error_text(error)
         raise ImageError(f"{path}: cannot be decoded ({reason})") from None
 
 
 @contextmanager
 def _decoded(path: Path) -> Iterator[Image.Image]:
-    """As `_opened`, with its pixels, upright."""
+    """Yields the image with its pixels, upright."""
     with _opened(path) as image:
         image.load()
         yield ImageOps.exif_transpose(image)
 
 
-def _prepare(
-    image: Image.Image, path: Path, preprocessing: ImagePreprocessing, resampling: Image.Resampling
-) -> Image.Image:
+def _prepare(image: Image.Image, path: Path, preprocessing: ImagePreprocessing, *, labels: bool = False) -> Image.Image:
     width, height = image.size
+    first, last = preprocessing.crop_rows or (0, height)
+    if last > height:
+        raise ImageError(f"{path}: has {height} rows, expected at least {last} for crop_rows [{first}, {last}]")
     if preprocessing.crop_rows is not None:
-        first, last = preprocessing.crop_rows
-        if not 0 <= first < last <= height:
-            raise ImageError(f"{path}: has {height} rows, expected at least {last} for crop_rows [{first}, {last}]")
         image = image.crop((0, first, width, last))
-        if preprocessing.size is not None:
-            found, expected = image.width / image.height, preprocessing.size[1] / preprocessing.size[0]
-            if not 1 / MAX_SQUEEZE <= found / expected <= MAX_SQUEEZE:
-                raise ImageError(
-                    f"{path}: is {width} x {height}, rows {first} to {last - 1} are {image.width} x {image.height}, "
-                    f"expected the shape of {preprocessing.size[1]} x {preprocessing.size[0]}; crop_rows "
-                    "(--crop-rows of predict) counts rows of images of one resolution"
-                )
     if preprocessing.size is not None and (image.height, image.width) != preprocessing.size:
         target_height, target_width = preprocessing.size
+        change = target_width * image.height / (target_height * image.width)
+        if preprocessing.crop_rows is not None and not 1 / MAX_ASPECT_CHANGE <= change <= MAX_ASPECT_CHANGE:
+            raise ImageError(
+                f"{path}: is {width} x {height}, rows {first} to {last - 1} are {image.width} x {image.height}, "
+                f"expected the shape of {target_width} x {target_height}; crop_rows (--crop-rows of predict) counts "
+                "rows of images of one resolution"
+            )
+        if not labels and not 1 / NOTED_ASPECT_CHANGE <= change <= NOTED_ASPECT_CHANGE:
+            wider = f"{100 * abs(change - 1):.0f} % {'wider' if change > 1 else 'narrower'}"
+            _warn_once_per_folder(path, "aspect", f"becomes {wider} by the resize to {target_width} x {target_height}")
+        resampling = Image.Resampling.NEAREST if labels else Image.Resampling.BILINEAR
         image = image.resize((target_width, target_height), resampling)
     if min(image.size) < MIN_SIDE:
         raise ImageError(

@@ -1,37 +1,33 @@
-"""Data manifests: which images, where, in which label space and split. One YAML file a data set.
+"""Data manifests: the images, labels, splits and label space of a data set, in one YAML file.
 
-A manifest is read completely and every problem is reported at once, before any work. Nothing here decodes pixels.
+A manifest is read completely and all problems are reported together. Nothing here decodes pixels.
 """
 
 from __future__ import annotations
 
-import bisect
 import os
+import re
 import stat
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
 from pipeline.core.errors import UserError, raise_problems
 from pipeline.core.globs import check_glob, find_below, is_glob
-from pipeline.core.reading import is_file, is_folder, kind_of_file, read_yaml, shortened, shown, user_path
+from pipeline.core.reading import file_type, is_file, is_folder, read_yaml, short_repr, shorten, user_path
 from pipeline.core.settings import Settings, expand_variables, parse_settings, renamed
 from pipeline.data.images import ImagePreprocessing
 from pipeline.data.labels import LabelSpace, load_label_space
 
-#: What an image glob may match; other files in the folder (text, archives) are passed over.
+#: Suffixes of the files that an image glob matches; other files in the folder are skipped.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
-
-#: The longest path that a manifest gives or makes, in characters.
+#: The longest path that a manifest holds or results in, in characters.
 MAX_PATH = 4096
-
-#: So many problems are told, the others are counted.
-_TOLD = 20
 
 _Text = Annotated[str, StringConstraints(max_length=MAX_PATH)]
 _Replaced = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PATH)]
@@ -39,88 +35,81 @@ _Glob = Annotated[_Text, AfterValidator(check_glob)]
 
 
 class LabelFiles(Settings):
-    """Where an image's label map is: the image's path with each `[from, to]` replaced in it, in order."""
+    """Path of the label map of an image."""
 
     replace: tuple[tuple[_Replaced, _Text], ...] = Field(
-        description="Text replacements from image path to label path.", max_length=100
+        description="Replacements [from, to] in the path of the image, in order, that give the path of its labels.",
+        max_length=100,
     )
 
 
 class Split(Settings):
-    """One split: images by glob or list and, where they exist, labels."""
+    """One split: images and, if there are any, labels."""
 
     images: tuple[_Glob, ...] = Field(description="Globs or paths, relative to the root.", min_length=1)
-    exclude: tuple[_Glob, ...] = Field((), description="Globs of images to leave out.")
-    labels: LabelFiles | None = Field(None, description="Label maps; leave out for unlabelled splits.")
+    exclude: tuple[_Glob, ...] = Field((), description="Globs of images that are left out.")
+    labels: LabelFiles | None = Field(None, description="Label maps of the images; null: no labels.")
 
 
 class ManifestSettings(Settings):
-    """The YAML file's keys."""
+    """The keys of the YAML file."""
 
     name: str = Field(description="Name of the data set; its folder in the cache.", pattern=r"^[A-Za-z0-9][\w-]{0,99}$")
     root: str = Field(".", description="Folder of the data: relative to the manifest, absolute, or ${VARIABLE}/...")
-    projection: Literal["erp", "pinhole"] = Field("erp", description="erp: cyclic panoramas; pinhole: photos.")
-    label_space: str = Field("cityscapes19", description="Classes of the label files: a name, or a YAML file.")
+    projection: Literal["erp", "pinhole"] = Field("erp", description="erp: panoramas of 360 degrees; pinhole: photos.")
+    label_space: str = Field(
+        "cityscapes19", description="Classes of the labels: name of a label space, or a YAML file."
+    )
     preprocessing: ImagePreprocessing = Field(
-        ImagePreprocessing(), json_schema_extra=renamed("preparation"), description="Crop and working resolution."
+        ImagePreprocessing(),
+        json_schema_extra=renamed("preparation"),
+        description="Crop and working resolution of the images.",
     )
     splits: dict[str, Split] = Field(description="The splits by name.", min_length=1)
     licence: str = Field("", description="Licence of the data.")
-    citation: str = Field("", description="What to cite, and where the data is to be had.")
+    citation: str = Field("", description="Publication to cite, and the source of the data.")
 
 
-@dataclass(frozen=True, slots=True, init=False, repr=False)
+@dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One image of a data set. `id` is its path below the root without suffix, with `/` between folders.
+    """One image of a data set. Records share the strings of root and suffix, so that a million fit into memory.
 
-    `path` and `label_path` (None without labels) are made when they are asked for: what records have in common is
-    stored once, so that a million of them fit into memory.
+    Attributes:
+        id: path below the root without suffix, with `/` between folders.
+        split: name of the split.
+        root: folder of the data set.
+        suffix: suffix of the image file, with its dot.
+        label: path of the label map below the root; None without labels.
     """
 
     id: str
     split: str
-    _start: str
-    _end: str | None
-    _label_start: str
-    _label: str | None
-
-    def __init__(self, id: str, split: str, path: str | Path, label_path: str | Path | None) -> None:
-        text = str(path)
-        end = suffix_of(text)
-        whole = text.endswith(id + end)
-        start = text[: len(text) - len(id + end)] if whole else text
-        label = None if label_path is None else str(label_path)
-        shared = start if label is not None and whole and label.startswith(start) else ""
-        self._set(id, split, start, end if whole else None, shared, label and label.removeprefix(shared))
-
-    def _set(self, id: str, split: str, start: str, end: str | None, label_start: str, label: str | None) -> None:
-        put = object.__setattr__
-        put(self, "id", id)
-        put(self, "split", sys.intern(split))
-        put(self, "_start", sys.intern(start))
-        put(self, "_end", end if end is None else sys.intern(end))
-        put(self, "_label_start", sys.intern(label_start))
-        put(self, "_label", label)
+    root: str
+    suffix: str
+    label: str | None = None
 
     @property
     def path(self) -> Path:
-        return Path(self._start if self._end is None else f"{self._start}{self.id}{self._end}")
+        """The image file."""
+        return Path(self.root, self.id + self.suffix)
 
     @property
     def label_path(self) -> Path | None:
-        return None if self._label is None else Path(self._label_start + self._label)
-
-    def __repr__(self) -> str:
-        return f"ImageRecord({self.id!r}, {self.split!r}, {self.path!r}, {self.label_path!r})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        label = self.label_path
-        return ImageRecord, (self.id, self.split, str(self.path), None if label is None else str(label))
+        """The label map; None without labels."""
+        return None if self.label is None else Path(self.root, self.label)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A resolved manifest: its settings and its images, sorted by id within each split."""
+    """A data set whose files have been found.
+
+    Attributes:
+        path: the YAML file.
+        settings: its content.
+        root: absolute folder of the data.
+        label_space: classes of the labels.
+        images: the images, sorted by id within each split.
+    """
 
     path: Path
     settings: ManifestSettings
@@ -130,14 +119,16 @@ class Manifest:
 
     @property
     def name(self) -> str:
+        """Name of the data set."""
         return self.settings.name
 
     @property
     def preprocessing(self) -> ImagePreprocessing:
+        """Crop and working resolution of the images."""
         return self.settings.preprocessing
 
     def select(self, splits: Sequence[str] = ()) -> tuple[ImageRecord, ...]:
-        """The images of the named splits; of all splits if none is named."""
+        """Returns the images of the named splits, by default of all. Raises `UserError` if there is no such split."""
         if unknown := set(splits) - set(self.settings.splits):
             raise UserError(
                 f"{self.path}: has no split {sorted(unknown)[0]!r}; found {', '.join(self.settings.splits)}"
@@ -148,7 +139,11 @@ class Manifest:
 
 
 def load_manifest(path: Path) -> Manifest:
-    """Reads `path`, finds its images and labels, and reports every problem at once."""
+    """Reads a manifest and finds its images and labels.
+
+    Raises:
+        UserError: lists every problem of the file, or of the images and labels.
+    """
     settings = parse_settings(ManifestSettings, read_yaml(path), str(path))
     try:
         root = user_path(expand_variables(settings.root, f"{path}: root"))
@@ -156,14 +151,15 @@ def load_manifest(path: Path) -> Manifest:
         raise UserError(f"{path}: root: {error}") from None
     root = Path(os.path.abspath(path.parent / root))
     if not is_folder(root):
-        raise UserError(f"{path}: root: found no folder {shortened(root)}; expected the folder of the images")
+        raise UserError(f"{path}: root: found no folder {shorten(root)}; expected the folder of the images")
     space = load_label_space(_label_space_path(settings.label_space, path))
-    problems = _Problems()
+    problems: list[str] = []
     images: list[ImageRecord] = []
     for name, split in settings.splits.items():
-        images += _Search(root, name, split, problems).images()
-    _id_clashes(images, problems)
-    raise_problems(str(path), problems.texts())
+        search = _Search(root, name, split)
+        images += search.images()
+        problems += sorted(search.problems)
+    raise_problems(str(path), [shorten(problem, 400) for problem in problems + sorted(_id_clashes(images))])
     return Manifest(path, settings, root, space, tuple(images))
 
 
@@ -172,127 +168,91 @@ def _label_space_path(name: str, manifest: Path) -> str:
     return str(beside) if beside.suffix in (".yaml", ".yml") and is_file(beside) else name
 
 
-class _Problems:
-    """The first `_TOLD` problems in the order of their text, check by check, and how many there are."""
-
-    def __init__(self) -> None:
-        self._check, self._count = 0, 0
-        self._first: list[tuple[int, str]] = []
-
-    def next_check(self) -> None:
-        self._check += 1
-
-    def add(self, text: str) -> None:
-        self._count += 1
-        if len(self._first) < _TOLD or (self._check, text) < self._first[-1]:
-            bisect.insort(self._first, (self._check, shortened(text, 400)))
-            del self._first[_TOLD:]
-
-    def texts(self) -> list[str]:
-        """The problems; those that are not told are empty."""
-        return [text for _, text in self._first] + [""] * (self._count - len(self._first))
-
-
 class _Search:
-    """The images of one split, by its globs and lists."""
+    """Finds the images of one split and collects what is wrong with them in `problems`."""
 
-    def __init__(self, root: Path, name: str, settings: Split, problems: _Problems) -> None:
-        self.root, self.name, self.settings, self.problems = str(root), name, settings, problems
-        self.start = self.root.rstrip("/") + "/"
-        self.real_root = os.path.realpath(root)
-        self.inside: dict[str, bool] = {}
-        """of folders below the root: whether they really are inside it"""
+    def __init__(self, root: Path, name: str, settings: Split) -> None:
+        self.root, self.name, self.settings = str(root), name, settings
+        self.prefix, self.real_root = self.root.rstrip("/") + "/", os.path.realpath(root)
+        self.problems: list[str] = []
+        self._inside: dict[str, bool] = {}  # whether folders below the root are really inside it
 
     def images(self) -> list[ImageRecord]:
-        """Sorted by id; what is wrong with them is among the problems."""
-        self.problems.next_check()
-        odd: set[str] = set()
-        found = self._found(odd)
+        """Returns the images, sorted by id."""
+        unchecked: set[str] = set()
+        paths = self._paths(unchecked)
         for pattern in self.settings.exclude:
             for relative, _ in self._below(pattern, "exclude"):
-                found.discard(relative)
-        names = sorted(found, reverse=True)
-        found.clear()
+                paths.discard(relative)
+        waiting = sorted(paths, reverse=True)
+        paths.clear()
         records = []
-        while names:  # one by one: the path goes when its record comes
-            record = self._record(relative := names.pop(), relative in odd)
-            if record is not None:
-                records.append(record)
+        while waiting:  # frees each path when its record is made, which halves the memory
+            try:
+                records.append(self._record(relative := waiting.pop(), check=relative in unchecked))
+            except ValueError as error:
+                self.problems.append(str(error))
         records.sort(key=lambda record: record.id)
         return records
 
-    def _below(self, pattern: str, key: str) -> Iterable[tuple[str, bool]]:
+    def _below(self, pattern: str, key: str) -> Iterator[tuple[str, bool]]:
         try:
             yield from find_below(self.root, pattern)
         except OSError as error:
-            self.problems.add(f"splits.{self.name}.{key}: {error.filename} cannot be listed ({error.strerror})")
+            self.problems.append(f"splits.{self.name}.{key}: {error.filename} cannot be listed ({error.strerror})")
 
-    def _found(self, odd: set[str]) -> set[str]:
-        """The paths below the root that the split names; `odd` gets those whose files have to be looked at."""
-        found: set[str] = set()
+    def _paths(self, unchecked: set[str]) -> set[str]:
+        """Returns the paths below the root; adds those whose files still need a check to `unchecked`."""
+        paths: set[str] = set()
         for pattern in self.settings.images:
             if not is_glob(pattern):
                 relative = os.path.normpath(pattern)
-                found.add(relative)
-                odd.add(relative)
+                paths.add(relative)
+                unchecked.add(relative)
                 continue
             matched = False
             for relative, plain in self._below(pattern, "images"):
-                if suffix_of(relative).lower() in IMAGE_SUFFIXES:
-                    if not plain:
-                        if is_folder(self.start + relative):
-                            continue
-                        odd.add(relative)
+                is_image = suffix_of(relative).lower() in IMAGE_SUFFIXES
+                if is_image and (plain or not is_folder(self.prefix + relative)):
                     matched = True
-                    found.add(relative)
+                    paths.add(relative)
+                    if not plain:
+                        unchecked.add(relative)
             if not matched:
-                self._add(f"images: {shown(pattern)} matches no image under {self.root}")
-        return found
+                problem = f"{short_repr(pattern)} matches no image under {self.root}"
+                self.problems.append(f"splits.{self.name}.images: {problem}")
+        return paths
 
-    def _add(self, problem: str) -> None:
-        self.problems.add(f"splits.{self.name}.{problem}")
+    def _record(self, relative: str, *, check: bool) -> ImageRecord:
+        """Returns the record of an image. Raises `ValueError` with what is wrong with its file or its labels."""
+        if re.search("[\ud800-\udfff]", relative):
+            raise ValueError(f"{os.fsencode(relative)!r}: the name is not valid UTF-8; rename it")
+        if check and (problem := self._problem_of(relative)):
+            raise ValueError(f"splits.{self.name}.images: {self.prefix}{relative} {problem}")
+        label = None if self.settings.labels is None else self._label(relative, self.settings.labels)
+        suffix = sys.intern(suffix_of(relative))
+        return ImageRecord(relative.removesuffix(suffix), self.name, self.root, suffix, label)
 
-    def _record(self, relative: str, odd: bool) -> ImageRecord | None:
-        if not _is_unicode(relative):
-            self.problems.add(f"{os.fsencode(relative)!r}: the name is not valid UTF-8; rename it")
-            return None
-        if odd and (problem := self._problem_of(relative)):
-            self._add(f"images: {self.start}{relative} {problem}")
-            return None
-        label = None
-        if self.settings.labels is not None:
-            label = self._label(relative, self.settings.labels)
-            if label is None:
-                return None
-        suffix = suffix_of(relative)
-        record = ImageRecord.__new__(ImageRecord)
-        start = "" if label is None else self.start
-        record._set(relative.removesuffix(suffix), self.name, self.start, suffix, start, label)
-        return record
-
-    def _label(self, relative: str, labels: LabelFiles) -> str | None:
-        label = relative
+    def _label(self, relative: str, labels: LabelFiles) -> str:
+        """Returns the path of an image's labels below the root. Raises `ValueError` if there is no usable file."""
+        image, label = self.prefix + relative, relative
         for old, new in labels.replace:
             if old not in label:
-                return self._no_label(relative, f"labels.replace expects {shown(old)} in {shown(label)}")
+                raise ValueError(f"{image}: labels.replace expects {short_repr(old)} in {short_repr(label)}")
             label = label.replace(old, new)
             if len(label) > MAX_PATH:
-                return self._no_label(relative, f"labels.replace gives a path of {len(label):,} characters")
+                raise ValueError(f"{image}: labels.replace gives a path of {len(label):,} characters")
         if label == relative:
-            return self._no_label(relative, "labels.replace gives the image itself")
+            raise ValueError(f"{image}: labels.replace gives the image itself")
         if label.startswith("/") or ".." in label.split("/"):
-            return self._no_label(relative, f"labels.replace leads to {shown(label)}, out of the root")
+            raise ValueError(f"{image}: labels.replace leads to {short_repr(label)}, out of the root")
         if problem := self._problem_of(label):
-            return self._no_label(relative, f"its label {self.start}{label} {problem}")
+            raise ValueError(f"{image}: its label {self.prefix}{label} {problem}")
         return label
 
-    def _no_label(self, relative: str, problem: str) -> str | None:
-        self.problems.add(f"{self.start}{relative}: {problem}")
-        return None
-
     def _problem_of(self, relative: str) -> str | None:
-        """Why the file is no ordinary one inside the root; None if it is."""
-        path = self.start + relative
+        """Returns why the file is no ordinary one inside the root; None if it is."""
+        path = self.prefix + relative
         try:
             mode = os.lstat(path).st_mode
             link = stat.S_ISLNK(mode)
@@ -304,43 +264,33 @@ class _Search:
             return "is a link that leads nowhere" if os.path.islink(path) else "is missing"
         except OSError as error:
             return f"cannot be reached ({error.strerror})"
-        return None if stat.S_ISREG(mode) else f"is {kind_of_file(mode)}, expected an ordinary file"
+        return None if stat.S_ISREG(mode) else f"is {file_type(mode)}, expected an ordinary file"
 
     def _is_inside(self, path: str, link: bool) -> bool:
         if link:
             return _is_below(os.path.realpath(path), self.real_root)
         folder = os.path.dirname(path)
-        if folder not in self.inside:
-            self.inside[folder] = _is_below(os.path.realpath(folder), self.real_root)
-        return self.inside[folder]
+        if folder not in self._inside:
+            self._inside[folder] = _is_below(os.path.realpath(folder), self.real_root)
+        return self._inside[folder]
 
 
 def suffix_of(path: str) -> str:
-    """The last suffix of a path, with its dot, as `pathlib.PurePath.suffix` has it."""
+    """Returns the last suffix of a path with its dot, like the slower `pathlib.PurePath.suffix`."""
     name = path[path.rfind("/") + 1 :]
     dot = name.rfind(".")
     return name[dot:] if 0 < dot < len(name) - 1 else ""
 
 
-def _id_clashes(images: Sequence[ImageRecord], problems: _Problems) -> None:
-    problems.next_check()
+def _id_clashes(images: Sequence[ImageRecord]) -> Iterator[str]:
+    """Yields a problem for every image whose id another image has already."""
     by_id: dict[str, ImageRecord] = {}
     for record in images:
         other = by_id.setdefault(record.id, record)
         if other is not record:
             where = f"splits {other.split} and {record.split}" if other.split != record.split else other.split
-            problems.add(f"{other.path} and {record.path} have the same id {record.id!r} ({where})")
+            yield f"{other.path} and {record.path} have the same id {record.id!r} ({where})"
 
 
 def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
-
-
-def _is_unicode(name: str) -> bool:
-    if name.isascii():
-        return True
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

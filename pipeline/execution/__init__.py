@@ -1,1 +1,1 @@
-"""Running one task over many images: in this process, in threads, on dask; devices."""
+"""Runs one task over many images: in this process, in threads, on dask; picks devices."""

@@ -1,7 +1,7 @@
-"""Processes that run functions: a local dask cluster, or the workers of an existing dask scheduler.
+"""Runs functions in processes: of a local dask cluster, or of an existing dask scheduler.
 
-The only module that uses dask. It never retries and never drops work: it says what became of a function. Everything
-that it starts listens on 127.0.0.1 only.
+The only module that starts or uses dask clusters. It retries nothing: a function that was lost raises `WorkerDied`. All
+processes that it starts listen on 127.0.0.1 only.
 """
 
 from __future__ import annotations
@@ -22,42 +22,43 @@ from pipeline.execution.pools import Pool, WorkerDied
 
 T = TypeVar("T")
 
-#: How long an existing scheduler may take to answer.
+#: Timeout of a connection to an existing scheduler.
 CONNECT_SECONDS = 20.0
 
-#: How long an existing scheduler may be without workers before the run ends.
+#: Time without workers after which the run ends.
 WORKERS_SECONDS = 300.0
 
-#: How often the workers are counted.
+#: Interval at which the workers are counted.
 COUNT_SECONDS = 2.0
 
 #: The only address on which a local cluster listens.
 LOCALHOST = "127.0.0.1"
 
-#: Loggers that report a lost connection or a failed function a second time.
+#: Loggers that repeat errors which this module raises.
 _LOGGERS = ("distributed", "distributed.client", "distributed.gc", "tornado", "tornado.application", "asyncio")
 
 
 class DaskPool(Pool):
-    """The workers of a dask scheduler, which may come and go. `note` tells the user about a wait."""
+    """The workers of a dask scheduler, whose number may change. `note` informs the user about a wait."""
 
     def __init__(self, client: Any, executor: Executor, scheduler: str, note: Callable[[str], None]) -> None:
-        self._client, self._executor, self._scheduler, self._note = client, executor, scheduler, note
-        self._threads, self._counted = 0, -COUNT_SECONDS
-        self._without_workers: float | None = None  # since when
+        super().__init__(executor, width=0)
+        self._client, self._scheduler, self._note = client, scheduler, note
+        self._counted = -COUNT_SECONDS
+        self._no_workers_since: float | None = None
 
     def submit(self, function: Callable[..., T], /, *arguments: Any) -> Future[T]:
         from distributed.client import ClosedClientError
 
         try:
-            return self._executor.submit(function, *arguments)
+            return super().submit(function, *arguments)
         except ClosedClientError:
             raise self._lost() from None
 
     def width(self) -> int:
         if time.monotonic() - self._counted >= COUNT_SECONDS:
             self._count_workers()
-        return max(1, self._threads)
+        return max(1, self._width)
 
     def wait(self, futures: Collection[Future[T]]) -> set[Future[T]]:
         while not (done := wait(futures, timeout=COUNT_SECONDS, return_when=FIRST_COMPLETED).done):
@@ -66,28 +67,28 @@ class DaskPool(Pool):
 
     def result(self, future: Future[T]) -> T:
         try:
-            return future.result()
+            return super().result(future)
         except CancelledError:
             raise self._lost() from None
         except Exception as error:
-            if worker_died(error):
+            if is_worker_death(error):
                 raise WorkerDied(str(error)) from None
             raise
 
     def _count_workers(self) -> None:
-        """Counts the workers' threads. Raises `UserError` if the scheduler is gone, or long without workers."""
+        """Counts the workers' threads. Raises `UserError` if the scheduler is lost, or too long without workers."""
         try:
             workers = self._client.nthreads(callback_timeout=CONNECT_SECONDS)
-        except (OSError, CancelledError, RuntimeError, AttributeError):  # AttributeError: the client has closed itself
+        except (OSError, CancelledError, RuntimeError, AttributeError):  # AttributeError: a closed client
             raise self._lost() from None
         now = self._counted = time.monotonic()
-        self._threads = sum(workers.values())
-        if self._threads:
-            self._without_workers = None
-        elif self._without_workers is None:
-            self._without_workers = now
+        self._width = sum(workers.values())
+        if self._width:
+            self._no_workers_since = None
+        elif self._no_workers_since is None:
+            self._no_workers_since = now
             self._note(f"the dask scheduler {self._scheduler} has no workers: waiting for the first")
-        elif now - self._without_workers >= WORKERS_SECONDS:
+        elif now - self._no_workers_since >= WORKERS_SECONDS:
             raise UserError(
                 f"--scheduler {self._scheduler}: no worker came within {WORKERS_SECONDS:.0f} seconds; what was "
                 "finished is kept, the same command goes on from there"
@@ -100,8 +101,8 @@ class DaskPool(Pool):
         )
 
 
-def worker_died(error: BaseException) -> bool:
-    """Whether dask gave a function up because each worker that ran it died."""
+def is_worker_death(error: BaseException) -> bool:
+    """Returns whether dask gave up a function because each worker that ran it died."""
     from distributed.scheduler import KilledWorker
 
     return isinstance(error, KilledWorker)
@@ -109,7 +110,7 @@ def worker_died(error: BaseException) -> bool:
 
 @contextmanager
 def existing_cluster(scheduler: str, note: Callable[[str], None]) -> Iterator[DaskPool]:
-    """The workers of the scheduler at `scheduler`, e.g. `tcp://10.0.0.1:8786`.
+    """Yields the workers of the scheduler at an address such as `tcp://10.0.0.1:8786`.
 
     Raises `UserError` if no scheduler answers there.
     """
@@ -117,7 +118,7 @@ def existing_cluster(scheduler: str, note: Callable[[str], None]) -> Iterator[Da
 
     with _quiet():
         try:
-            with ThreadPoolExecutor(1) as thread:  # this thread may have an event loop already
+            with ThreadPoolExecutor(1) as thread:  # the calling thread may run an event loop
                 thread.submit(asyncio.run, _connect(scheduler)).result()
             client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError, TypeError) as error:  # TypeError: tls:// without certificates
@@ -130,7 +131,7 @@ def existing_cluster(scheduler: str, note: Callable[[str], None]) -> Iterator[Da
 
 
 async def _connect(scheduler: str) -> None:
-    """Connects once. A `Client` that cannot connect writes to the screen, and ends only after a minute."""
+    """Connects once. A `Client` that cannot connect prints errors, and needs a minute to give up."""
     from distributed.comm import connect
     from distributed.security import Security
 
@@ -140,13 +141,13 @@ async def _connect(scheduler: str) -> None:
 
 @contextmanager
 def local_cluster(workers: int, threads: int, note: Callable[[str], None]) -> Iterator[DaskPool]:
-    """`workers` new processes on this machine, with `threads` threads each."""
+    """Yields `workers` new processes on this machine, with `threads` threads each."""
     import dask
     from dask.distributed import Client, LocalCluster
 
     settings = {
         "distributed.nanny.pre-spawn-environ": _environment(workers),
-        "distributed.scheduler.http.routes": [],  # nobody asks the HTTP servers for anything
+        "distributed.scheduler.http.routes": [],  # the HTTP servers have no users
         "distributed.worker.http.routes": [],
     }
     with _quiet():
@@ -167,22 +168,22 @@ def local_cluster(workers: int, threads: int, note: Callable[[str], None]) -> It
 
 @contextmanager
 def _executor(client: Any) -> Iterator[Executor]:
-    """Dask's executor. When the run ends early, what no worker has begun is dropped: there may be no worker."""
+    """Yields dask's executor. After an error it does not wait for pending functions: there may be no worker."""
     executor: Executor = client.get_executor(pure=False)
     try:
         yield executor
     except BaseException:
-        with suppress(Exception):  # the scheduler may be gone
+        with suppress(Exception):  # the scheduler may be lost
             executor.shutdown(wait=False)
         raise
     executor.shutdown()
 
 
 def _environment(workers: int) -> dict[str, str]:
-    """Environment of a local cluster's processes.
+    """Returns the environment of a local cluster's processes, in place of dask's.
 
-    It takes the place of dask's own, which gives each process one thread, and has glibc hand every freed tensor back to
-    the system, so that a model on a CPU spends half its time on page faults.
+    Dask's gives each process one thread, and makes glibc return every freed tensor to the system: a model on a CPU then
+    spends half its time on page faults.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = str(max(1, cores // workers))
@@ -191,7 +192,7 @@ def _environment(workers: int) -> dict[str, str]:
 
 @contextmanager
 def _ignore_sigint() -> Iterator[None]:
-    """Processes started inside ignore Ctrl-C, which a terminal sends to all: this process alone ends the run."""
+    """Makes processes started inside ignore Ctrl-C, which a terminal sends to all; this process ends the run."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set signal handlers
         return
@@ -204,8 +205,8 @@ def _ignore_sigint() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences dask's log in this process: what the user has to know is raised or noted."""
-    import distributed  # noqa: F401  (sets the levels of its loggers when it is imported)
+    """Silences dask's log in this process; problems are raised or noted."""
+    import distributed  # noqa: F401  (its import sets the levels of its loggers)
 
     levels = {logger: logger.level for logger in map(logging.getLogger, _LOGGERS)}
     try:

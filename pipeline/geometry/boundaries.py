@@ -1,4 +1,4 @@
-"""The one boundary operator of this project (docs/method.md 2, ours), and what lies near a boundary."""
+"""The boundary operator of this project (docs/method.md 2) [O], and binary dilation; both wrap in x."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def label_boundary(labels: np.ndarray, *, cyclic: bool = True) -> np.ndarray:
-    """Where `labels` `(..., H, W)` differ from their right or lower neighbour: bool, same shape.
+    """Marks pixels of `labels` `(..., H, W)` that differ from their right or lower neighbour: bool, same shape.
 
     With `cyclic` the right neighbour of the last column is the first; otherwise (a window) it has none.
     The last row has no lower neighbour.
@@ -22,12 +22,12 @@ def label_boundary(labels: np.ndarray, *, cyclic: bool = True) -> np.ndarray:
 
 
 def dilate(mask: np.ndarray, radius: int, *, cyclic: bool = True) -> np.ndarray:
-    """Where a pixel of `mask` (bool `(..., H, W)`) lies within `radius` pixels (Euclidean): bool, same shape.
+    """Dilates `mask` (bool `(..., H, W)`) with a disc of `radius` pixels (Euclidean): bool, same shape.
 
-    With `cyclic` columns wrap round; rows never do. Radius 0 gives the mask itself.
+    With `cyclic` columns wrap around; rows never do. Radius 0 returns a copy of the mask.
     """
     height, width = mask.shape[-2:]
-    # a disc is a row of pixels for every dy; its rows are the same mask, spread sideways further and further
+    # Each row of the disc is a horizontal dilation; `spread[dx]` is shared by all rows of half width dx.
     spread = {0: mask}
     current = mask.copy()
     for dx in range(1, min(radius, width - 1) + 1):

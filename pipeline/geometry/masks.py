@@ -1,27 +1,32 @@
-"""Mask sets: many overlapping binary masks as a few label maps ("layers") and a table.
+"""Mask sets: many overlapping binary masks as a few label maps ("planes") and a table.
 
-Masks that overlap lie on different planes; a plane holds `k + 1` where mask `k` is and 0 elsewhere. The form is
-lossless and small, and one pass over the planes gives the class histogram of all masks. Masks are on a view or on
-the whole panorama; this module does not know which.
+Masks that overlap lie on different planes. A plane holds `k + 1` in the pixels of mask `k` and 0 elsewhere:
+
+    two masks        plane 0          plane 1
+    1 1 1 .          1 1 1 .          . . . .
+    1 # # 2    =     1 1 1 .    +     . 2 2 2        (#: pixels of both masks)
+    . 2 2 2          . . . .          . 2 2 2
+
+The form is lossless and small, and one pass over the planes gives the class histograms of all masks. A single mask is a
+`Mask`, cropped to its box. Masks are on a view or on the whole panorama.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from pipeline.core.errors import ImageError
-from pipeline.geometry.windows import cyclic_columns
+from pipeline.geometry.windows import Window, cyclic_columns
 
 #: A plane holds uint16 labels 1 .. MAX_MASKS.
 MAX_MASKS = 65535
 
-#: One row a mask. `box` is XYWH in pixels; on a panorama x + w may exceed the width (the mask crosses the seam).
-#: `point` is the prompt (x, y) in pixels, NaN where the generator has none. Quality values a generator does not
-#: have are NaN.
+#: One row per mask, see `Mask`.
 TABLE = np.dtype(
     [
         ("plane", np.uint16),
@@ -39,8 +44,57 @@ TABLE = np.dtype(
 
 
 @dataclass(frozen=True)
+class Mask:
+    """One binary mask, cropped to a box.
+
+    Attributes:
+        crop: pixels of the box, bool `(h, w)`.
+        x: first column of the box. On a panorama `x + w` may exceed the width: the mask crosses the seam.
+        y: first row of the box.
+        predicted_iou: quality in 0..1 as predicted by SAM, or NaN.
+        stability_score: quality in 0..1 as measured by SAM, or NaN.
+        point: prompt (x, y) in pixels, or NaN.
+    """
+
+    crop: np.ndarray
+    x: int
+    y: int
+    predicted_iou: float = np.nan
+    stability_score: float = np.nan
+    point: tuple[float, float] = (np.nan, np.nan)
+
+    @cached_property
+    def area(self) -> int:
+        """Number of pixels."""
+        return int(np.count_nonzero(self.crop))
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """XYXY, the last column and row included."""
+        height, width = self.crop.shape
+        return self.x, self.y, self.x + width - 1, self.y + height - 1
+
+    def trimmed(self, *, cyclic: bool = False) -> Mask:
+        """Returns the mask in its smallest box, of size 0 if it is empty; see `mask_box`. The crop is a copy."""
+        x, y, w, h = mask_box(self.crop, cyclic=cyclic)
+        return replace(self, crop=Window(y, x, h, w).extract(self.crop).copy(), x=self.x + x, y=self.y + y)
+
+    def dense(self, size: tuple[int, int]) -> np.ndarray:
+        """Returns the mask on an image of `size` (H, W) that holds its box: bool `(H, W)`."""
+        pixels = np.zeros(size, dtype=bool)
+        height, width = self.crop.shape
+        pixels[self.y : self.y + height, self.x : self.x + width] = self.crop
+        return pixels
+
+
+@dataclass(frozen=True)
 class MaskSet:
-    """`planes` uint16 `(P, H, W)` and `table` `(K,)` of dtype `TABLE`; mask `k` has label `k+1`."""
+    """Many overlapping masks of one image.
+
+    Attributes:
+        planes: uint16 `(P, H, W)`; mask `k` has the label `k + 1`.
+        table: `(K,)` of dtype `TABLE`.
+    """
 
     planes: np.ndarray
     table: np.ndarray
@@ -54,47 +108,50 @@ class MaskSet:
     def __len__(self) -> int:
         return len(self.table)
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self.mask(k) for k in range(len(self)))
+
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.planes.shape[1], self.planes.shape[2]
 
     def mask(self, k: int) -> np.ndarray:
-        """Mask `k` as bool `(H, W)`."""
-        if not len(self.planes):
-            return np.zeros(self.shape, dtype=bool)
+        """Returns mask `k` as bool `(H, W)`."""
         return self.planes[self.table["plane"][k]] == k + 1
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (self.mask(k) for k in range(len(self)))
-
-    def dense(self) -> np.ndarray:
-        """All masks as bool `(K, H, W)`. For tests and small sets: memory is K·H·W bytes."""
-        return np.stack(list(self)) if len(self) else np.zeros((0, *self.shape), dtype=bool)
+    def crop(self, k: int) -> Mask:
+        """Returns mask `k` in its box."""
+        row = self.table[k]
+        x, y, w, h = (int(row[f"box_{side}"]) for side in "xywh")
+        if w == 0:  # an empty mask, or the table of another program, which may have no boxes
+            x, y, (h, w) = 0, 0, self.shape
+        pixels = Window(y, x, h, w).extract(self.planes[row["plane"]]) == k + 1
+        return Mask(pixels, x, y, row["predicted_iou"], row["stability_score"], (row["point_x"], row["point_y"]))
 
     def histograms(self, labels: np.ndarray, num_classes: int) -> np.ndarray:
-        """Pixels of every label in every mask: int64 `(K, num_classes)`; one pass over the planes.
+        """Counts the pixels of every label in every mask in one pass over the planes: int64 `(K, num_classes)`.
 
-        `labels` is `(H, W)` of integers; values from `num_classes` on (ignore) are not counted. Pixels are
-        counted by the run: labels and planes are all constant over long pieces of a row.
+        Labels `(H, W)` from `num_classes` on (ignore) are not counted. Labels and planes are constant over long parts
+        of a row, so runs are counted and not pixels.
         """
         counts = np.zeros((len(self) + 1) * (num_classes + 1))
-        column = labels.ravel()
-        begins = np.ones(column.size, dtype=bool)
-        np.not_equal(column[1:], column[:-1], out=begins[1:])
-        planes = self.planes.reshape(len(self.planes), column.size)
+        flat_labels = labels.ravel()
+        is_start = np.ones(flat_labels.size, dtype=bool)
+        np.not_equal(flat_labels[1:], flat_labels[:-1], out=is_start[1:])
+        planes = self.planes.reshape(len(self.planes), flat_labels.size)
         for plane in planes:
-            begins[1:] |= plane[1:] != plane[:-1]
-        runs = np.flatnonzero(begins)
-        lengths = np.diff(runs, append=column.size)
-        own = np.minimum(column[runs], num_classes).astype(np.int64)
+            is_start[1:] |= plane[1:] != plane[:-1]
+        starts = np.flatnonzero(is_start)
+        lengths = np.diff(starts, append=flat_labels.size)
+        run_labels = np.minimum(flat_labels[starts], num_classes).astype(np.int64)
         for plane in planes:
-            index = plane[runs] * np.int64(num_classes + 1) + own
+            index = plane[starts] * np.int64(num_classes + 1) + run_labels
             counts += np.bincount(index, weights=lengths, minlength=counts.size)
         return counts.astype(np.int64).reshape(len(self) + 1, num_classes + 1)[1:, :num_classes]
 
     def select(self, keep: np.ndarray) -> MaskSet:
-        """The masks `keep` (bool `(K,)` or indices) as a set of their own, relabelled in that order."""
+        """Returns the masks `keep` (bool `(K,)` or indices) as a new set, relabelled in that order."""
         indices = np.flatnonzero(keep) if keep.dtype == bool else keep
         relabel = np.zeros(len(self) + 1, dtype=np.uint16)
         relabel[indices + 1] = np.arange(1, len(indices) + 1)
@@ -105,107 +162,73 @@ class MaskSet:
         return MaskSet(planes[used.astype(np.intp)], table)
 
     def filtered(self, min_area: int = 0, predicted_iou: float = 0.0, stability_score: float = 0.0) -> MaskSet:
-        """The masks of at least this area and quality; a quality value that is not known (NaN) passes."""
+        """Returns the masks of at least this area and quality; a quality that is unknown (NaN) passes."""
         keep = self.table["area"] >= min_area
         for name, lowest in (("predicted_iou", predicted_iou), ("stability_score", stability_score)):
             keep &= np.isnan(self.table[name]) | (self.table[name] >= np.float32(lowest))
         return self.select(keep)
 
     def covered(self) -> np.ndarray:
-        """Pixels in at least one mask: bool `(H, W)`."""
+        """Returns the pixels in at least one mask: bool `(H, W)`."""
         return (self.planes != 0).any(axis=0)
 
 
-def empty(height: int, width: int) -> MaskSet:
-    """A set of no masks."""
-    return MaskSet(np.zeros((0, height, width), dtype=np.uint16), np.zeros(0, dtype=TABLE))
+def from_crops(masks: Iterable[Mask], height: int, width: int) -> MaskSet:
+    """Returns masks of an image of `height` x `width` pixels as a set; boxes wrap around at `width`.
 
+    Each mask is on the first plane where it overlaps no other. Of an iterator, one mask at a time is in memory.
 
-class MaskSetBuilder:
-    """Lays masks down one after the other, each on the first plane where it overlaps none.
-
-    Columns wrap round at `width`. Memory is that of the planes and of one mask's box.
+    Raises:
+        ImageError: there are more than `MAX_MASKS` masks.
     """
-
-    def __init__(self, height: int, width: int) -> None:
-        self._shape = (height, width)
-        self._planes: list[np.ndarray] = []
-        self._rows: list[tuple[Any, ...]] = []
-
-    def add(
-        self,
-        inside: np.ndarray,
-        x: int = 0,
-        y: int = 0,
-        *,
-        predicted_iou: float = np.nan,
-        stability_score: float = np.nan,
-        point: tuple[float, float] = (np.nan, np.nan),
-    ) -> None:
-        """One mask: `inside` bool `(h, w)`, its box with the left upper corner at column `x`, row `y`.
-
-        Raises `ImageError` for more than `MAX_MASKS` masks.
-        """
-        label = len(self._rows) + 1
+    planes: list[np.ndarray] = []
+    table: list[tuple[Any, ...]] = []
+    for label, mask in enumerate(masks, start=1):
         if label > MAX_MASKS:
-            raise ImageError(f"found more than {MAX_MASKS} masks, expected at most as many; raise the smallest area")
-        height, width = inside.shape
-        rows = slice(y, y + height)
-        pieces = [(c, inside[:, own]) for c, own in cyclic_columns(x, width, self._shape[1])] if width else []
-        free = (k for k, p in enumerate(self._planes) if not any(p[rows, c][part].any() for c, part in pieces))
-        plane = next(free, len(self._planes))
-        if plane == len(self._planes):
-            self._planes.append(np.zeros(self._shape, dtype=np.uint16))
-        for columns, part in pieces:
-            self._planes[plane][rows, columns][part] = label
-        area = int(np.count_nonzero(inside))
-        self._rows.append((plane, area, predicted_iou, stability_score, x, y, width, height, *point))
-
-    def build(self) -> MaskSet:
-        """The set of all masks that were added."""
-        planes = np.stack(self._planes) if self._planes else np.zeros((0, *self._shape), dtype=np.uint16)
-        return MaskSet(planes, np.array(self._rows, dtype=TABLE))
+            raise ImageError(
+                f"found more than {MAX_MASKS} masks, expected at most as many; raise the smallest area or the quality "
+                "thresholds of the mask generator"
+            )
+        h, w = mask.crop.shape
+        rows = slice(mask.y, mask.y + h)
+        pairs = cyclic_columns(mask.x, w, width) if w else []
+        parts = [(rows, columns, mask.crop[:, crop_columns]) for columns, crop_columns in pairs]
+        free = (k for k, p in enumerate(planes) if not any(p[y, x][pixels].any() for y, x, pixels in parts))
+        index = next(free, len(planes))
+        if index == len(planes):
+            planes.append(np.zeros((height, width), dtype=np.uint16))
+        for y, x, pixels in parts:
+            planes[index][y, x][pixels] = label
+        table.append((index, mask.area, mask.predicted_iou, mask.stability_score, mask.x, mask.y, w, h, *mask.point))
+    stacked = np.stack(planes) if planes else np.zeros((0, height, width), dtype=np.uint16)
+    return MaskSet(stacked, np.array(table, dtype=TABLE))
 
 
 def from_masks(
-    masks: Iterable[np.ndarray],
-    height: int,
-    width: int,
-    *,
-    predicted_iou: Sequence[float] | None = None,
-    stability_score: Sequence[float] | None = None,
-    points: Sequence[tuple[float, float]] | None = None,
-    cyclic: bool = False,
+    masks: Iterable[np.ndarray], height: int, width: int, *, cyclic: bool = False, **values: Sequence[Any]
 ) -> MaskSet:
-    """`masks` (each bool `(height, width)`) as a mask set.
+    """Returns dense masks, each bool `(height, width)`, as a set; boxes may cross the seam if `cyclic`.
 
-    `cyclic` gives boxes of masks that cross the seam the short way round. Raises `ImageError` for more
-    than `MAX_MASKS` masks, `ValueError` for a mask of another shape.
+    `values` are further attributes of `Mask` by name, one value per mask.
+
+    Raises:
+        ValueError: a mask has another shape.
+        ImageError: there are more than `MAX_MASKS` masks.
     """
-    builder = MaskSetBuilder(height, width)
-    for k, mask in enumerate(masks):
-        if mask.shape != (height, width):
-            raise ValueError(f"mask {k} is {mask.shape}, expected {(height, width)}")
-        x, y, w, h = mask_box(mask, cyclic=cyclic)
-        rows = mask[y : y + h]
-        inside = (
-            rows[:, x : x + w] if x + w <= width else np.concatenate([rows[:, x:], rows[:, : x + w - width]], axis=1)
-        )
-        builder.add(
-            inside,
-            x,
-            y,
-            predicted_iou=np.nan if predicted_iou is None else predicted_iou[k],
-            stability_score=np.nan if stability_score is None else stability_score[k],
-            point=(np.nan, np.nan) if points is None else points[k],
-        )
-    return builder.build()
+
+    def crops() -> Iterator[Mask]:
+        for k, mask in enumerate(masks):
+            if mask.shape != (height, width):
+                raise ValueError(f"mask {k} is {mask.shape}, expected {(height, width)}")
+            yield Mask(mask, 0, 0, **{name: column[k] for name, column in values.items()}).trimmed(cyclic=cyclic)
+
+    return from_crops(crops(), height, width)
 
 
 def mask_box(mask: np.ndarray, *, cyclic: bool = False) -> tuple[int, int, int, int]:
-    """The box of `mask` `(H, W)` as XYWH; `(0, 0, 0, 0)` if it is empty.
+    """Returns the box of `mask` `(H, W)` as XYWH; `(0, 0, 0, 0)` if it is empty.
 
-    With `cyclic` the box is the shortest arc of columns that holds the mask, so `x + w` may exceed `W`.
+    With `cyclic` the box has the fewest columns modulo `W` that hold the mask, so `x + w` may exceed `W`.
     """
     rows = np.flatnonzero(mask.any(axis=1))
     if not len(rows):

@@ -1,7 +1,7 @@
-"""Perspective views: what a pinhole camera would see of a panorama (gnomonic projection, ours).
+"""Perspective views: images of a pinhole camera, rendered from a panorama (gnomonic projection) [O].
 
 The panorama is equirectangular with square pixels and the horizon in its middle row: a full sphere if it is twice as
-wide as high, else a band of it. Coordinates are relative to the view's own column, so a panorama rolled by whole
+wide as high, else a band of it. Coordinates are relative to the view's column, so a panorama rolled by whole
 columns gives the same views bit for bit.
 """
 
@@ -17,10 +17,14 @@ from pipeline.geometry.windows import Placement, Window, raised_cosine
 
 @dataclass(frozen=True)
 class Perspective:
-    """A pinhole view of `height` x `width` pixels that looks at a panorama's column and pitch.
+    """A pinhole view of a panorama.
 
-    `column` is the panorama's column (its left edge) in the middle of the view, `pitch` its elevation in degrees,
-    up positive; `fov` the horizontal field of view in degrees, below 180.
+    Attributes:
+        column: panorama column whose left edge is in the middle of the view.
+        pitch: elevation of the optical axis in degrees, up positive.
+        fov: horizontal field of view in degrees, below 180.
+        height: height of the view in pixels.
+        width: its width.
     """
 
     column: int
@@ -30,41 +34,45 @@ class Perspective:
     width: int
 
     def extract_image(self, image: np.ndarray) -> np.ndarray:
-        """The view of an image `(H, W, 3)` uint8: `(height, width, 3)`; black beyond the panorama's rows."""
-        return _look(
-            image, self.column, _image_places(self.pitch, self.fov, (self.height, self.width), image.shape[:2])
-        )
+        """Returns the view of an image `(H, W, 3)` uint8 as `(height, width, 3)`; black beyond the panorama's rows."""
+        positions = _panorama_positions(self.pitch, self.fov, (self.height, self.width), image.shape[:2])
+        return _sample_bilinear(image, self.column, *positions)
 
     def place(self, size: tuple[int, int], stride: int) -> Placement:
-        """Where the view lies on the grid of `stride` of a panorama of `size` (H, W) pixels."""
+        """Returns the view's placement on the grid of `stride` of a panorama of `size` (H, W) pixels.
+
+        Raises:
+            ValueError: the column or the panorama's width is no multiple of `stride`, or the view shows no pixel.
+        """
         if self.column % stride or size[1] % stride:
-            raise ValueError(f"{self} does not lie on a grid of stride {stride}")
+            raise ValueError(f"{self} does not align with a grid of stride {stride}")
         relative = _placement(self.pitch, self.fov, (self.height, self.width), size, stride)
         y0, x0 = relative.window.y0, (relative.window.x0 + self.column // stride) % (size[1] // stride)
         window = Window(y0, x0, relative.window.height, relative.window.width)
         return Placement(window, relative.weight, relative.rows, relative.columns, relative.size)
 
 
-def _focal(fov: float, width: int) -> float:
+def _focal_length(fov: float, width: int) -> float:
     return width / 2 / np.tan(np.radians(fov) / 2)
 
 
 @lru_cache(maxsize=64)
-def _image_places(pitch: float, fov: float, view: tuple[int, int], size: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    """For each pixel of a view its row and its column relative to the view's own, float64 `(h, w)`."""
-    height, width = view
-    x = (np.arange(width) + 0.5 - width / 2) / _focal(fov, width)
-    y = (height / 2 - np.arange(height) - 0.5)[:, None] / _focal(fov, width)
+def _panorama_positions(
+    pitch: float, fov: float, view_size: tuple[int, int], size: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the panorama row of each pixel of a view, and its column relative to the view's: float64 `(h, w)`."""
+    height, width = view_size
+    x = (np.arange(width) + 0.5 - width / 2) / _focal_length(fov, width)
+    y = (height / 2 - np.arange(height) - 0.5)[:, None] / _focal_length(fov, width)
     sin, cos = np.sin(np.radians(pitch)), np.cos(np.radians(pitch))
     up, ahead = y * cos + sin, cos - y * sin
     longitude = np.arctan2(*np.broadcast_arrays(x, ahead))
     latitude = np.arctan2(up, np.hypot(x, ahead))
-    per_pixel = 2 * np.pi / size[1]
-    return size[0] / 2 - latitude / per_pixel - 0.5, longitude / per_pixel - 0.5
+    pixel_angle = 2 * np.pi / size[1]
+    return size[0] / 2 - latitude / pixel_angle - 0.5, longitude / pixel_angle - 0.5
 
 
-def _look(image: np.ndarray, column: int, places: tuple[np.ndarray, ...]) -> np.ndarray:
-    rows, columns = places
+def _sample_bilinear(image: np.ndarray, column: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     y = np.clip(rows, 0, height - 1)
     top, left = np.floor(y).astype(np.int64), np.floor(columns).astype(np.int64)
@@ -72,17 +80,17 @@ def _look(image: np.ndarray, column: int, places: tuple[np.ndarray, ...]) -> np.
     below = np.minimum(top + 1, height - 1)
     left += column
     x0, x1 = left % width, (left + 1) % width
-    seen = (1 - fy) * ((1 - fx) * image[top, x0] + fx * image[top, x1])
-    seen += fy * ((1 - fx) * image[below, x0] + fx * image[below, x1])
-    seen[(rows < -0.5) | (rows > height - 0.5)] = 0
-    result: np.ndarray = np.rint(seen).astype(np.uint8)
+    samples = (1 - fy) * ((1 - fx) * image[top, x0] + fx * image[top, x1])
+    samples += fy * ((1 - fx) * image[below, x0] + fx * image[below, x1])
+    samples[(rows < -0.5) | (rows > height - 0.5)] = 0
+    result: np.ndarray = np.rint(samples).astype(np.uint8)
     return result
 
 
 @lru_cache(maxsize=64)
-def _placement(pitch: float, fov: float, view: tuple[int, int], size: tuple[int, int], stride: int) -> Placement:
-    """The placement of a view whose own column is 0."""
-    height, width = view
+def _placement(pitch: float, fov: float, view_size: tuple[int, int], size: tuple[int, int], stride: int) -> Placement:
+    """Returns the placement of a view whose column is 0."""
+    height, width = view_size
     grid_rows, grid_columns = -(-size[0] // stride), size[1] // stride
     start = -(grid_columns // 2)
     longitude = (np.arange(start, start + grid_columns) + 0.5) * (2 * np.pi / grid_columns)
@@ -93,15 +101,15 @@ def _placement(pitch: float, fov: float, view: tuple[int, int], size: tuple[int,
     sin, cos = np.sin(np.radians(pitch)), np.cos(np.radians(pitch))
     up, ahead = up * cos - ahead * sin, up * sin + ahead * cos
     with np.errstate(divide="ignore", invalid="ignore"):
-        x = width / 2 + _focal(fov, width) * right / ahead
-        y = height / 2 - _focal(fov, width) * up / ahead
+        x = width / 2 + _focal_length(fov, width) * right / ahead
+        y = height / 2 - _focal_length(fov, width) * up / ahead
     covered = (ahead > 1e-9) & (x > 0) & (x < width) & (y > 0) & (y < height)
     rows, columns = np.flatnonzero(covered.any(axis=1)), np.flatnonzero(covered.any(axis=0))
     if not len(rows):
-        raise ValueError(f"a perspective view of pitch {pitch} sees nothing of a panorama {size[0]} x {size[1]}")
+        raise ValueError(f"a perspective view of pitch {pitch} shows no pixel of a panorama {size[0]} x {size[1]}")
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     x, y, covered = x[box], y[box], covered[box]
     x, y = np.where(covered, x, 0).astype(np.float32), np.where(covered, y, 0).astype(np.float32)
     weight = np.where(covered, np.maximum(raised_cosine(x / width) * raised_cosine(y / height), 1e-12), 0)
     window = Window(int(rows[0]), int(start + columns[0]), *covered.shape)
-    return Placement(window, weight.astype(np.float32), y, x, view)
+    return Placement(window, weight.astype(np.float32), y, x, view_size)

@@ -10,14 +10,14 @@ import numpy as np
 
 
 def upsample(values: np.ndarray, stride: int, height: int, *, cyclic: bool) -> np.ndarray:
-    """`values` float32 `(..., h, w)` as `(..., height, w * stride)`.
+    """Up-samples `values` float32 `(..., h, w)` to `(..., height, w * stride)`.
 
     Rows are scaled by `height / h` and clamped at the top and bottom; columns by `stride`, wrapped if `cyclic`
     and clamped otherwise.
     """
     planes = values.reshape(-1, *values.shape[-2:]).astype(np.float32, copy=False)
     result = np.empty((len(planes), height, values.shape[-1], stride), dtype=np.float32)
-    for plane, full in zip(planes, result, strict=True):  # one after the other: a plane stays in the processor's cache
+    for plane, full in zip(planes, result, strict=True):  # plane by plane: one fits into the CPU cache
         rows = _interpolate_rows(plane, height)
         if cyclic:
             left, right = np.roll(rows, 1, axis=-1), np.roll(rows, -1, axis=-1)
@@ -46,10 +46,7 @@ def _interpolate_rows(values: np.ndarray, height: int) -> np.ndarray:
 
 
 def most_likely(values: np.ndarray) -> np.ndarray:
-    """The class of the highest of `values` `(C, H, W)`, the first of equals: uint8 `(H, W)`, C up to 256.
-
-    As `values.argmax(axis=0)`, which is slow on planes.
-    """
+    """Returns `values.argmax(axis=0)` of `(C, H, W)`, C up to 256, as uint8 `(H, W)`, faster than numpy does."""
     highest, label = values[0].copy(), np.zeros(values.shape[1:], dtype=np.uint8)
     for c in range(1, len(values)):
         better = values[c] > highest

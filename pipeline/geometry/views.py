@@ -1,6 +1,11 @@
-"""Views: where models look on a panorama that is cyclic in x (settings, and the views that follow from them).
+"""Views: the parts of a panorama that models run on. Settings, and the views that follow from them.
 
-A view says where on the panorama it looks; models run on views, and what they return is put back by the same views.
+Windows cover the full circle in x; the last one crosses the seam:
+
+    column 0                                    W-1
+           |--------- window 0 ---------|
+                     |--------- window 1 ---------|
+           ----------|        |------ window 2 ----     continues at column 0
 """
 
 from __future__ import annotations
@@ -12,17 +17,16 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from pipeline.core.errors import UserError
-from pipeline.core.settings import Settings
+from pipeline.core.settings import Settings, renamed
 from pipeline.geometry.perspective import Perspective
 from pipeline.geometry.windows import Window
 
 View = Window | Perspective
 
-#: View origins are multiples of this: the usual output strides divide it, so the views of SAM and TA agree.
+#: View origins are multiples of this: the usual output strides divide it, so the views of SAM and TA are the same.
 ALIGN = 8
 
-
-#: The longest side of a view that is no part of the panorama as it is, in pixels.
+#: The longest side of a perspective view, and the largest padding, in pixels.
 MAX_SIDE = 8192
 
 #: The most views of one panorama.
@@ -30,28 +34,28 @@ MAX_VIEWS = 10_000
 
 
 class ViewSettings(Settings):
-    """Which views cover the panorama (docs/method.md: overlapping sliding windows, paper; 512 / 256 are ours)."""
+    """Views that cover the panorama: overlapping sliding windows [P] of width 512 and stride 256 [O]."""
 
     kind: Literal["windows", "whole", "perspective"] = Field(
         "windows",
-        description="windows: sliding ERP windows round the ring; whole: one view, the panorama; perspective: pinhole "
-        "views, for full spheres.",
+        description="windows: sliding ERP windows; whole: one view, the panorama; perspective: pinhole views, for full "
+        "spheres.",
     )
     width: int = Field(512, ge=1, description="Window width in pixels of the working image.")
     stride: int = Field(256, ge=1, description="Distance of neighbouring windows in pixels.")
     height: int | None = Field(None, ge=1, description="Window height in pixels; null: the panorama's.")
-    stride_y: int | None = Field(None, ge=1, description="Distance of windows downwards; null: half their height.")
-    padding: int = Field(
-        0, ge=0, le=MAX_SIDE, description="whole: columns from the other end that the model also sees on either side."
-    )
+    stride_y: int | None = Field(None, ge=1, description="Vertical distance of windows; null: half their height.")
+    padding: int = Field(0, ge=0, le=MAX_SIDE, description="whole: columns of circular padding on either side.")
     size: int = Field(512, ge=1, le=MAX_SIDE, description="perspective: height and width of a view in pixels.")
     fov: float = Field(90.0, gt=0, lt=170, description="perspective: field of view in degrees.")
-    around: int = Field(8, ge=1, le=1024, description="perspective: views round the ring at each pitch.")
+    views_per_pitch: int = Field(
+        8, ge=1, le=1024, json_schema_extra=renamed("around"), description="perspective: views at each pitch."
+    )
     pitches: tuple[float, ...] = Field(
         (-60.0, 0.0, 60.0), min_length=1, max_length=181, description="perspective: elevations in degrees."
     )
-    also: tuple[ViewSettings, ...] = Field(
-        (), max_length=16, description="Further views of another shape, such as wide windows beside tall ones."
+    additional: tuple[ViewSettings, ...] = Field(
+        (), max_length=16, json_schema_extra=renamed("also"), description="Views of another shape, such as wide ones."
     )
 
     @model_validator(mode="after")
@@ -72,23 +76,25 @@ class ViewSettings(Settings):
 
     @property
     def families(self) -> tuple[ViewSettings, ...]:
-        """These views and the further ones, each by itself."""
-        return (self, *itertools.chain.from_iterable(family.families for family in self.also))
+        """These settings and the additional ones, nested ones included."""
+        return (self, *itertools.chain.from_iterable(family.families for family in self.additional))
 
 
 def make_views(settings: ViewSettings, height: int, width: int, *, align: int = 1) -> tuple[View, ...]:
-    """The views of a panorama of `height` x `width` pixels, family by family, by rows and origin.
+    """Returns the views of a panorama of `height` x `width` pixels, by family, row and column.
 
     If the stride does not divide the width, `n = ceil(W / stride)` windows start at `round(k W / n)`, moved to
-    multiples of `ALIGN` and of `align` (a model's output stride), so that the ring closes evenly
-    (docs/method.md 1, ours). A window is never larger than the panorama. Raises `UserError` if moving would
-    leave a gap.
+    multiples of `ALIGN` and of `align` (a model's output stride), so that they are evenly spaced around the panorama
+    (docs/method.md 1) [O]. A window is never larger than the panorama.
+
+    Raises:
+        UserError: the windows would leave a gap, or there are more than `MAX_VIEWS` views.
     """
     align = math.lcm(align, ALIGN)
     views: list[View] = []
     for family in settings.families:
         if family.kind == "perspective":
-            columns = _ring(family.around, width, align)
+            columns = _evenly_spaced_columns(family.views_per_pitch, width, align)
             _check_count(len(columns) * len(family.pitches))
             views += [
                 Perspective(column, pitch, family.fov, family.size, family.size)
@@ -106,7 +112,7 @@ def _check_count(count: int) -> None:
         raise UserError(f"views: found {count:,} views of one panorama, expected at most {MAX_VIEWS:,}")
 
 
-def _ring(count: int, width: int, align: int) -> list[int]:
+def _evenly_spaced_columns(count: int, width: int, align: int) -> list[int]:
     return sorted({round(k * width / count / align) * align % width for k in range(count)})
 
 
@@ -115,23 +121,24 @@ def _windows(settings: ViewSettings, height: int, width: int, align: int) -> lis
         return [Window(0, 0, height, width)]
     origins, window_width = [0], width
     if settings.width < width:
-        origins, window_width = _ring(math.ceil(width / settings.stride), width, align), settings.width
-        widest = max(b - a for a, b in itertools.pairwise([*origins, origins[0] + width]))
-        if widest > settings.width:
+        window_width = settings.width
+        origins = _evenly_spaced_columns(math.ceil(width / settings.stride), width, align)
+        largest_step = max(b - a for a, b in itertools.pairwise([*origins, origins[0] + width]))
+        if largest_step > settings.width:
             raise UserError(
                 f"views: windows of width {settings.width} and stride {settings.stride} leave gaps on a panorama "
                 f"{width} wide when they begin at multiples of {align}; expected wider windows or a smaller stride"
             )
     tops, window_height = [0], height
     if settings.height is not None and settings.height < height:
-        window_height, spare = settings.height, height - settings.height
-        if spare % align or window_height % align:
+        window_height, free_rows = settings.height, height - settings.height
+        if free_rows % align or window_height % align:
             raise UserError(
                 f"views: windows of height {window_height} on a panorama {height} high: expected both to be multiples "
                 f"of {align}"
             )
-        steps = math.ceil(spare / (settings.stride_y or max(1, window_height // 2)))
-        tops = sorted({round(k * spare / steps / align) * align for k in range(steps + 1)})
+        steps = math.ceil(free_rows / (settings.stride_y or max(1, window_height // 2)))
+        tops = sorted({round(k * free_rows / steps / align) * align for k in range(steps + 1)})
         if max(b - a for a, b in itertools.pairwise(tops)) > window_height:
             raise UserError(
                 f"views: windows of height {window_height} leave gaps on a panorama {height} high when they begin at "

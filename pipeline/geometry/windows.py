@@ -1,4 +1,15 @@
-"""Rectangles on a panorama that is cyclic in x, and where a view's pixels lie on it.
+"""Rectangles on a panorama that is cyclic in x, and the positions of a view's pixels on it.
+
+A window's columns are counted modulo the panorama's width W, so a window may cross the seam:
+
+    column          0          x0+w-W            x0         W-1
+                    +-------------+----------------+-----------+
+    panorama        | second part |                | first part|     cyclic_columns(x0, w, W)
+                    +-------------+----------------+-----------+
+                                                   +-------------------------+
+    window                                         | first part  second part |     extract
+                                                   +-------------------------+
+                                                   0                        w-1
 
 This module moves pixels and counts columns; it never interprets them.
 """
@@ -22,11 +33,11 @@ class Window:
     width: int
 
     def columns(self, panorama_width: int) -> np.ndarray:
-        """The panorama's column of each of the window's columns: int64 `(width,)`."""
+        """Returns the panorama's column of each of the window's columns: int64 `(width,)`."""
         return np.arange(self.x0, self.x0 + self.width) % panorama_width
 
     def extract(self, array: np.ndarray) -> np.ndarray:
-        """The window of `array` `(..., H, W)`: `(..., height, width)`; a copy only across the seam."""
+        """Returns the window of `array` `(..., H, W)` as `(..., height, width)`; a copy only across the seam."""
         rows = array[..., self.y0 : self.y0 + self.height, :]
         end = self.x0 + self.width
         if end <= array.shape[-1]:
@@ -34,29 +45,37 @@ class Window:
         return np.take(rows, self.columns(array.shape[-1]), axis=-1)
 
     def extract_image(self, image: np.ndarray) -> np.ndarray:
-        """The window of an image `(H, W, 3)`: `(height, width, 3)`, contiguous."""
+        """Returns the window of an image `(H, W, 3)` as `(height, width, 3)`, contiguous."""
         return np.ascontiguousarray(np.moveaxis(self.extract(np.moveaxis(image, -1, 0)), 0, -1))
 
     def scaled(self, stride: int) -> Window:
-        """The same window on a grid that is `stride` times coarser; the origin and width must be multiples."""
+        """Returns the window on a grid that is `stride` times coarser.
+
+        Raises:
+            ValueError: the origin or the width is no multiple of `stride`.
+        """
         if self.x0 % stride or self.width % stride or self.y0 % stride:
-            raise ValueError(f"{self} does not lie on a grid of stride {stride}")
+            raise ValueError(f"{self} does not align with a grid of stride {stride}")
         return Window(self.y0 // stride, self.x0 // stride, -(-self.height // stride), self.width // stride)
 
     def place(self, size: tuple[int, int], stride: int) -> Placement:
-        """Where the window lies on the grid of `stride` of a panorama of `size` (H, W) pixels: as it is."""
-        on_grid = self.scaled(stride)
-        weight = _ring_weight(self, size[1], on_grid.width) * _row_weight(self, size[0], on_grid.height)[:, None]
-        return Placement(on_grid, weight)
+        """Returns the window's placement on the grid of `stride` of a panorama of `size` (H, W) pixels."""
+        grid_window, has_edges = self.scaled(stride), self.width < size[1]  # the full circle has no edge
+        rows = _edge_distance_weight(grid_window.height, self.y0 > 0, self.y0 + self.height < size[0])
+        return Placement(grid_window, _edge_distance_weight(grid_window.width, has_edges, has_edges) * rows[:, None])
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A view on the panorama's grid at some stride: which rectangle holds it, and how its values get there.
+    """A view on the panorama's grid at some stride.
 
-    `weight` float32 `(h, w)` of `window`: the raised cosine of the distance to those edges of the view that lie
-    inside the panorama, in 0..1 (ours), and exactly 0 where the view sees nothing. `rows` and `columns` float32
-    `(h, w)` are the place in the view, in pixels with the first centre at 0.5; None if the view is the window itself.
+    Attributes:
+        window: bounding rectangle of the view, in grid cells.
+        weight: float32 `(h, w)` of `window` in 0..1: raised cosine of the distance to those edges of the view that are
+            inside the panorama [O]; exactly 0 where the view has no pixel.
+        rows: float32 `(h, w)`, row in the view in pixels, the first centre at 0.5; None if the view is the window.
+        columns: float32 `(h, w)`, column in the view, likewise.
+        size: height and width of the view in pixels, if it is not the window.
     """
 
     window: Window
@@ -64,15 +83,14 @@ class Placement:
     rows: np.ndarray | None = None
     columns: np.ndarray | None = None
     size: tuple[int, int] = (0, 0)
-    """height and width of the view in pixels, where it is not the window itself"""
 
     @property
     def covered(self) -> np.ndarray:
-        """Where the view sees the panorama: bool `(h, w)`."""
+        """Cells that the view covers: bool `(h, w)`."""
         return self.weight > 0
 
     def interpolate(self, values: np.ndarray) -> np.ndarray:
-        """`values` of the view `(..., h', w')`, at any stride, as `(..., h, w)` on the window; bilinear."""
+        """Returns `values` of the view `(..., h', w')`, at any stride, as `(..., h, w)` on the window; bilinear."""
         if self.rows is None or self.columns is None:
             return values
         h, w = values.shape[-2:]
@@ -83,11 +101,11 @@ class Placement:
         y, x = (y - top).astype(np.float32), (x - left).astype(np.float32)
         upper = values[..., top, left] * (1 - x) + values[..., top, right] * x
         lower = values[..., below, left] * (1 - x) + values[..., below, right] * x
-        placed: np.ndarray = upper * (1 - y) + lower * y
-        return placed
+        interpolated: np.ndarray = upper * (1 - y) + lower * y
+        return interpolated
 
     def nearest(self, labels: np.ndarray) -> np.ndarray:
-        """`labels` of the view `(..., height, width)` at pixels on the window, 0 where the view sees nothing."""
+        """Returns `labels` of the view `(..., height, width)` at pixels on the window, 0 where it covers nothing."""
         if self.rows is None or self.columns is None:
             return labels
         covered = self.covered
@@ -96,34 +114,28 @@ class Placement:
         return np.where(covered, labels[..., y, x], 0).astype(labels.dtype)
 
 
-def _ring_weight(window: Window, panorama_width: int, columns: int) -> np.ndarray:
-    if window.width >= panorama_width:  # once round the ring: no edge
-        return np.ones(columns, dtype=np.float32)
-    return raised_cosine((np.arange(columns) + 0.5) / columns)
+def _edge_distance_weight(cells: int, has_first_edge: bool, has_last_edge: bool) -> np.ndarray:
+    position = (np.arange(cells) + 0.5) / cells
+    if has_first_edge and has_last_edge:
+        return raised_cosine(position)
+    if not (has_first_edge or has_last_edge):
+        return np.ones(cells, dtype=np.float32)
+    return raised_cosine(position / 2 if has_first_edge else (position + 1) / 2)
 
 
-def _row_weight(window: Window, panorama_height: int, rows: int) -> np.ndarray:
-    place = (np.arange(rows) + 0.5) / rows
-    top, bottom = window.y0 > 0, window.y0 + window.height < panorama_height
-    if top and bottom:
-        return raised_cosine(place)
-    if not (top or bottom):
-        return np.ones(rows, dtype=np.float32)
-    return raised_cosine(place / 2 if top else (place + 1) / 2)
-
-
-def raised_cosine(place: np.ndarray) -> np.ndarray:
-    """0 at the edges 0 and 1, 1 in the middle: float32 of the same shape."""
-    return (0.5 - 0.5 * np.cos(2 * np.pi * place)).astype(np.float32)
+def raised_cosine(position: np.ndarray) -> np.ndarray:
+    """Returns 0 at positions 0 and 1 (the edges) and 1 in the middle: float32 of the same shape."""
+    return (0.5 - 0.5 * np.cos(2 * np.pi * position)).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class CoverageTile:
     """A rectangle, rows `y0 .. y1-1` and columns `x0 .. x1-1`, that the same windows cover.
 
-    `members` holds `(window index, first row, first column inside the window)`. Their order depends on the
-    rectangle's place inside the windows only, never on the windows' numbers: sums over members do not change when the
-    panorama is rolled.
+    Attributes:
+        members: `(window index, first row, first column inside the window)` of each window. Their order depends on the
+            rectangle's position inside the windows and not on the windows' indices, so sums over members do not change
+            when the panorama is rolled.
     """
 
     y0: int
@@ -140,16 +152,16 @@ class CoverageTile:
     def columns(self) -> slice:
         return slice(self.x0, self.x1)
 
-    def of(self, y: int, x: int) -> tuple[slice, slice]:
-        """This rectangle in the coordinates of a member that begins at row `y` and column `x` of its window."""
-        return slice(y, y + self.y1 - self.y0), slice(x, x + self.x1 - self.x0)
+    def window_slices(self, row: int, column: int) -> tuple[slice, slice]:
+        """Returns this rectangle inside a member whose part begins at `row` and `column` of its window."""
+        return slice(row, row + self.y1 - self.y0), slice(column, column + self.x1 - self.x0)
 
 
 def coverage_tiles(windows: Sequence[Window], height: int, width: int) -> tuple[CoverageTile, ...]:
-    """The panorama (`height` x `width`, cyclic in x) cut into `Cell` at every window's edges."""
+    """Cuts a panorama of `height` x `width` at every window's edges into rectangles of equal coverage."""
     xs = sorted({0, width} | {w.x0 % width for w in windows} | {(w.x0 + w.width) % width for w in windows})
     ys = sorted({0, height} | {w.y0 for w in windows} | {w.y0 + w.height for w in windows})
-    result = []
+    tiles = []
     for (y0, y1), (x0, x1) in itertools.product(itertools.pairwise(ys), itertools.pairwise(xs)):
         members = []
         for index, window in enumerate(windows):
@@ -157,26 +169,25 @@ def coverage_tiles(windows: Sequence[Window], height: int, width: int) -> tuple[
             if 0 <= row < window.height and column < window.width:
                 members.append((index, row, column))
         members.sort(key=lambda m: (m[2], windows[m[0]].width, m[1], windows[m[0]].height))
-        result.append(CoverageTile(y0, y1, x0, x1, tuple(members)))
-    return tuple(result)
+        tiles.append(CoverageTile(y0, y1, x0, x1, tuple(members)))
+    return tuple(tiles)
 
 
-def layers(windows: Sequence[Window], planes: np.ndarray, size: tuple[int, int], fill: int) -> np.ndarray:
-    """What every window says of each pixel of a panorama of `size` (H, W).
+def stack_windows(windows: Sequence[Window], planes: np.ndarray, size: tuple[int, int], fill: int) -> np.ndarray:
+    """Stacks the windows' values `planes` `(V, h, w)` of each pixel of a panorama of `size` (H, W).
 
-    `planes` `(V, h, w)` are those of `windows`. The result is `(n, H, W)`, `n` the most windows that hold one
-    pixel; where fewer do, the last ones are `fill`.
+    Returns `(n, H, W)`, `n` the largest number of windows on one pixel; pixels that fewer cover end with `fill`.
     """
-    pieces = coverage_tiles(windows, *size)
-    found = np.full((max(len(cell.members) for cell in pieces), *size), fill, dtype=planes.dtype)
-    for cell in pieces:
-        for layer, (view, y, x) in enumerate(cell.members):
-            found[layer, cell.rows, cell.columns] = planes[view][cell.of(y, x)]
-    return found
+    tiles = coverage_tiles(windows, *size)
+    layers = np.full((max(len(tile.members) for tile in tiles), *size), fill, dtype=planes.dtype)
+    for tile in tiles:
+        for layer, (window, row, column) in zip(layers, tile.members, strict=False):
+            layer[tile.rows, tile.columns] = planes[window][tile.window_slices(row, column)]
+    return layers
 
 
 def cyclic_columns(x0: int, width: int, panorama_width: int) -> list[tuple[slice, slice]]:
-    """`x0 .. x0+width-1` modulo the panorama's width as one or two pairs (panorama slice, own slice)."""
+    """Returns `x0 .. x0+width-1` modulo the panorama's width as one or two pairs (panorama slice, window slice)."""
     x0 %= panorama_width
     first = min(width, panorama_width - x0)
     pairs = [(slice(x0, x0 + first), slice(0, first))]

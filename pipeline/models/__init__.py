@@ -1,1 +1,1 @@
-"""Networks: checkpoints read without executing anything, students, losses."""
+"""Networks: weights read without executing their files, students, losses."""

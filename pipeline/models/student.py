@@ -1,70 +1,99 @@
-"""A trained student as a function: image in, labels out. From a checkpoint, or from an exported ONNX file.
+"""A trained student as a function from images to labels: the interface, and the description stored with its weights.
 
-This module is the interface and imports neither torch nor mmsegmentation; what runs the network is imported by
-`load_student`, so that an ONNX file needs onnxruntime alone.
+This module imports neither torch nor mmsegmentation; `pipeline.models.load` chooses the implementation.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from pydantic import Field
 
 from pipeline.core.errors import ImageError
-from pipeline.data.images import ImagePreprocessing
+from pipeline.core.settings import Settings, parse_settings
+from pipeline.data.images import ImagePreprocessing, read_image
 from pipeline.data.labels import LabelSpace
 
 STUDENT_META = "student"
-"""Key under a checkpoint's `meta`: JSON text with `model`, `classes`, `palette`, `ignore_index`, `label_space` (its
-name) and `preparation` (how training images were cropped and resized)."""
+"""Key under a checkpoint's `meta`: JSON text with the fields of `StudentDescription` and `model`, the config."""
+
+_SPACE_FIELDS = {"classes", "palette", "ignore_index", "things"}
+
+
+class StudentDescription(Settings):
+    """The part of a student that is stored as JSON with its weights; the field names are those of stored files."""
+
+    label_space: str = Field("student", description="Name of the label space.")
+    classes: tuple[str, ...] = Field(description="Class names; the position is the label value.")
+    palette: tuple[tuple[int, int, int], ...] = Field(description="RGB colour of every class.")
+    ignore_index: int = 255
+    things: tuple[str, ...] = Field((), description="The classes of countable objects.")
+    preparation: ImagePreprocessing = Field(ImagePreprocessing(), description="Crop and size of the training images.")
+
+    @classmethod
+    def of(cls, space: LabelSpace, preprocessing: ImagePreprocessing, **fields: Any) -> Self:
+        """Returns the description of a student for these classes and images."""
+        return cls(
+            label_space=space.name, preparation=preprocessing, **space.model_dump(include=_SPACE_FIELDS), **fields
+        )
+
+    def space(self, source: str) -> LabelSpace:
+        """Returns the label space. Raises `UserError`, which names `source`, if its parts do not fit each other."""
+        return parse_settings(LabelSpace, {"name": self.label_space, **self.model_dump(include=_SPACE_FIELDS)}, source)
 
 
 class Student(ABC):
-    """A segmentation model and the label space it was trained in.
+    """A segmentation model, its label space and its image preprocessing.
 
-    The three ways to run it raise `ValueError` for other arrays than a uint8 `(H, W, 3)` image, and `ImageError`
-    if the network cannot run on this one: its size does not fit, or the device has too little memory for it.
+    `logits`, `probabilities` and `student(image)` take one preprocessed RGB image, uint8 `(H, W, 3)`. They raise
+    `ValueError` for another array, and `ImageError` if its size does not fit or the device has too little memory.
 
     Attributes:
-        space: the classes, their colours and the ignore index (which is never predicted).
-        preprocessing: the crop and size that the training images had.
+        space: Classes, colours and the ignore index, which is never predicted.
+        preprocessing: Crop and size that `read_image` and `predict` apply; at first those of the training images.
+        source: File that the student was loaded from.
     """
 
     space: LabelSpace
     preprocessing: ImagePreprocessing
+    source: Path | None = None
 
     @abstractmethod
     def logits(self, image: np.ndarray) -> np.ndarray:
-        """float32 `(C, H, W)` for a uint8 `(H, W, 3)` RGB panorama seen as a whole."""
+        """Returns the logits of an image, float32 `(C, H, W)`."""
 
-    @abstractmethod
     def probabilities(self, image: np.ndarray) -> np.ndarray:
-        """float32 `(C, H, W)`, summing to 1 over `C`."""
+        """Returns class probabilities, float32 `(C, H, W)`, with sum 1 over `C`."""
+        logits = self.logits(image)
+        logits -= logits.max(axis=0)
+        np.exp(logits, out=logits)
+        logits /= logits.sum(axis=0)
+        return logits
 
-    @abstractmethod
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The most probable class per pixel: uint8 `(H, W)`."""
+        """Returns the most probable class of each pixel, uint8 `(H, W)`."""
+        return self.logits(image).argmax(axis=0).astype(np.uint8)
 
+    def read_image(self, path: str | Path) -> np.ndarray:
+        """Reads, crops and resizes an image file: RGB uint8 `(H, W, 3)`. Raises `ImageError`."""
+        return read_image(Path(path), self.preprocessing)
 
-def load_student(path: str | Path, device: str = "auto") -> Student:
-    """The student in a checkpoint of the train stage, or in an `.onnx` file of the export stage, of whatever origin.
+    def predict(self, path: str | Path) -> np.ndarray:
+        """Returns the labels of an image file at the preprocessed resolution, uint8 `(H, W)`. Raises `ImageError`."""
+        return self(self.read_image(path))
 
-    Args:
-        path: the file; beside `x.onnx` there must be its `x.json`.
-        device: `auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`.
-
-    Raises:
-        UserError: the file carries code, is not a student's, or names something that is not a network.
-    """
-    if Path(path).suffix.lower() == ".onnx":
-        from pipeline.models.onnx_student import OnnxStudent
-
-        return OnnxStudent(path, device)
-    from pipeline.models.torch_student import load_torch_student
-
-    return load_torch_student(path, device)
+    def __repr__(self) -> str:
+        rows, size = self.preprocessing.crop_rows, self.preprocessing.size
+        parts = [
+            f"{self.space.num_classes} classes of {self.space.name}",
+            *([f"rows {rows[0]}:{rows[1]}"] if rows else []),
+            f"size {size[0]}x{size[1]}" if size else "any size",
+            *([f"source {str(self.source)!r}"] if self.source else []),
+        ]
+        return f"<{type(self).__name__}: {', '.join(parts)}>"
 
 
 def check_image(image: np.ndarray) -> None:
@@ -73,41 +102,7 @@ def check_image(image: np.ndarray) -> None:
         raise ValueError(f"expected a uint8 (H, W, 3) RGB image, found {image.dtype} {image.shape}")
 
 
-def cannot_run(image: np.ndarray, reason: object) -> ImageError:
-    """That a network does not run on `image` `(H, W, 3)`; of the reason the first line is told: some fill a page."""
+def inference_error(image: np.ndarray, reason: object) -> ImageError:
+    """Returns the error of a network that cannot run on an image `(H, W, 3)`, with the first line of `reason`."""
     lines = str(reason).strip().splitlines() or [type(reason).__name__]
     return ImageError(f"the student cannot run on an image of {image.shape[0]} x {image.shape[1]} ({lines[0][:300]})")
-
-
-STARTING_WEIGHTS = ("init_cfg", "pretrained", "pretrained_backbone", "load_from")
-"""Keys of a model's config that name weights to start from."""
-
-
-def without_weights(value: Any) -> Any:
-    """A model's config without the keys that name weights to start from."""
-    if isinstance(value, dict):
-        return {k: without_weights(v) for k, v in value.items() if k not in STARTING_WEIGHTS}
-    if isinstance(value, list | tuple):
-        return type(value)(without_weights(item) for item in value)
-    return value
-
-
-_TUPLE = "__tuple__"
-
-
-def to_json(value: Any) -> Any:
-    """A model's config as JSON data; some networks tell tuples from lists, so tuples are marked."""
-    if isinstance(value, dict):
-        return {key: to_json(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return {_TUPLE: [to_json(item) for item in value]}
-    return [to_json(item) for item in value] if isinstance(value, list) else value
-
-
-def from_json(value: Any) -> Any:
-    """The inverse of `to_json`."""
-    if isinstance(value, dict):
-        if set(value) == {_TUPLE} and isinstance(value[_TUPLE], list):
-            return tuple(from_json(item) for item in value[_TUPLE])
-        return {key: from_json(item) for key, item in value.items()}
-    return [from_json(item) for item in value] if isinstance(value, list) else value

@@ -1,14 +1,14 @@
 """A student from its checkpoint alone, run by torch.
 
 The model is built from the JSON that the train stage writes into its checkpoints. The config text that mmengine stores
-beside it is never executed, and of the JSON only registered network modules of the OpenMMLab packages and torch are
-built.
+beside it is never executed. Of the JSON, only registered network modules of the OpenMMLab packages and torch are built.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ from mmengine.config import ConfigDict
 from torch.overrides import TorchFunctionMode
 
 from pipeline.core.errors import UserError
-from pipeline.core.reading import load_json, shortened, shown
+from pipeline.core.reading import error_text, load_json, short_repr
 from pipeline.data.images import ImagePreprocessing
 from pipeline.data.labels import LabelSpace
-from pipeline.execution.devices import pick_device
+from pipeline.execution.devices import inference_context, pick_device
 from pipeline.geometry.circular_convolution import make_circular
+from pipeline.models.config_tree import from_json, rebuild, walk, without_keys, without_weights
 from pipeline.models.mmseg_import import import_mmseg
-from pipeline.models.student import STUDENT_META, Student, cannot_run, check_image, from_json, without_weights
+from pipeline.models.student import STUDENT_META, Student, StudentDescription, check_image, inference_error
 from pipeline.models.weights import load_into, load_state_dict
 
 _NETWORKS = ("mmseg.models.", "mmcv.", "mmengine.model.", "torch.nn.")
@@ -35,37 +36,50 @@ _NOT_NETWORKS = (
 )
 """Modules that read further configs or weights by a path or name in their settings."""
 
+_TRAINING_ONLY = ("mka", "circular_padding", "cyclic", "class_weights")
+"""Arguments of `MKASegmentor` alone; `cyclic` is `circular_padding` in older checkpoints."""
 
+_NAME = re.compile(r"[\w +-]*")
+"""Text in a network's config: names of types and modes. Files and addresses have other characters."""
+
+_MAX_INTEGER = 2**20
+"""Largest integer in a network's config: a number of channels, layers or classes."""
+
+
+@dataclass(eq=False, repr=False)
 class TorchStudent(Student):
     """A student as a torch module.
 
     Attributes:
-        model: the network, in evaluation mode, on `device`.
-        device: where it runs.
+        model: The network, in evaluation mode, on `device`.
+        device: Its device.
     """
 
-    def __init__(
-        self, model: torch.nn.Module, space: LabelSpace, preprocessing: ImagePreprocessing, device: torch.device
-    ) -> None:
-        self.model = model.to(device).eval()
-        self.space = space
-        self.preprocessing = preprocessing
-        self.device = device
+    model: torch.nn.Module
+    space: LabelSpace
+    preprocessing: ImagePreprocessing
+    device: torch.device
+    source: Path | None = None
+
+    def __post_init__(self) -> None:
+        self.model = self.model.to(self.device).eval()
 
     @torch.no_grad()
     def _run(self, image: np.ndarray, finish: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
-        """`finish(logits)`, logits `(C, H, W)`; on CUDA an error of the network may only show when they are copied."""
+        """Returns `finish(logits)` for logits `(C, H, W)`."""
         check_image(image)
         try:
-            return finish(self._logits(image)).cpu().numpy()
+            with inference_context(str(self.device)):
+                # on CUDA an error of the network may appear only when its result is copied
+                return finish(self._logits(image)).cpu().numpy()
         except torch.OutOfMemoryError:
             pass
         except RuntimeError as error:
-            raise cannot_run(image, error) from None
-        # only here, where the exception is gone, and with it the frames that hold the tensors
+            raise inference_error(image, error) from None
+        # outside the handler: the exception's frames no longer hold the tensors
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        raise cannot_run(image, f"{self.device} has too little memory")
+        raise inference_error(image, f"{self.device} has too little memory")
 
     def _logits(self, image: np.ndarray) -> torch.Tensor:
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
@@ -83,60 +97,53 @@ class TorchStudent(Student):
 
 
 def whole_logits(model: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    """Logits `(N, C, H, W)` of an mmseg `EncoderDecoder` for normalised images `(N, 3, H, W)`, each as a whole."""
+    """Returns the logits `(N, C, H, W)` of an mmseg `EncoderDecoder` for normalized whole images `(N, 3, H, W)`."""
     logits = model.decode_head.forward(model.extract_feat(inputs))
     return torch.nn.functional.interpolate(logits, inputs.shape[2:], mode="bilinear", align_corners=model.align_corners)
 
 
 def load_torch_student(checkpoint_path: str | Path, device: str = "auto") -> TorchStudent:
-    """See `pipeline.models.student.load_student`."""
-    _, meta = load_state_dict(checkpoint_path)
+    """Loads the student of a checkpoint, see `pipeline.models.load.load_student`."""
+    path = Path(checkpoint_path)
+    _, meta = load_state_dict(path)
     try:
-        described = load_json(meta[STUDENT_META])
-        config = from_json(described["model"])
-        space = LabelSpace(
-            name=described.get("label_space", "student"),
-            classes=described["classes"],
-            palette=described["palette"],
-            ignore_index=described["ignore_index"],
-        )
-        preprocessing = ImagePreprocessing.model_validate(described.get("preparation") or {})
+        stored = load_json(meta[STUDENT_META])
+        config = from_json(stored["model"])
+        fields = {name: stored[name] for name in StudentDescription.model_fields if stored.get(name) is not None}
+        description = StudentDescription.model_validate(fields)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{checkpoint_path}: not a student of this project: meta has no readable {STUDENT_META!r} entry; "
+            f"{path}: not a student of this project: meta has no readable {STUDENT_META!r} entry; "
             "expected a checkpoint written by the train stage"
         ) from error
+    space = description.space(str(path))
     import_mmseg()
-    cyclic = isinstance(config, dict) and bool(config.get("cyclic"))
-    config = network_config(config, str(checkpoint_path))
+    circular = isinstance(config, dict) and bool(config.get("circular_padding", config.get("cyclic")))
+    config = network_config(config, str(path))
     from mmseg.registry import MODELS
 
     try:
-        with _Bounded(8 * Path(checkpoint_path).stat().st_size + 2**28):
+        with _Bounded(8 * path.stat().st_size + 2**28):
             model = MODELS.build(ConfigDict(config))
     except Exception as error:
-        reason = shortened(" ".join(str(error).split())) or type(error).__name__
-        raise UserError(f"{checkpoint_path}: its model cannot be built ({reason})") from error
-    load_into(model, checkpoint_path, "the model described in it")
-    if cyclic:
+        raise UserError(f"{path}: its model cannot be built ({error_text(error)})") from error
+    load_into(model, path, "the model described in it")
+    if circular:
         try:
             make_circular(model)
         except UserError as error:
-            raise UserError(f"{checkpoint_path}: {error}") from None
-    return TorchStudent(model, space, preprocessing, torch.device(pick_device(device)))
+            raise UserError(f"{path}: {error}") from None
+    return TorchStudent(model, space, description.preparation, torch.device(pick_device(device)), path)
 
 
 class _Bounded(TorchFunctionMode):
-    """While a network is built, what its tensors may take all together, and how many operations may make them.
+    """Limits the bytes and the number of the tensors that are made while a network is built: sizes are untrusted."""
 
-    The sizes come from the checkpoint; weights that it does not hold are of no use.
-    """
+    MAX_OPERATIONS = 100_000
 
-    MOST_OPERATIONS = 100_000
-
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, max_bytes: int) -> None:
         super().__init__()
-        self.most_bytes = most_bytes
+        self.max_bytes = max_bytes
         self.bytes = self.operations = 0
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -144,79 +151,61 @@ class _Bounded(TorchFunctionMode):
         self.operations += 1
         if isinstance(result, torch.Tensor) and not any(result is argument for argument in args):
             self.bytes += result.numel() * result.element_size()
-        if self.bytes > self.most_bytes or self.operations > self.MOST_OPERATIONS:
+        if self.bytes > self.max_bytes or self.operations > self.MAX_OPERATIONS:
             raise ValueError("it is far larger than the weights in the file")
         return result
 
 
-_TRAINING_ONLY = ("mka", "cyclic", "class_weights")
-"""Arguments of `MKASegmentor` that `EncoderDecoder` does not have."""
-
-
 def network_config(model: Any, where: str) -> Any:
-    """Of the config of a model in training, what it takes to build it for prediction.
+    """Returns the config that builds a trained model for prediction.
+
+    Left out are weights to load, arguments for training alone, and samplers and files of class weights, which only a
+    head's own loss uses. SyncBN becomes BN, which predicts the same.
 
     Args:
-        model: of type `EncoderDecoder` or `MKASegmentor`, fitted to its classes.
-        where: whose it is, for the message.
+        model: Config of an `EncoderDecoder` or `MKASegmentor`, with its final number of classes.
+        where: File or student that it belongs to, for the message.
 
     Raises:
-        UserError: it holds other things than registered networks, so a student of it could never be loaded.
+        UserError: The config holds anything but registered networks, so a student of it could never be loaded.
     """
     if isinstance(model, dict) and model.get("type") == "MKASegmentor":  # prediction is EncoderDecoder's
         model = {k: v for k, v in model.items() if k not in _TRAINING_ONLY} | {"type": "EncoderDecoder"}
-    network = _without_losses(without_weights(model))
-    _check_networks(network, where)
+    network = without_keys(
+        without_weights(model), lambda key, v: key == "sampler" or (key == "class_weight" and isinstance(v, str))
+    )
+    network = rebuild(network, lambda v: v | {"type": "BN"} if isinstance(v, dict) and v.get("type") == "SyncBN" else v)
+    for _, node in walk(network):
+        if problem := _problem(node):
+            raise UserError(f"{where}: found {problem}")
     return network
 
 
-def _without_losses(value: Any) -> Any:
-    """Heads sample pixels for their own loss only; its class weights may be the name of a file, which is read."""
-    if isinstance(value, dict):
-        return {
-            k: _without_losses(v)
-            for k, v in value.items()
-            if k != "sampler" and not (k == "class_weight" and isinstance(v, str))
-        }
-    return type(value)(_without_losses(v) for v in value) if isinstance(value, list | tuple) else value
+def _problem(node: Any) -> str | None:
+    """Returns what makes a config's node unsafe to build, and what is expected; None if nothing does.
 
-
-#: Text in a network's config: names of types and modes. Files and addresses have other characters.
-_NAME = re.compile(r"[\w +-]*")
-
-#: The largest integer in a network's config: a number of channels, of layers, of classes.
-_LARGEST = 2**20
-
-
-def _check_networks(config: Any, path: str) -> None:
-    """Refuse every `type` that is not a registered network; SyncBN becomes BN, which predicts the same.
-
-    mmengine's registries import whatever dotted name they do not know (`type='os.system'` would call it), and
-    scope prefixes make them import packages: names are looked up in the tables of registered classes only. Text that
-    could be a file or an address (`torchvision://resnet50`) is refused wherever it stands.
+    mmengine's registries import any dotted name that they do not know (`type='os.system'` would call it), and scope
+    prefixes make them import packages. Text may be a file or an address (`torchvision://resnet50`).
     """
-    if isinstance(config, list | tuple):
-        for item in config:
-            _check_networks(item, path)
-    if isinstance(config, int) and abs(config) > _LARGEST:
-        raise UserError(f"{path}: found {config} in its model; expected numbers up to {_LARGEST:,}")
-    if isinstance(config, str) and not _NAME.fullmatch(config):
-        raise UserError(f"{path}: found {shown(config)} in its model; expected names of types and modes alone")
-    if not isinstance(config, dict):
-        return
-    if config.get("type") == "SyncBN":
-        config["type"] = "BN"
-    if "_scope_" in config:
-        raise UserError(f"{path}: found a '_scope_' in its model; expected networks of mmsegmentation")
-    if "type" in config:
-        from mmseg.registry import MODELS
+    if isinstance(node, int) and abs(node) > _MAX_INTEGER:
+        return f"{node} in its model; expected numbers up to {_MAX_INTEGER:,}"
+    if isinstance(node, str) and not _NAME.fullmatch(node):
+        return f"{short_repr(node)} in its model; expected names of types and modes alone"
+    if not isinstance(node, dict):
+        return None
+    if "_scope_" in node:
+        return "a '_scope_' in its model; expected networks of mmsegmentation"
+    if "type" in node and not _is_network(str(node["type"])):
+        return f"type {short_repr(node['type'])} in its model; expected registered networks only"
+    return None
 
-        name, registry = str(config["type"]), MODELS
-        registry.import_from_location()
-        while registry is not None and name not in registry.module_dict:
-            registry = registry.parent
-        home = "" if registry is None else f"{registry.module_dict[name].__module__}."
-        if not home.startswith(_NETWORKS) or home.startswith(_NOT_NETWORKS):
-            raise UserError(f"{path}: found type {shown(name)} in its model; expected registered networks only")
-    for value in config.values():
-        _check_networks(value, path)
+
+def _is_network(name: str) -> bool:
+    from mmseg.registry import MODELS
+
+    registry = MODELS
+    registry.import_from_location()
+    while registry is not None and name not in registry.module_dict:
+        registry = registry.parent
+    module = "" if registry is None else f"{registry.module_dict[name].__module__}."
+    return module.startswith(_NETWORKS) and not module.startswith(_NOT_NETWORKS)

@@ -1,1 +1,1 @@
-"""Tables over one cache: a row for every combination of settings; what rows share is computed once."""
+"""Tables over one cache: one row for each combination of settings; rows share what they have in common."""

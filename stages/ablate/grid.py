@@ -1,4 +1,4 @@
-"""What `--vary` says: settings and their values, and every combination of them. Knows no cache and no image."""
+"""Parses `--vary` and combines the values of the varied settings. Reads no cache and no image."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from pipeline.core.errors import UserError
 from pipeline.core.reading import load_yaml
-from pipeline.core.settings import outer_first
+from pipeline.core.settings import sort_overrides
+from pipeline.data.images import ImagePreprocessing
 from stages.config import Config, load_config
 
 
 @dataclass(frozen=True)
 class Vary:
-    """Settings that take the same value together, and the values they take one after the other."""
+    """Settings that take the same value, e.g. `("sam.views.stride",)`, and their values."""
 
     places: tuple[str, ...]
     values: tuple[Any, ...]
@@ -27,21 +29,21 @@ class Vary:
 
 @dataclass(frozen=True)
 class Combination:
-    """One row of the table: the value under each column's title, and the settings that follow."""
+    """One row of the table: the value under the title of each column, and the settings with these values."""
 
     values: dict[str, Any]
     config: Config
 
     @property
     def name(self) -> str:
-        """The values as people read them."""
-        return ", ".join(f"{title} {shown(value)}" for title, value in self.values.items())
+        """The values in words."""
+        return ", ".join(f"{title} {format_value(value)}" for title, value in self.values.items())
 
 
 def parse_vary(text: str) -> Vary:
-    """`a.b=1,2`: the values of `a.b`, YAML with commas between; `a.b,c.d=1,2`: both take each of them.
+    """Parses `a.b=1,2`, or `a.b,c.d=1,2` for settings that change together. Raises `UserError`.
 
-    A list in brackets is one value. Raises `UserError` for anything else.
+    The values are YAML with commas between them; a list in brackets is one value.
     """
     left, separator, right = text.partition("=")
     places = tuple(place.strip() for place in left.split(","))
@@ -57,15 +59,17 @@ def parse_vary(text: str) -> Vary:
 
 
 def combinations(config: Path | None, overrides: Sequence[str], varied: Sequence[Vary]) -> list[Combination]:
-    """Every combination of the `varied` settings, the last one changing fastest, over `config` with `overrides`.
+    """Combines all values of the varied settings, over the file `config` with `overrides`; the last changes fastest.
 
-    A section is set before what is in it, so a rule and its settings may be varied side by side. Raises
-    `UserError` for the first combination that is no valid settings, and for a setting that is varied twice.
+    A section is set before the settings in it, so that a rule and its settings can be varied together.
+
+    Raises:
+        UserError: a combination is no valid settings, or a setting is varied twice.
     """
     places = [place for vary in varied for place in vary.places]
     if twice := [place for place in places if places.count(place) > 1]:
-        raise UserError(f"--vary: {twice[0]} is there twice, expected once with all its values")
-    names = titles(varied)
+        raise UserError(f"--vary: {twice[0]} occurs twice, expected once with all its values")
+    titles = column_titles(varied)
     rows = []
     for values in itertools.product(*(vary.values for vary in varied)):
         changes = [
@@ -73,19 +77,35 @@ def combinations(config: Path | None, overrides: Sequence[str], varied: Sequence
             for vary, value in zip(varied, values, strict=True)
             for place in vary.places
         ]
-        settings = load_config(config, outer_first([*overrides, *changes]))
-        rows.append(Combination(dict(zip(names, values, strict=True)), settings))
+        settings = load_config(config, sort_overrides([*overrides, *changes]))
+        rows.append(Combination(dict(zip(titles, values, strict=True)), settings))
     return rows
 
 
-def titles(varied: Sequence[Vary]) -> list[str]:
-    """A column title for each: the last name of its (first) setting, the whole where that is not clear."""
+def check_effect(rows: Sequence[Combination], varied: Sequence[Vary], preprocessing: ImagePreprocessing) -> None:
+    """Checks that the ensembles of the rows (see `combinations`) depend on every varied setting.
+
+    Raises:
+        UserError: all values of a setting give the same ensembles, so that the table would repeat its rows.
+    """
+    keys = np.array([row.config.artefacts(preprocessing).key("fused") for row in rows])
+    keys = keys.reshape([len(vary.values) for vary in varied])
+    for axis, vary in enumerate(varied):
+        if len(vary.values) > 1 and (keys == keys.take([0], axis)).all():
+            expected = "settings of sam, masks, teacher or fusion that take part in a row"
+            raise UserError(f"--vary {','.join(vary.places)}: changes no ensemble; expected {expected}")
+
+
+def column_titles(varied: Sequence[Vary]) -> list[str]:
+    """Returns a title for each varied setting: its last name or, if that is ambiguous, its whole name."""
     short = [vary.places[0].rpartition(".")[2] for vary in varied]
     return [name if short.count(name) == 1 else vary.places[0] for name, vary in zip(short, varied, strict=True)]
 
 
-def shown(value: Any) -> str:
-    """`value` as it is written in YAML, on one line."""
+def format_value(value: Any) -> str:
+    """Returns `value` in words on one line; a file by its name without folders."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {shown(part)}" for key, part in value.items())
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        return ", ".join(f"{key} {format_value(part)}" for key, part in value.items())
+    if isinstance(value, str):
+        return Path(value).name if Path(value).suffix else value
+    return json.dumps(value, ensure_ascii=False, default=str)

@@ -1,4 +1,4 @@
-"""A table over one cache: every combination of settings precomputed, fused and scored; what is done stays done."""
+"""Precomputes, fuses and scores every combination of settings over one cache."""
 
 from __future__ import annotations
 
@@ -20,22 +20,16 @@ from pipeline.data.manifests import ImageRecord, Manifest
 from pipeline.execution.executor import Execution
 from pipeline.geometry.upsample import most_likely, upsample
 from pipeline.geometry.views import make_views
-from stages.ablate.grid import Combination, shown
-from stages.ablate.rows import Rows
+from stages.ablate.grid import Combination, format_value
+from stages.ablate.rows import RowStore
 from stages.config import Config
 
-#: Figures that need no labels, and their titles: disagreement of the TA's views (nats) and its residual, mean of the
-#: weight map, and the part of all pixels whose label is not the TA's (both in percent).
+#: Titles of the figures that need no labels: disagreement of the TA's views and its residual after pooling (nats), mean
+#: of the weight map, and share of the pixels whose label is not the TA's (percent).
 SIGNALS = {"l_cc": "L_CC", "residual": "residual", "weight": "mean M", "changed": "changed"}
 
-#: Figures of `evaluate` that a table shows, and their titles.
-SCORES = {
-    "mIoU": "mIoU",
-    "things": "things",
-    "boundary_F_2px": "F 2 px",
-    "coverage": "M cover",
-    "precision": "M prec.",
-}
+#: Titles of the figures of `evaluate` in the table.
+SCORES = {"mIoU": "mIoU", "things": "things", "boundary_F_2px": "F 2 px", "coverage": "M cover", "precision": "M prec."}
 
 #: Raised when the same artefacts give other figures.
 _FIGURES = 1
@@ -43,12 +37,9 @@ _FIGURES = 1
 
 @dataclass(frozen=True)
 class Stages:
-    """The functions of the stages that a row goes through; handed in, because no stage imports another.
+    """Functions of the stages that a row passes through. They are arguments because no stage imports another."""
 
-    `check` is that of `precompute`: it refuses what cannot work.
-    """
-
-    check: Callable[[Manifest, Config], None]
+    check: Callable[[Manifest, Config], None]  # raises UserError for settings that precompute cannot use
     precompute: Callable[..., list[Report]]
     fuse: Callable[..., Report]
     evaluate: Callable[..., tuple[list[Any], dict[str, str]]]
@@ -56,8 +47,7 @@ class Stages:
 
 @dataclass(frozen=True)
 class Row:
-    """A combination, the artefact of its ensembles, its figures (means over images; `evaluate`'s where there are
-    labels), and what went wrong by image id."""
+    """A measured row: its settings, their artefact `fused`, figures (means over images), and failures by image id."""
 
     combination: Combination
     artefact: Artefact
@@ -69,17 +59,19 @@ def ablate(
     manifest: Manifest,
     combinations: Sequence[Combination],
     stages: Stages,
-    kept: Path,
+    store_path: Path,
     *,
     splits: Sequence[str] = (),
     label_space: str | None = None,
     execution: Execution = Execution(),
     progress: Progress | None = None,
 ) -> list[Row]:
-    """A row for each of `combinations`: what is missing in the cache is computed, fused and measured.
+    """Computes what is missing in the cache, fuses and measures a row for each combination.
 
-    Figures are kept in the JSON file `kept` under the content of the ensembles and labels that they were measured on.
-    Raises `UserError` before any work for settings that cannot work.
+    The JSON file `store_path` holds measured figures, under the content of the ensembles and labels they depend on.
+
+    Raises:
+        UserError: settings cannot work; raised before any work.
     """
     progress = progress or SilentProgress()
     manifest.select(splits)
@@ -88,18 +80,19 @@ def ablate(
     for combination in combinations:
         stages.check(manifest, combination.config)
         check(manifest, combination.config)
-    rows, measured = [], Rows(kept)
+    rows, store = [], RowStore(store_path)
     for number, combination in enumerate(combinations, start=1):
         progress.note(f"{number}/{len(combinations)}: {combination.name}")
         config = combination.config
-        kinds = upstream(config.artefacts(manifest.preprocessing))
+        kinds = upstream_kinds(config.artefacts(manifest.preprocessing))
         stages.precompute(manifest, config, splits=splits, only=kinds, execution=execution, progress=progress)
         report = stages.fuse(manifest, config, splits=splits, execution=execution, progress=progress)
         failures = dict(report.failures)
         records = [record for record in manifest.select(splits) if record.id not in failures]
-        name = _content(report.artefact, records, label_space)
-        if name not in measured.rows and records:
-            figures = signals(report.artefact, records)
+        name = _content_hash(report.artefact, records, label_space)
+        figures = store.rows.get(name, {})
+        if not figures and records:
+            figures = compute_signals(report.artefact, records)
             if any(record.label_path is not None for record in records):
                 scores, unscored = stages.evaluate(
                     manifest, [config], splits=splits, label_space=label_space, progress=progress
@@ -107,61 +100,51 @@ def ablate(
                 figures |= scores[1].figures()
                 failures = {**unscored, **failures}
             if len(failures) == len(report.failures):
-                measured.add(name, figures)
-        else:
-            figures = measured.rows.get(name, {})
+                store.add(name, figures)
         rows.append(Row(combination, report.artefact, figures, failures))
     return rows
 
 
 def check(manifest: Manifest, config: Config) -> None:
-    """Raises `UserError` for settings that cannot work, as far as that can be told without an image."""
+    """Raises `UserError` for settings that cannot work, as far as that is known without an image."""
     config.artefacts(manifest.preprocessing).key("fused")
     if manifest.preprocessing.size is not None:
         for views in (config.sam.views, config.teacher.views):
             make_views(views, *manifest.preprocessing.size)
 
 
-def upstream(artefacts: ArtefactKeys) -> list[str]:
-    """The artefacts of stage one that `fused` is made from."""
-    found: dict[str, None] = {}
-    waiting = ["fused"]
-    while waiting:
-        above = artefacts.upstream(waiting.pop())
-        found |= dict.fromkeys(above)
-        waiting += above
-    return list(found)
+def upstream_kinds(artefacts: ArtefactKeys) -> list[str]:
+    """Returns the kinds of artefacts that `fused` is computed from, directly or not."""
+    kinds = ["fused"]
+    for kind in kinds:  # grows
+        kinds += [source for source in artefacts.upstream(kind) if source not in kinds]
+    return kinds[1:]
 
 
-def signals(fused: Artefact, records: Sequence[ImageRecord]) -> dict[str, float]:
-    """The figures of `SIGNALS`, means over `records`."""
-    ignored = fused.attributes()["ignore_index"]
-    images = [_signals(fused.read(record.id), ignored) for record in records]
+def compute_signals(fused: Artefact, records: Sequence[ImageRecord]) -> dict[str, float]:
+    """Returns the figures of `SIGNALS`, means over `records`."""
+    ignore_index = fused.attributes()["ignore_index"]
+    images = [_signals(fused.read(record.id), ignore_index) for record in records]
     return {name: round(float(np.mean([image[name] for image in images])), 4) for name in SIGNALS}
 
 
-def _signals(group: ImageGroup, ignored: int) -> dict[str, float]:
-    known = group.attributes["signals"]
-    label = group.array("label", ndim=2)
-    changed = np.count_nonzero((label != ignored) & (label != stitched_labels(group))) / label.size
-    return {
-        "l_cc": known["l_cc"],
-        "residual": known["residual"],
-        "weight": 100 * known["weight"],
-        "changed": 100 * changed,
-    }
+def _signals(group: ImageGroup, ignore_index: int) -> dict[str, float]:
+    signals, labels = group.attributes["signals"], group.read_array("label", ndim=2)
+    changed = np.count_nonzero((labels != ignore_index) & (labels != stitched_labels(group))) / labels.size
+    percent = {"weight": 100 * signals["weight"], "changed": 100 * changed}
+    return {"l_cc": signals["l_cc"], "residual": signals["residual"], **percent}
 
 
 def stitched_labels(group: ImageGroup) -> np.ndarray:
-    """The TA's stitched prediction at pixels, uint8 `(H, W)`, of a fused panorama."""
-    stitched = group.array("stitched", ndim=3).astype(np.float32)
+    """Returns the labels of the TA's stitched prediction of a fused panorama: uint8 `(H, W)`."""
+    stitched = group.read_array("stitched", ndim=3).astype(np.float32)
     height, stride = int(group.attributes["image_size"][0]), int(group.attributes["output_stride"])
     return most_likely(upsample(stitched, stride, height, cyclic=True))
 
 
-def _content(fused: Artefact, records: Sequence[ImageRecord], label_space: str | None) -> str:
-    """What a row is measured on, as a short hash: the content of every ensemble and of its labels."""
-    markers = fused.markers_of(record.id for record in records)
+def _content_hash(fused: Artefact, records: Sequence[ImageRecord], label_space: str | None) -> str:
+    """Returns a hash of the ensembles and labels that a row is measured on."""
+    markers = fused.find_markers(record.id for record in records)
     labels = {r.id: file_digest(r.label_path) for r in records if r.label_path is not None}
     ensembles = {r.id: marker.content for r, marker in zip(records, markers, strict=True) if marker is not None}
     return short_hash(
@@ -170,27 +153,20 @@ def _content(fused: Artefact, records: Sequence[ImageRecord], label_space: str |
 
 
 def table(rows: Sequence[Row]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows for printing; figures that no row has are left out."""
+    """Returns titles and cells for printing, without the figures that no row has."""
     names = {name: title for name, title in (SCORES | SIGNALS).items() if any(name in row.figures for row in rows)}
     cells = [
-        [
-            *(shown(value) for value in row.combination.values.values()),
-            *("-" if row.figures.get(name) is None else _cell(name, row.figures[name]) for name in names),
-        ]
+        [*map(format_value, row.combination.values.values()), *(_cell(name, row.figures.get(name)) for name in names)]
         for row in rows
     ]
     return [*rows[0].combination.values, *names.values()], cells
 
 
-def _cell(name: str, value: float) -> str:
-    return f"{value:.4f}" if name in ("l_cc", "residual") else f"{value:.2f}"
+def _cell(name: str, value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}" if name in ("l_cc", "residual") else f"{value:.2f}"
 
 
-def plain(row: Row) -> dict[str, Any]:
-    """`row` as plain JSON."""
-    return {
-        "settings": row.combination.values,
-        "fused": row.artefact.key,
-        "failed": len(row.failures),
-        **row.figures,
-    }
+def to_json(row: Row) -> dict[str, Any]:
+    """Returns a row as plain JSON values."""
+    settings, key = row.combination.values, row.artefact.key
+    return {"settings": settings, "fused": key, "failed": len(row.failures), **row.figures}

@@ -1,33 +1,30 @@
-"""Rounds of TA adaptation: fine-tune, recompute the TA's logits, fuse again; SAM never runs (ours: the rounds)."""
+"""Rounds of TA adaptation [O]: fine-tune the TA, recompute its logits, fuse again. SAM never runs."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache as remembered
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from pipeline.cache import Cache
 from pipeline.cache.fused_reader import CacheReader
-from pipeline.core.atomic_files import writable_folder, write_text
+from pipeline.core.atomic_files import make_writable_folder, write_text
 from pipeline.core.errors import UserError
 from pipeline.core.progress import Progress, SilentProgress
 from pipeline.core.settings import short_hash
 from pipeline.data.manifests import Manifest
 from pipeline.execution.devices import pick_device
-from pipeline.geometry.views import make_views
 from pipeline.models.weights import save_checkpoint
-from stages.adapt.finetune import Normalization, finetune, neighbours
+from stages.adapt.finetune import finetune
 from stages.config import Config, load_config
 
 
 @dataclass(frozen=True)
 class Round:
-    """A finished round: its settings file, and the keys of what it made and of what it came from."""
+    """A finished round: its settings file, artefact keys after and before it, and terms of the loss, see `finetune`."""
 
     number: int
     config: Path
@@ -38,7 +35,7 @@ class Round:
     losses: dict[str, list[float]]
 
 
-#: Runs another stage's command: its name and options. Raises if it fails.
+#: Runs another stage's command, given its name and options. Raises an error if it fails.
 RunStage = Callable[[str, Sequence[str]], None]
 
 
@@ -51,22 +48,22 @@ def adapt(
     *,
     progress: Progress | None = None,
 ) -> list[Round]:
-    """`rounds` rounds, each beginning where the last one ended; what is done is not done again.
+    """Runs adaptation rounds, each from the result of the previous one. Finished work is not repeated.
 
-    A round writes `work_dir/<manifest>/adapt-<key>/` with the adapted TA (`ta.pth`), `config.yaml` (the same
-    settings with that TA, for every later stage) and `round.json`; and the artefacts `teacher` and `fused` of its
-    own, of which `teacher` has the attribute `adapted_from`. ArtefactKeys `sam` and `masks` are only read. A
-    killed round goes on with the fine-tuning's last saved step. Raises `UserError` before any work if the TA
-    cannot be adapted or nothing is fused.
+    A round writes `work_dir/<manifest>/adapt-<key>/` with the adapted TA (`ta.pth`), `config.yaml` (the same settings
+    with that TA, for every later stage) and `round.json`. It makes artefacts `teacher` and `fused` of its own;
+    `teacher` has the attribute `adapted_from`. The artefacts `sam` and `masks` are only read. A killed round continues
+    from the last saved step of its training. The training split of `manifest` must be fused with `config`. Raises
+    `UserError` before any work if the TA cannot be adapted or nothing is fused.
     """
-    done: list[Round] = []
+    finished: list[Round] = []
     for number in range(1, rounds + 1):
-        done.append(_round(number, manifest, config, work_dir, run_stage, progress or SilentProgress()))
-        config = load_config(done[-1].config)
-    return done
+        finished.append(_run_round(number, manifest, config, work_dir, run_stage, progress or SilentProgress()))
+        config = load_config(finished[-1].config)
+    return finished
 
 
-def _round(
+def _run_round(
     number: int, manifest: Manifest, config: Config, work_dir: Path, run_stage: RunStage, progress: Progress
 ) -> Round:
     check_adaptable(config)
@@ -77,21 +74,21 @@ def _round(
     if reader.missing:
         first, reason = next(iter(reader.missing.items()))
         progress.note(f"{len(reader.missing)} of {len(reader.wanted)} panoramas are left out; {first!r}: {reason}")
-    marks = dict(reader.contents())
-    key = short_hash({"fused": parents.key("fused"), "adapt": config.adapt.key_parts(), "panoramas": marks})
-    folder = work_dir.absolute() / manifest.name / f"adapt-{key}"
+    parent = {"teacher": parents.key("teacher"), "fused": parents.key("fused"), "adapt": config.adapt.key_parts()}
+    training = {"fused": parent["fused"], "adapt": parent["adapt"], "panoramas": dict(reader.contents())}
+    folder = work_dir.absolute() / manifest.name / f"adapt-{short_hash(training)}"
     weights, report = folder / "ta.pth", folder / "losses.json"
     if not (weights.is_file() and report.is_file()):
-        writable_folder(folder, "--work-dir")
-        _write_ta(config, reader, weights, report, progress)
+        make_writable_folder(folder, "--work-dir")
+        _train_ta(config, reader, weights, report, progress)
     settings = folder / "config.yaml"
-    write_text(settings, _with_checkpoint(config, weights))
+    data = config.model_dump(mode="json")
+    data["teacher"]["model"]["checkpoint"] = str(weights)
+    write_text(settings, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
     adapted = load_config(settings)
     artefacts = adapted.artefacts(manifest.preprocessing)
     space = config.teacher_space()
-    cache = Cache(adapted.cache, manifest.name)
-    parent = {"teacher": parents.key("teacher"), "fused": parents.key("fused"), "adapt": config.adapt.key_parts()}
-    cache.artefact("teacher", artefacts.key("teacher")).create(
+    Cache(adapted.cache, manifest.name).artefact("teacher", artefacts.key("teacher")).create(
         artefacts.settings("teacher"),
         artefacts.upstream("teacher"),
         classes=list(space.classes),
@@ -101,17 +98,10 @@ def _round(
     options = ["--manifest", str(manifest.path.absolute()), "--config", str(settings)]
     run_stage("precompute", [*options, "--only", "teacher"])
     run_stage("fuse", options)
-    finished = Round(
-        number,
-        settings,
-        artefacts.key("teacher"),
-        artefacts.key("fused"),
-        parents.key("teacher"),
-        parents.key("fused"),
-        json.loads(report.read_text()),
-    )
-    described = {**finished.__dict__, "config": str(settings)}
-    write_text(folder / "round.json", json.dumps(described, indent=1, ensure_ascii=False) + "\n")
+    teacher, fused, losses = artefacts.key("teacher"), artefacts.key("fused"), json.loads(report.read_text())
+    finished = Round(number, settings, teacher, fused, parents.key("teacher"), parents.key("fused"), losses)
+    description = {**finished.__dict__, "config": str(settings)}
+    write_text(folder / "round.json", json.dumps(description, indent=1, ensure_ascii=False) + "\n")
     return finished
 
 
@@ -128,20 +118,14 @@ def check_adaptable(config: Config) -> None:
         )
 
 
-def _write_ta(config: Config, reader: CacheReader, weights: Path, report: Path, progress: Progress) -> None:
+def _train_ta(config: Config, reader: CacheReader, weights: Path, report: Path, progress: Progress) -> None:
     device = pick_device(config.device)
     state = weights.with_name("training.pt")
     network = config.teacher.model.network(device)  # type: ignore[union-attr]
-
-    @remembered
-    def pairs_of(size: tuple[int, int]) -> Any:
-        return neighbours(make_views(config.teacher.views, *size), size[1])
-
     terms = finetune(
-        network.model,
-        Normalization(network.mean, network.std, network.bgr, config.teacher.model.scale),  # type: ignore[union-attr]
+        network,
         reader,
-        pairs_of,
+        config.teacher.views,
         config.adapt,
         ignore_index=config.teacher_space().ignore_index,
         device=device,
@@ -152,9 +136,3 @@ def _write_ta(config: Config, reader: CacheReader, weights: Path, report: Path, 
     write_text(report, json.dumps(terms) + "\n")
     save_checkpoint({"state_dict": adapted, "meta": {"adapted_from": reader.artefact.key}}, weights)
     state.unlink()
-
-
-def _with_checkpoint(config: Config, weights: Path) -> str:
-    data = config.model_dump(mode="json")
-    data["teacher"]["model"]["checkpoint"] = str(weights.absolute())
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)

@@ -1,1 +1,1 @@
-"""Scores of pseudo-labels and students where there are labels: mIoU, boundaries, calibration, weight map."""
+"""Scores of pseudo-labels and students on labelled images: mIoU, boundaries, calibration, weight map."""

@@ -7,44 +7,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from pipeline.core.cli import SOME_IMAGES_FAILED, echo, print_json, print_table
-from stages.options import CacheOption, ConfigOption, ManifestOption, SetOption, SplitOption, read_run
+from pipeline.core.cli import Result, echo, print_table
+from stages.options import LabelSpaceOption, RunOptions, SplitOption, option
 
 
 def command(
-    manifest: ManifestOption = None,
-    config: ConfigOption = None,
+    run: RunOptions,
     fusion: Annotated[
-        list[str] | None, typer.Option("--fusion", help="Fusion rule to score. Repeatable. Default: the config's.")
+        list[str] | None, option("--fusion", "Fusion rule to score. Repeatable. Default: the settings'.", "RULE")
     ] = None,
-    set_: SetOption = None,
-    cache: CacheOption = None,
     split: SplitOption = None,
-    student: Annotated[list[Path] | None, typer.Option("--student", help="A student's checkpoint. Repeatable.")] = None,
+    student: Annotated[list[Path] | None, option("--student", "A student's checkpoint. Repeatable.", "FILE")] = None,
     pseudo_labels: Annotated[
-        bool, typer.Option("--pseudo-labels/--no-pseudo-labels", help="Score the cached ensemble and the TA.")
+        bool, option("--pseudo-labels/--no-pseudo-labels", "Score the cached ensemble and the TA.")
     ] = True,
-    label_space: Annotated[
-        str | None, typer.Option("--label-space", help="Score in these classes instead of the manifest's.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="A JSON file for all figures, those of single images too.")
-    ] = None,
-) -> None:
+    label_space: LabelSpaceOption = None,
+    out: Annotated[Path | None, option("--out", "A JSON file for all figures, also of single images.", "FILE")] = None,
+) -> Result:
     """Scores pseudo-labels and students against labels.
 
-    mIoU (as mmsegmentation's metric has it), boundaries, calibration, and the weight map.
+    mIoU (as mmsegmentation computes it), boundaries, calibration, and the weight map.
     """
     from pipeline.core.atomic_files import write_text
     from pipeline.core.progress import console_progress
     from pipeline.data.labels import load_label_space
-    from stages.evaluate.score import best_and_worst, plain, table
+    from stages.evaluate.score import largest_changes, round_figures, table
     from stages.evaluate.stage import evaluate
 
     rules: Sequence[str | None] = fusion or [None]
-    runs = [read_run(manifest, config, set_, cache, rule) for rule in rules]
+    runs = [run.read(rule) for rule in rules]
     data = runs[0][0]
     with console_progress() as progress:
         scores, failures = evaluate(
@@ -62,11 +53,11 @@ def command(
         if score.unreachable:
             echo(f"{score.name}: not scored on {', '.join(score.unreachable)}: its classes do not map to them")
     if pseudo_labels:
-        ensemble = scores[len(runs)]  # the last rule that was named
+        ensemble = scores[len(runs)]  # of the last rule
         print_table(
             f"mIoU, {ensemble.name}: largest gains and losses",
             ["panorama", "before", "after", "gain"],
-            [[name, before, after, after - before] for name, before, after in best_and_worst(scores[0], ensemble)],
+            [[name, before, after, after - before] for name, before, after in largest_changes(scores[0], ensemble)],
         )
     figures = {
         "stage": "evaluate",
@@ -75,9 +66,7 @@ def command(
         **{s.name: s.figures() for s in scores},
     }
     if out is not None:
-        images = {s.name: {image: plain(value) for image, value in s.by_image.items()} for s in scores}
+        images = {s.name: round_figures(s.by_image) for s in scores}
         write_text(out, json.dumps({**figures, "mIoU_by_image": images, "failures": failures}, indent=1))
         echo(f"figures of single panoramas: {out}")
-    print_json(figures)
-    if failures:
-        raise typer.Exit(SOME_IMAGES_FAILED)
+    return Result(figures, failed=bool(failures))

@@ -1,4 +1,4 @@
-"""Evaluation of pseudo-labels and students on labelled panoramas."""
+"""Evaluates pseudo-labels and students on labelled images."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from pipeline.core.progress import Progress, SilentProgress
 from pipeline.data.images import read_image, read_labels
 from pipeline.data.labels import LabelSpace, load_label_space
 from pipeline.data.manifests import Manifest
+from pipeline.models.load import load_student
 from pipeline.models.mmseg_import import import_mmseg
-from pipeline.models.student import Student, load_student
+from pipeline.models.student import Student
 from stages.config import Config
 from stages.evaluate.score import Scorer, Scores
 
@@ -30,11 +31,16 @@ def evaluate(
     label_space: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[Scores], dict[str, str]]:
-    """The scores of the TA's stitched prediction, the ensembles and the `students`, and what went wrong by image id.
+    """Scores the TA's stitched prediction and the ensembles (`pseudo_labels`), and students by checkpoint.
 
-    `configs` differ in their fusion only: an ensemble each; the TA is that of the first.
-    `label_space` (default: the manifest's) is what everything is mapped to before it is compared. Raises
-    `UserError` if there is nothing to evaluate.
+    The `configs` differ only in their fusion: one ensemble each, and the TA of the first. Scores are in the classes of
+    `label_space` (name or file), by default the manifest's.
+
+    Returns:
+        The scores in this order, and reasons by image id for images that failed.
+
+    Raises:
+        UserError: there is nothing to evaluate, or all images failed.
     """
     progress = progress or SilentProgress()
     import_mmseg()
@@ -42,8 +48,8 @@ def evaluate(
     if not records:
         raise UserError(f"{manifest.path}: no labelled images in the chosen splits; expected a split with 'labels'")
     target = load_label_space(label_space) if label_space else manifest.label_space
-    target.mapping_from(manifest.label_space)  # an impossible mapping is told before any work
-    scorers, loaded, ensembles = _predictors(manifest, configs, target, students, pseudo_labels)
+    target.mapping_from(manifest.label_space)  # raises before any work
+    scorers, models, ensembles = _predictors(manifest, configs, target, students, pseudo_labels)
     failures: dict[str, str] = {}
     progress.start("evaluate", len(records))
     for record in records:
@@ -55,10 +61,10 @@ def evaluate(
             for index, (fused, space) in enumerate(ensembles):
                 group = fused.read(record.id)
                 predictions += [(stitched_probabilities(group), None)] if index == 0 else []
-                predictions.append((ensemble_probabilities(group, space), group.array("weight", ndim=2)))
-            if loaded:
+                predictions.append((ensemble_probabilities(group, space), group.read_array("weight", ndim=2)))
+            if models:
                 image = read_image(record.path, manifest.preprocessing)
-                for scorer, student in zip(scorers[-len(loaded) :], loaded, strict=True):
+                for scorer, student in zip(scorers[-len(models) :], models, strict=True):
                     predictions.append((_probabilities(student, image, scorer.name), None))
             for scorer, (probabilities, weight) in zip(scorers, predictions, strict=True):
                 if probabilities.shape[1:] != truth.shape:
@@ -96,16 +102,15 @@ def _predictors(
         fused.attributes()
         space = config.fused_space()
         if not ensembles:
-            scorers.append(Scorer("TA, stitched", space, target))
-        scorers.append(Scorer(f"ensemble ({config.fusion.rule.kind})", space, target))
+            scorers.append(Scorer("TA, stitched", space, target, title="TA"))
+        rule = config.fusion.rule.kind
+        scorers.append(Scorer(f"ensemble ({rule})", space, target, title=rule))
         ensembles.append((fused, space))
-    loaded = []
-    for path in students:
-        student = load_student(path, configs[0].device)
-        loaded.append(student)
+    models = [load_student(path, configs[0].device) for path in students]
+    for path, student in zip(students, models, strict=True):
         scorers.append(Scorer(f"student {path.parent.name or path.name}", student.space, target))
     if not scorers:
         raise UserError("evaluate: nothing to evaluate; expected --student, or pseudo-labels")
     for scorer in scorers:
         target.mapping_from(scorer.source)
-    return scorers, loaded, ensembles
+    return scorers, models, ensembles

@@ -1,1 +1,1 @@
-"""A trained student as an ONNX file, checked against torch."""
+"""Writes a trained student as an ONNX file, checked against torch."""

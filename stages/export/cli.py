@@ -5,23 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from pipeline.core.cli import echo, print_json
+from pipeline.core.cli import Result, echo, echo_hint
+from stages.options import option
 
 
 def command(
-    student: Annotated[Path, typer.Option("--student", help="A student's checkpoint.")],
+    student: Annotated[Path, option("--student", "A student's checkpoint.", "FILE")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The file to write; default: beside the checkpoint, with .onnx.")
+        Path | None, option("--out", "The file to write. Default: beside the checkpoint, with .onnx.", "FILE")
     ] = None,
-    size: Annotated[
-        str | None, typer.Option("--size", help="HEIGHTxWIDTH: take images of this size only. Default: of any size.")
-    ] = None,
-) -> None:
-    """A student as ONNX and a small JSON, checked against torch.
+    size: Annotated[str | None, option("--size", "Take images of this size only. Default: of any size.", "HxW")] = None,
+) -> Result:
+    """Writes a student as ONNX, checked against torch.
 
-    The JSON holds classes, colours and normalisation.
+    A small JSON beside it holds classes, colours and normalisation.
     """
     from stages.export.stage import export_student, parse_size
 
@@ -31,8 +28,8 @@ def command(
         f"onnxruntime against torch: logits differ by at most {exported.max_difference:.1e}, "
         f"{exported.argmax_match:.3%} of the pixels have the same class"
     )
-    echo(f"next: python -m pipeline predict IMAGES --student {exported.path}")
-    print_json(
+    echo_hint(f"goodsam predict IMAGES --student {exported.path}")
+    return Result(
         {
             "stage": "export",
             "onnx": str(exported.path),

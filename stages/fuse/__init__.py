@@ -1,1 +1,1 @@
-"""Stage two: DAR (distortion-aware rectification) over the cached arrays; builds the ensemble."""
+"""Stage two: DAR (distortion-aware rectification) [P] of the cached arrays; computes the ensemble."""

@@ -2,66 +2,39 @@
 
 from __future__ import annotations
 
-import typer
-
-from pipeline.core.cli import SOME_IMAGES_FAILED, echo, print_json
-from stages.options import (
-    CacheOption,
-    ConfigOption,
-    FusionOption,
-    ManifestOption,
-    SchedulerOption,
-    SetOption,
-    ShardOption,
-    SplitOption,
-    ThreadsOption,
-    WorkersOption,
-    execution,
-    read_run,
-)
+from pipeline.core.cli import Result, echo, echo_hint
+from stages.options import ExecutionOptions, FusionOption, RunOptions, SplitOption
 
 
 def command(
-    manifest: ManifestOption = None,
-    config: ConfigOption = None,
-    fusion: FusionOption = None,
-    set_: SetOption = None,
-    cache: CacheOption = None,
-    split: SplitOption = None,
-    workers: WorkersOption = 1,
-    threads: ThreadsOption = 1,
-    scheduler: SchedulerOption = None,
-    shard: ShardOption = None,
-) -> None:
-    """Stage two: DAR over the cached arrays -> the ensemble.
+    run: RunOptions, fusion: FusionOption = None, split: SplitOption = None, *, execution: ExecutionOptions
+) -> Result:
+    """Stage two: computes the ensemble from the cached arrays.
 
-    The ensemble: labels, weights, refined boundaries and the stitched prediction.
+    The ensemble holds labels, weights, refined boundaries and the stitched prediction.
     """
     from pipeline.core.progress import console_progress
     from stages.fuse.stage import fuse
 
-    data, settings = read_run(manifest, config, set_, cache, fusion)
-    how = execution(workers, threads, scheduler, shard)
+    data, settings = run.read(fusion)
     with console_progress() as progress:
-        report = fuse(data, settings, splits=split or (), execution=how, progress=progress)
+        report = fuse(data, settings, splits=split or (), execution=execution.execution(), progress=progress)
     echo(
-        f"fused/{report.artefact.key} (rule {settings.fusion.rule.kind}): {report.wanted} panoramas, "
+        f"fused/{report.artefact.key} (rule {settings.fusion.rule.kind}): {report.total} panoramas, "
         f"{report.computed} computed, {report.reused} reused, {len(report.failures)} failed"
     )
     echo(f"in {report.artefact}")
-    given = {"MANIFEST": True, "CONFIG": True, f"FUSION={fusion}": fusion, "SET": set_, "CACHE": cache}
-    same = " and ".join(name for name, value in given.items() if value)
-    echo(f"next: make train, or make evaluate where there are labels, with the same {same}")
-    print_json(
-        {
-            "stage": "fuse",
-            "rule": settings.fusion.rule.kind,
-            "key": report.artefact.key,
-            "panoramas": report.wanted,
-            "computed": report.computed,
-            "reused": report.reused,
-            "failed": len(report.failures),
-        }
-    )
-    if report.failures:
-        raise typer.Exit(SOME_IMAGES_FAILED)
+    execution.echo_shard()
+    options = {f"--fusion {fusion}": fusion, "--set": run.set_, "--cache": run.cache}
+    same = ", ".join(["--manifest", "--config", *(option for option, value in options.items() if value)])
+    echo_hint(f"train, or evaluate where there are labels, with the same {same}")
+    figures = {
+        "stage": "fuse",
+        "rule": settings.fusion.rule.kind,
+        "key": report.artefact.key,
+        "panoramas": report.total,
+        "computed": report.computed,
+        "reused": report.reused,
+        "failed": len(report.failures),
+    }
+    return Result(figures, failed=bool(report.failures))

@@ -10,31 +10,36 @@ from pipeline.cache.artefact_settings import ArtefactSettings
 from pipeline.core.components import Component, ComponentGroup
 from pipeline.core.settings import NOT_IN_KEY, NameOrFile, Settings
 
-RULES = ComponentGroup("rule", "stages.fuse.rules", "FusionRule")
+RULES = ComponentGroup("rule", "stages.fuse.rules", "FusionRule", default_kind="paper")
 
-Rule = Annotated[SerializeAsAny[Component], RULES.validator()]
+Rule = Annotated[SerializeAsAny[Component], RULES]
 
 
 class PoolingSettings(Settings):
-    """How the views' predictions become one (docs/method.md 3.1; all numbers ours)."""
+    """How the predictions of overlapping views are averaged (docs/method.md 3.1) [O]."""
 
-    mode: Literal["arithmetic", "log"] = Field("arithmetic", description="Average probabilities, or logarithms.")
-    confidence: float = Field(1.0, ge=0, description="Exponent kappa of (1 - normalised entropy) in the weight.")
+    mode: Literal["arithmetic", "log"] = Field(
+        "arithmetic", description="arithmetic averages probabilities, log averages their logarithms."
+    )
+    confidence: float = Field(
+        1.0, ge=0, description="Exponent kappa of (1 - normalised entropy) in the weight of a view."
+    )
     floor: float = Field(1e-3, gt=0, description="Smallest weight epsilon of a view at a pixel.")
 
 
 class FusionSettings(ArtefactSettings):
     """Artefact `fused`: the ensemble."""
 
-    rule: Rule = Field(default_factory=lambda: RULES.default("paper"), description="The fusion rule.")
-    pooling: PoolingSettings = PoolingSettings()
+    rule: Rule = Field(default_factory=RULES.default, description="The fusion rule.")
+    pooling: PoolingSettings = Field(PoolingSettings(), description="Average of the TA's predictions over views.")
     boundary_radius: int | None = Field(
         None,
         ge=1,
-        description="Pixels within which boundaries of SAM and the TA are one; null: the TA's output stride.",
+        description="Boundaries of masks and of the TA match within this distance in pixels; "
+        "null: the TA's output stride.",
     )
     label_space: NameOrFile | None = Field(
         None,
         json_schema_extra=NOT_IN_KEY,  # enters by its classes and mapping, see `stages.fuse.artefacts`
-        description="Classes of the ensemble: a label space's name or file; null keeps the TA's own.",
+        description="Classes of the ensemble: name of a label space, or a YAML file; null: the TA's classes.",
     )

@@ -1,10 +1,10 @@
-"""Stage two as a whole."""
+"""Stage two as a whole: checks the settings and runs the task."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.cache.incremental import Report, bring_up_to_date
+from pipeline.cache.incremental import Report, update_artefact
 from pipeline.cache.upstream import open_artefacts
 from pipeline.core.errors import UserError
 from pipeline.core.progress import Progress, SilentProgress
@@ -22,10 +22,13 @@ def fuse(
     execution: Execution = Execution(),
     progress: Progress | None = None,
 ) -> Report:
-    """Brings the artefact `fused` up to date with what stage one has made.
+    """Computes the images of the artefact `fused` that are missing or stale, of some splits (default: all).
 
-    Raises `UserError` before any work if an upstream artefact is missing or does not fit the settings. An image
-    that is missing or failed upstream fails here with that reason; the others are fused.
+    An image that is missing or failed upstream is a failure of the report, with that reason. `progress` also receives
+    a warning if the classes of the manifest are not those of the ensemble.
+
+    Raises:
+        UserError: an upstream artefact is missing or does not fit the settings; raised before any image is fused.
     """
     if config.fusion.artefact is not None:
         raise UserError(
@@ -43,4 +46,13 @@ def fuse(
         )
     task.cache.storage.check_writable()
     records = execution.select(manifest.select(splits))
-    return bring_up_to_date(task, records, execution, progress or SilentProgress())
+    progress = progress or SilentProgress()
+    if config.fusion.label_space is None and manifest.label_space.classes != space.classes:
+        name = manifest.settings.label_space
+        name = str(manifest.path.parent / name) if name.endswith((".yaml", ".yml")) else name
+        progress.note(
+            f"warning: {manifest.path}: label_space: found {manifest.label_space.num_classes} classes, but the "
+            f"ensemble gets the {space.num_classes} classes of teacher.label_space ({space.name}); for an ensemble in "
+            f"the classes of the manifest set fusion.label_space={name}"
+        )
+    return update_artefact(task, records, execution, progress)

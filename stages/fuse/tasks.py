@@ -1,4 +1,4 @@
-"""Stage two on single images: reads cached arrays, calls the pure functions, writes the ensemble; its only I/O."""
+"""Stage two on single images: reads cached arrays, computes the ensemble and writes it; the stage's only I/O."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class FuseTask(CacheTask):
     def title(self) -> str:
         return f"ensemble by rule {self.config.fusion.rule.kind}"
 
-    def open(self) -> Callable[[ImageRecord], dict[str, Any]]:
+    def setup(self) -> Callable[[ImageRecord], dict[str, Any]]:
         rule: FusionRule = self.config.fusion.rule  # type: ignore[assignment]
         artefact = self.artefact()
         upstream = open_artefacts(self.cache, self.artefacts, rule.needs)
@@ -45,29 +45,27 @@ class FuseTask(CacheTask):
 
         def work(record: ImageRecord) -> dict[str, Any]:
             markers = upstream_markers(record.id, upstream)
-            groups = {kind: upstream[kind].group(marker) for kind, marker in markers.items()}
+            groups = {kind: upstream[kind].read_group(marker) for kind, marker in markers.items()}
             views, size, stride, logits = read_logits(groups["teacher"], source)
             probabilities = [class_probabilities(view, source, target) for view in logits]
             placements = [view.place(size, stride) for view in views]
-            placed = [place.interpolate(view) for place, view in zip(placements, probabilities, strict=True)]
+            projected = [place.interpolate(view) for place, view in zip(placements, probabilities, strict=True)]
             grid = -(-size[0] // stride), size[1] // stride
             try:
-                pooled = pool(placed, placements, grid, self.config.fusion.pooling)
+                pooled = pool(projected, placements, grid, self.config.fusion.pooling)
             except ValueError as error:
                 raise ImageError(f"{record.id}: teacher.views: {error}; expected views all over the panorama") from None
-            # what is stored is what is used: readers of the artefact find the same labels
+            # The rule gets the prediction as it is stored, so that readers of the artefact compute the same labels.
             stitched = np.log(np.maximum(pooled.probabilities, TINY)).astype(np.float16)
             inputs = FusionInput.of_stitched(stitched.astype(np.float32), stride, size[0], things)
-            more = {}
             if "masks" in groups:
-                said = [
+                view_labels = [
                     ViewLabels(place.window, most_likely(view), place.covered)
-                    for place, view in zip(placements, placed, strict=True)
+                    for place, view in zip(placements, projected, strict=True)
                 ]
                 radius = self.config.fusion.boundary_radius or stride
-                boundary = refine(read_boundary(groups["masks"], size), inputs.labels, said, grid, radius)
+                boundary = refine(read_boundary(groups["masks"], size), inputs.labels, view_labels, grid, radius)
                 inputs = replace(inputs, masks=read_mask_sets(groups["masks"], [size])[0], boundary=boundary)
-                more["boundary"] = boundary.astype(np.uint8)
             if "sam" in groups:
                 windows, window_masks = read_window_masks(
                     groups["sam"], views, size[0], self.config.masks.filter.model_dump()
@@ -75,21 +73,16 @@ class FuseTask(CacheTask):
                 window_labels = [labels_of_view(p, stride, w) for p, w in zip(probabilities, windows, strict=True)]
                 inputs = replace(inputs, windows=windows, window_labels=window_labels, window_masks=window_masks)
             ensemble = rule(inputs)
-            placed_windows = views_to_attributes(inputs.windows, size) if ensemble.more else {}
             signals = _signals(pooled, ensemble.weight)
+            arrays = {"stitched": stitched, "label": ensemble.label, "gate": ensemble.gate, "weight": ensemble.weight}
+            if inputs.boundary is not None:
+                arrays["boundary"] = inputs.boundary.astype(np.uint8)
             contents = {kind: marker.content for kind, marker in markers.items()}
-            with artefact.write(record.id, source=markers["teacher"].source, inputs=contents) as attempt:
-                attempt.attributes |= {"image_size": list(size), "output_stride": stride, "signals": signals}
-                attempt.attributes |= placed_windows
-                attempt.array("stitched", stitched)
-                for name, values in {
-                    "label": ensemble.label,
-                    "gate": ensemble.gate,
-                    "weight": ensemble.weight,
-                    **more,
-                    **ensemble.more,
-                }.items():
-                    attempt.array(name, values)
+            with artefact.write(record.id, source=markers["teacher"].source, inputs=contents) as writer:
+                writer.attributes |= {"image_size": list(size), "output_stride": stride, "signals": signals}
+                writer.attributes |= views_to_attributes(inputs.windows, size) if ensemble.extra_arrays else {}
+                for name, values in {**arrays, **ensemble.extra_arrays}.items():
+                    writer.add_array(name, values)
             return signals
 
         return work
@@ -98,37 +91,39 @@ class FuseTask(CacheTask):
 def read_logits(
     group: ImageGroup, space: LabelSpace
 ) -> tuple[tuple[View, ...], tuple[int, int], int, list[np.ndarray]]:
-    """Views, panorama size, output stride and each view's logits (as stored, `(C, h, w)`) of one cached panorama.
+    """Returns the views, panorama size, output stride and each view's logits `(C, h, w)` of one cached panorama.
 
-    Raises `ImageError` where the parts do not fit together or logits are not finite.
+    Raises:
+        ImageError: attributes and logits do not fit together, or logits are not finite.
     """
     where = f"{group.marker.id}: {group.artefact.path}"
     views, size = views_from_attributes(group)
     stride = group.attributes.get("output_stride")
     if not isinstance(stride, int) or stride < 1 or size[1] % stride:
         raise ImageError(f"{where}: attribute output_stride is {stride!r}, expected a divisor of the width {size[1]}")
-    logits = group.array("logits", ndim=4)
+    logits = group.read_array("logits", ndim=4)
     grids = [(-(-view.height // stride), view.width // stride) for view in views]
     expected = (len(views), space.num_classes, max(h for h, _ in grids), max(w for _, w in grids))
     if logits.shape != expected:
         raise ImageError(f"{where}: logits are {logits.shape}, expected (views, classes, h, w) = {expected}")
     if not np.isfinite(logits).all():
         raise ImageError(f"{where}: logits hold NaN or infinite values")
-    return views, size, stride, [own[:, :h, :w] for own, (h, w) in zip(logits, grids, strict=True)]
+    return views, size, stride, [view[:, :h, :w] for view, (h, w) in zip(logits, grids, strict=True)]
 
 
 def read_window_masks(
     group: ImageGroup, views: tuple[View, ...], height: int, thresholds: Mapping[str, Any]
 ) -> tuple[list[Window], list[MaskSet]]:
-    """The TA's windows and the filtered masks of each.
+    """Returns the TA's windows and the filtered masks of each.
 
-    Raises `ImageError` if SAM had other views, or they are not windows of the panorama's full `height`.
+    Raises:
+        ImageError: SAM had other views than the TA, or they are not windows of the panorama's full `height`.
     """
     mask_views, _ = views_from_attributes(group)
     if mask_views != views:
         raise ImageError(
             f"{group.marker.id}: the windows of {group.artefact.path} are not those of the TA; "
-            f"the per-window rule expects sam.views and teacher.views alike"
+            "the per-window rule expects equal sam.views and teacher.views"
         )
     windows = [view for view in views if isinstance(view, Window) and view.height == height]
     if len(windows) < len(views):
@@ -138,21 +133,21 @@ def read_window_masks(
 
 
 def read_boundary(group: ImageGroup, size: tuple[int, int]) -> np.ndarray:
-    """`B_SAM` of one panorama, bool `(H, W)`. Raises `ImageError` if it has another size."""
-    boundary = group.array("boundary", ndim=2)
+    """Returns `B_SAM` of one panorama, bool `(H, W)`; raises `ImageError` if it has another size."""
+    boundary = group.read_array("boundary", ndim=2)
     if boundary.shape != size:
         raise ImageError(f"{group.marker.id}: {group.artefact.path}: boundary is {boundary.shape}, expected {size}")
     return boundary > 0
 
 
 def labels_of_view(probabilities: np.ndarray, stride: int, view: Window) -> np.ndarray:
-    """The argmax of one view's probabilities `(C, h, w)` at pixels: uint8 `(height, width)` of the view."""
+    """Returns the argmax of one view's probabilities `(C, h, w)` at pixels: uint8 `(height, width)` of the view."""
     logits = np.log(np.maximum(probabilities, TINY))
     return most_likely(upsample(logits, stride, view.height, cyclic=False))
 
 
 def _signals(pooled: Pooled, weight: np.ndarray) -> dict[str, float]:
-    """Label-less quality of one panorama: disagreement of the views (nats), and the mean of the weight map."""
+    """Returns quality signals that need no labels: disagreement of the views (nats), and mean of the weight map."""
     return {
         "l_cc": round(pooled.l_cc, 6),
         "residual": round(pooled.residual, 6),

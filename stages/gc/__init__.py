@@ -1,1 +1,1 @@
-"""Sweeps what killed runs left in the cache."""
+"""Removes what killed runs left in the cache."""

@@ -1,1 +1,1 @@
-"""What the cache holds: artefacts, images, bytes per array."""
+"""Lists what is cached: artefacts, images, bytes per array."""

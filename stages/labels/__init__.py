@@ -1,1 +1,1 @@
-"""The pseudo-labels of the cache as label PNGs that any other framework can train on."""
+"""The pseudo-labels of the cache as label PNGs, for training with any other framework."""

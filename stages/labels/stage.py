@@ -1,4 +1,4 @@
-"""Writes the ensemble's labels as PNGs in the way of Cityscapes."""
+"""Writes the labels of the ensemble as PNGs in the layout of Cityscapes."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import numpy as np
 from PIL import Image
 
 from pipeline.cache.fused_reader import CacheReader
-from pipeline.core.atomic_files import writable_folder, write_result, write_text
+from pipeline.core.atomic_files import make_writable_folder, write_result, write_text
 from pipeline.core.errors import ImageError
 from pipeline.core.progress import Progress, SilentProgress
 from pipeline.data.images import ImagePreprocessing
 from pipeline.data.manifests import Manifest
 from stages.config import Config
 
-#: What Cityscapes adds to the name of a place: to that of its image, and to that of its label map.
+#: Suffixes of Cityscapes in the names of images and of label maps.
 IMAGE_ENDING, LABEL_ENDING = "_leftImg8bit", "_gtFine"
 
-#: Below the folder of the labels: the images as the labels have them, where those are cropped or resized.
+#: Folder of the cropped or resized images, below the folder of the labels.
 IMAGES = "images"
 
 
 def label_file(image_id: str) -> str:
-    """`a/b` -> `a/b_labelTrainIds.png`; Cityscapes' `b_leftImg8bit` -> `b_gtFine_labelTrainIds.png`."""
+    """Returns `a/b_labelTrainIds.png` for `a/b`, and `b_gtFine_labelTrainIds.png` for `b_leftImg8bit`."""
     name = image_id.removesuffix(IMAGE_ENDING)
     return f"{name}{LABEL_ENDING if name != image_id else ''}_labelTrainIds.png"
 
@@ -40,25 +40,28 @@ def write_labels(
     confident: bool = False,
     progress: Progress | None = None,
 ) -> tuple[list[str], dict[str, str]]:
-    """Writes `out/<label_file(id)>` of every fused panorama, and `out/pseudo_labels.json` with their classes.
+    """Writes a label map for every fused panorama.
 
-    `out/images.txt` lists those that are done, sorted, an id a line; of Cityscapes' names without `_leftImg8bit`,
-    as mmsegmentation wants it: a line and a suffix is the image, a line and another suffix the label map.
+    `out/<label_file(id)>` holds class ids at the working size as greyscale uint8, which every reader returns unchanged
+    (OpenCV would read a palette image as colours). `out/pseudo_labels.json` describes the classes. `out/images.txt`
+    lists the ids, sorted, without `_leftImg8bit`: with one suffix a line is the image, with another the label map, as
+    mmsegmentation reads them. If the manifest crops or resizes, `out/images/<id>.png` holds the images that fit the
+    labels. A run that is killed leaves no list, so that files of two rules are not mixed. With `confident`, pixels with
+    a weight below one half get the ignore index (E_H, docs/method.md 3.3).
 
-    A PNG holds uint8 class ids at the working size, the ignore index where there is no label; with `confident` also
-    where the weight is below one half (the labels are then E_H, docs/method.md 3.3). Where the manifest crops or
-    resizes, the labels do not lie on the image files: the images are then written too, as `out/images/<id>.png`.
+    Returns:
+        The ids that are written, and reasons by id of those that are not fused or cannot be read.
 
-    A run that was killed leaves no list, so that nobody takes files of two rules for those of one. Returns the ids that
-    are done, and the reasons of those that are not fused or cannot be read.
+    Raises:
+        UserError: no panorama is fused, or `out` cannot be written.
     """
     progress = progress or SilentProgress()
     reader = CacheReader(manifest, config, tuple(splits))
     reader.artefact.attributes()
     reader.check_any()
     space = config.fused_space()
-    listed, classes = writable_folder(out, "--out") / "images.txt", out / "pseudo_labels.json"
-    for path in (listed, classes):
+    list_file, description = make_writable_folder(out, "--out") / "images.txt", out / "pseudo_labels.json"
+    for path in (list_file, description):
         path.unlink(missing_ok=True)
     prepared = manifest.preprocessing != ImagePreprocessing()
     done: list[str] = []
@@ -82,8 +85,8 @@ def write_labels(
         progress.advance(failed=record.id in failures)
     described = {
         "label_space": space.name,
-        "classes": list(space.classes),
-        "palette": [list(colour) for colour in space.palette],
+        "classes": space.classes,
+        "palette": space.palette,
         "ignore_index": space.ignore_index,
         "fused": reader.artefact.key,
         "rule": config.fusion.rule.kind,
@@ -92,8 +95,8 @@ def write_labels(
         "preparation": manifest.preprocessing.model_dump(mode="json"),
     }
     names = sorted(image_id.removesuffix(IMAGE_ENDING) for image_id in done)
-    write_text(listed, "".join(f"{name}\n" for name in names))
-    write_text(classes, json.dumps(described, indent=1, ensure_ascii=False) + "\n")
+    write_text(list_file, "".join(f"{name}\n" for name in names))
+    write_text(description, json.dumps(described, indent=1, ensure_ascii=False) + "\n")
     return done, failures
 
 

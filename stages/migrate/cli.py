@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import typer
-
-from pipeline.core.cli import SOME_IMAGES_FAILED, echo, print_json
-from stages.options import CacheOption, ConfigOption, ManifestOption, SetOption, read_run
+from pipeline.core.cli import Result, echo
+from stages.options import RunOptions, open_cache
 
 
-def command(
-    manifest: ManifestOption = None,
-    config: ConfigOption = None,
-    set_: SetOption = None,
-    cache: CacheOption = None,
-) -> None:
-    """Converts a cache of format 1 in place: one file a panorama and artefact instead of a folder.
+def command(run: RunOptions) -> Result:
+    """Converts a cache of format 1 in place.
 
-    Nothing is computed, no key and no content changes. Killed at any instant, the same command goes on from there.
-    Let no other stage run on the cache meanwhile.
+    It then has one file per panorama and artefact instead of a folder. Nothing is computed; keys and contents stay
+    the same. After a kill, the same command continues from there. Run no other stage on the cache at the same time.
     """
-    from pipeline.cache import Cache
     from pipeline.core.progress import console_progress
     from stages.migrate.stage import migrate
 
-    data, settings = read_run(manifest, config, set_, cache)
-    opened = Cache(settings.cache, data.name)
-    if not opened.artefacts():
-        echo(f"nothing is cached in {opened.storage.url}")
-    _, refused = opened.readable_artefacts()
+    cache = open_cache(*run.read())
+    _, refused = cache.readable_artefacts()
     with console_progress() as progress:
-        result = migrate(opened, progress)
+        result = migrate(cache, progress)
     for reason in result.failures.values():
         echo(reason)
     for sentence in refused:
-        echo(f"passed over: {sentence}")
+        echo(f"skipped: {sentence}")
     echo(f"{result.converted} images converted, {result.skipped} were already, {len(result.failures)} are damaged")
-    figures = {"converted": result.converted, "skipped": result.skipped, "failed": len(result.failures)}
-    print_json({"stage": "migrate", **figures, "passed_over": len(refused)})
-    if result.failures:
-        raise typer.Exit(SOME_IMAGES_FAILED)
+    counts = {"converted": result.converted, "skipped": result.skipped, "failed": len(result.failures)}
+    return Result({"stage": "migrate", **counts, "passed_over": len(refused)}, failed=bool(result.failures))

@@ -1,7 +1,7 @@
-"""Images of format 1 (a folder of files each) become images of format 2 (one zip file each), one at a time.
+"""Converts images of format 1 (a folder of files each) into images of format 2 (one zip file each), one at a time.
 
-Every image is read and checked, written, read again, and only then its folder is removed. Killed at any instant, the
-next run goes on; both formats are read meanwhile.
+Each image is read and checked, written, and read again before its folder is removed. Images of both formats are read,
+so a run that was killed can be repeated.
 """
 
 from __future__ import annotations
@@ -10,14 +10,20 @@ import json
 from dataclasses import dataclass, field
 
 from pipeline.cache import Artefact, Cache, Marker
-from pipeline.cache.image_group import IDENTITY, identity
+from pipeline.cache.image_group import IDENTITY_ATTRIBUTE, image_identity
 from pipeline.core.errors import ImageError
 from pipeline.core.progress import Progress, SilentProgress
 
 
 @dataclass
 class Migrated:
-    """What was done; `failures` gives the reason by artefact and image id."""
+    """Result of a migration.
+
+    Attributes:
+        converted: number of images converted.
+        skipped: number of images that were of format 2 already.
+        failures: the reason by artefact and image id.
+    """
 
     converted: int = 0
     skipped: int = 0
@@ -25,13 +31,13 @@ class Migrated:
 
 
 def migrate(cache: Cache, progress: Progress | None = None) -> Migrated:
-    """Converts every image of format 1 in the cache. A damaged one stays as it is and is reported."""
+    """Converts every image of format 1 in the cache. A damaged one is reported and not changed."""
     progress = progress or SilentProgress()
     result = Migrated()
     readable, _ = cache.readable_artefacts()
     for artefact in readable:
         folders = sum(1 for entry in artefact.storage.entries(f"{artefact.path}/images") if entry.is_folder)
-        artefact.upgrade()
+        artefact.upgrade_format()
         progress.start(f"migrate {artefact.path}", folders)
         for marker in artefact.markers(result.failures.__setitem__):
             if marker.is_zip:
@@ -48,16 +54,15 @@ def migrate(cache: Cache, progress: Progress | None = None) -> Migrated:
 
 
 def convert(artefact: Artefact, marker: Marker) -> None:
-    """One image of format 1 as a zip file. Its content keeps its name, so nothing that was made from it is outdated.
+    """Rewrites one image of format 1 as a zip file. `Marker.content` stays, so no downstream image is outdated.
 
-    Raises `ImageError`, and changes nothing, if it is damaged.
+    Raises `ImageError`, and changes nothing, if the image is damaged.
     """
     artefact.verify(marker)
-    group = artefact.group(marker)
+    group = artefact.read_group(marker)
     members = group.members()
     document = json.loads(members["zarr.json"])
-    source = marker.source.to_json() if marker.source is not None else None
-    document["attributes"] = {**group.attributes, IDENTITY: identity(marker.id, source)}
+    document["attributes"] = {**group.attributes, IDENTITY_ATTRIBUTE: image_identity(marker.id, marker.source)}
     members["zarr.json"] = json.dumps(document, ensure_ascii=False).encode()
     artefact.commit(members, marker.id, marker.source, marker.inputs, marker.content, check=True)
     artefact.storage.delete(artefact.file_path(marker))

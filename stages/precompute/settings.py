@@ -1,4 +1,4 @@
-"""Settings of stage one: masks of every view, panorama masks, logits of the TA."""
+"""Settings of stage one: masks of the views, panorama masks, logits of the TA."""
 
 from __future__ import annotations
 
@@ -12,29 +12,26 @@ from pipeline.core.components import Component, ComponentGroup
 from pipeline.core.settings import NOT_IN_KEY, NameOrFile, Settings, renamed
 from pipeline.geometry.views import ViewSettings
 
-GENERATORS = ComponentGroup("generator", "stages.precompute.generators", "MaskGenerator")
+GENERATORS = ComponentGroup("generator", "stages.precompute.generators", "MaskGenerator", default_kind="felzenszwalb")
 TEACHERS = ComponentGroup("teacher", "stages.precompute.teachers", "Teacher")
 
-Generator = Annotated[SerializeAsAny[Component], GENERATORS.validator()]
-TeacherModel = Annotated[SerializeAsAny[Component], TEACHERS.validator()]
+Generator = Annotated[SerializeAsAny[Component], GENERATORS]
+TeacherModel = Annotated[SerializeAsAny[Component], TEACHERS]
 
 
 class SamSettings(ArtefactSettings):
     """Artefact `sam`: masks of every view, at permissive thresholds (docs/method.md 2)."""
 
-    views: ViewSettings = Field(ViewSettings(), description="Where the mask generator looks.")
-    generator: Generator = Field(
-        default_factory=lambda: GENERATORS.default("felzenszwalb"),
-        description="The mask generator.",
-    )
+    views: ViewSettings = Field(ViewSettings(), description="The views that the mask generator gets.")
+    generator: Generator = Field(default_factory=GENERATORS.default, description="The mask generator.")
 
 
 class FilterSettings(Settings):
-    """Which of the cached masks count. The quality thresholds are segment_anything's own defaults; the area is ours."""
+    """Which of the cached masks are used: quality thresholds as in segment_anything, the area [O]."""
 
-    min_area: int = Field(32, ge=0, description="Smallest mask, in pixels.")
-    predicted_iou: float = Field(0.88, ge=0, le=1, description="Lowest predicted IoU; masks without one stay.")
-    stability_score: float = Field(0.95, ge=0, le=1, description="Lowest stability score; masks without one stay.")
+    min_area: int = Field(32, ge=0, description="Smallest area of a mask in pixels.")
+    predicted_iou: float = Field(0.88, ge=0, le=1, description="Lowest predicted IoU; a mask without one is kept.")
+    stability_score: float = Field(0.95, ge=0, le=1, description="Lowest stability score; a mask without one is kept.")
 
 
 class MergeSettings(Settings):
@@ -45,14 +42,15 @@ class MergeSettings(Settings):
         gt=0,
         le=1,
         json_schema_extra=renamed("agreement"),
-        description="Two masks of neighbouring views are merged from this IoU on the pixels that both views share.",
+        description="Masks of two views are merged if their IoU on the common pixels is at least this.",
     )
     nms_iou_thresh: float = Field(
         0.9,
         gt=0,
         le=1,
         json_schema_extra=renamed("duplicate"),
-        description="Of two panorama masks above this IoU the lower scored one is dropped; 1 drops none.",
+        description="Of two panorama masks with a higher IoU than this, the one of lower score is dropped; "
+        "1 drops none.",
     )
 
 
@@ -61,17 +59,19 @@ class MaskSettings(ArtefactSettings):
 
     retired: ClassVar[Mapping[str, str]] = {"boundary_strength": "nothing reads that array"}
 
-    filter: FilterSettings = FilterSettings()
-    merge: MergeSettings = Field(MergeSettings(), json_schema_extra=renamed("lift"))
+    filter: FilterSettings = Field(FilterSettings(), description="Which of the cached masks are used.")
+    merge: MergeSettings = Field(
+        MergeSettings(), json_schema_extra=renamed("lift"), description="How view masks become panorama masks."
+    )
 
 
 class TeacherSettings(ArtefactSettings):
     """Artefact `teacher`: logits of the TA (teacher assistant) for every view, at its native stride."""
 
-    views: ViewSettings = Field(ViewSettings(), description="Where the TA looks.")
+    views: ViewSettings = Field(ViewSettings(), description="The views that the TA gets.")
     model: TeacherModel | None = Field(None, description="The TA.")
     label_space: NameOrFile = Field(
         "cityscapes19",
         json_schema_extra=NOT_IN_KEY,
-        description="The TA's own classes: a label space's name, or a YAML file.",
+        description="Classes of the TA: name of a label space, or a YAML file.",
     )

@@ -1,4 +1,4 @@
-"""Stage one as a whole: what there is to do, in which order, and what came of it."""
+"""Stage one as a whole: selects the artefacts to compute, checks the settings, and runs the tasks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.cache import Cache
 from pipeline.cache.cache_task import CacheTask
-from pipeline.cache.incremental import Report, bring_up_to_date, stale_images
+from pipeline.cache.incremental import Report, find_stale_images, update_artefact
 from pipeline.core.errors import UserError
 from pipeline.core.progress import Progress, SilentProgress
 from pipeline.data.manifests import Manifest
@@ -28,11 +28,13 @@ def precompute(
     execution: Execution = Execution(),
     progress: Progress | None = None,
 ) -> list[Report]:
-    """Brings the artefacts `sam`, `masks` and `teacher` (or `only` some) up to date.
+    """Computes the images of the artefacts `sam`, `masks` and `teacher` that are missing or stale.
 
-    Images that are done are left alone; `by_content` compares every image file with its digest, not with its size and
-    time. Raises `UserError` before any work if settings, checkpoints or the cache
-    cannot work; an image that cannot be processed is recorded and reported.
+    `splits` and `only` (kinds of artefacts) select some, by default all. `by_content` compares image files by digest
+    and not by size and time. The reports give the reason for each image that failed.
+
+    Raises:
+        UserError: settings, checkpoints or the cache cannot work; raised before any image is computed.
     """
     progress = progress or SilentProgress()
     check(manifest, config)
@@ -42,35 +44,34 @@ def precompute(
         task = TASKS[kind](config, manifest.preprocessing, manifest.name, by_content)
         external = task.artefacts.external(kind) is not None
         if external or task.artefact().exists():
-            task.artefact().attributes()  # refuses a missing or a damaged one, and another format
+            task.artefact().attributes()  # raises for a missing or damaged artefact, and for another format
         if not external:
             tasks.append(task)
     Cache(config.cache, manifest.name).storage.check_writable()
     finished = set()
     for task in [task for task in tasks if task.spec is not MASKS]:
-        if stale_images(task, records):
-            task.open()  # refuses checkpoints that do not fit
+        if find_stale_images(task, records):
+            task.setup()  # raises for checkpoints that do not fit
         elif task.artefact().exists():
             finished.add(task.spec.kind)
-            task.create_artefact()  # its root may be damaged
+            task.create_artefact()  # its root group may be damaged
     return [
         Report(task.artefact(), len(records))
         if task.spec.kind in finished
-        else bring_up_to_date(task, records, execution, progress)
+        else update_artefact(task, records, execution, progress)
         for task in tasks
     ]
 
 
 def check(manifest: Manifest, config: Config) -> None:
-    """Raises `UserError` for data and settings that stage one cannot work with."""
+    """Raises `UserError` for data and settings that stage one cannot process."""
     if manifest.settings.projection != "erp":
         raise UserError(
-            f"{manifest.path}: projection: found {manifest.settings.projection!r}, expected erp; "
-            f"views wrap round the seam"
+            f"{manifest.path}: projection: found {manifest.settings.projection!r}, expected erp; views wrap around in x"
         )
     for family in config.sam.views.families:
         if family.kind == "whole" and not family.padding:
             raise UserError(
-                "config: sam.views: found kind whole with padding 0, expected some padding (a quarter of the width, "
-                "say): objects on the seam would be cut"
+                "config: sam.views: found kind whole with padding 0, expected for instance a quarter of the width: "
+                "objects on the seam would be cut"
             )

@@ -1,16 +1,16 @@
-"""The three passes of stage one over single images: SAM masks, panorama masks, TA logits. The stage's only I/O."""
+"""The three tasks of stage one: SAM masks, panorama masks and TA logits of single images. The stage's only I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from pipeline.cache.artefact_spec import ArtefactSpec
-from pipeline.cache.cache_task import DONE_BY_ANOTHER, CacheTask
-from pipeline.cache.freshness import made_from_file, read_source
+from pipeline.cache.cache_task import DONE_BY_OTHER_RUN, CacheTask
+from pipeline.cache.freshness import read_source, source_matches
 from pipeline.cache.groups import (
     read_mask_sets,
     stack_padded,
@@ -22,8 +22,7 @@ from pipeline.cache.upstream import upstream_markers
 from pipeline.core.errors import ImageError, UserError
 from pipeline.data.images import read_image
 from pipeline.data.manifests import ImageRecord
-from pipeline.execution.executor import Summary
-from pipeline.geometry.masks import MaskSet
+from pipeline.execution.task import Summary
 from pipeline.geometry.views import View, ViewSettings, make_views
 from stages.config import Config
 from stages.precompute.artefacts import MASKS, SAM, TEACHER
@@ -31,6 +30,7 @@ from stages.precompute.circular_padding import circular_padding, crop_circular_p
 
 Work = Callable[[ImageRecord], dict[str, Any]]
 Infer = Callable[[np.ndarray], np.ndarray]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class SamTask(CacheTask):
 
     spec: ClassVar[ArtefactSpec] = SAM
 
-    def open(self) -> Callable[[ImageRecord], Generator[None, None, Summary]]:
+    def setup(self) -> Callable[[ImageRecord], Generator[None, None, Summary]]:
         from pipeline.execution.devices import pick_device
 
         artefact = self.artefact()
@@ -47,42 +47,45 @@ class SamTask(CacheTask):
         settings = self.config.sam.views
 
         def work(record: ImageRecord) -> Generator[None, None, Summary]:
-            if made_from_file(artefact.marker(record.id), record.path, by_content=self.by_content):
-                return DONE_BY_ANOTHER
+            if source_matches(artefact.find_marker(record.id), record.path, by_content=self.by_content):
+                return DONE_BY_OTHER_RUN
             source = read_source(record.path)
             image = read_image(record.path, self.preprocessing)
             size = image.shape[:2]
             views = make_views(settings, *size)
-            paddings = [circular_padding(settings, view, size[1]) for view in views]
-            inputs = [
-                extract_with_circular_padding(view, image, padding)
-                for view, padding in zip(views, paddings, strict=True)
-            ]
+            inputs, paddings = model_inputs(image, views, settings)
             yield  # read
             try:
                 sets = by_shape(generate, inputs)
             except ImageError as error:
                 raise ImageError(f"{record.path}: {error}") from None
-            sets = [
-                crop_circular_padding(masks, padding) if padding else masks
-                for masks, padding in zip(sets, paddings, strict=True)
-            ]
+            sets = [crop_circular_padding(masks, padding) for masks, padding in zip(sets, paddings, strict=True)]
             yield  # computed
-            with artefact.write(record.id, source=source) as attempt:
-                attempt.attributes |= views_to_attributes(views, size)
-                write_mask_sets(attempt, sets)
+            with artefact.write(record.id, source=source) as writer:
+                writer.attributes |= views_to_attributes(views, size)
+                write_mask_sets(writer, sets)
             return {"masks": sum(len(masks) for masks in sets)}
 
         return work
 
 
-def by_shape(generate: Callable[[Sequence[np.ndarray]], list[MaskSet]], views: Sequence[np.ndarray]) -> list[MaskSet]:
-    """The mask set of each view, in order; `generate` takes views of one shape together."""
-    sets: dict[int, MaskSet] = {}
-    for shape in {view.shape: None for view in views}:
-        members = [k for k, view in enumerate(views) if view.shape == shape]
-        sets |= zip(members, generate([views[k] for k in members]), strict=True)
-    return [sets[k] for k in range(len(views))]
+def model_inputs(
+    image: np.ndarray, views: Sequence[View], settings: ViewSettings
+) -> tuple[list[np.ndarray], list[int]]:
+    """Returns the images of the views, with circular padding where the settings ask for it, and the paddings."""
+    paddings = [circular_padding(settings, view, image.shape[1]) for view in views]
+    return [extract_with_circular_padding(view, image, p) for view, p in zip(views, paddings, strict=True)], paddings
+
+
+def by_shape(
+    function: Callable[[Sequence[np.ndarray]], Iterable[Result]], images: Sequence[np.ndarray]
+) -> list[Result]:
+    """Calls `function` with all images of one shape at a time; returns its results in the order of `images`."""
+    results: dict[int, Result] = {}
+    for shape in {image.shape: None for image in images}:
+        indices = [k for k, image in enumerate(images) if image.shape == shape]
+        results |= zip(indices, function([images[k] for k in indices]), strict=True)
+    return [results[k] for k in range(len(images))]
 
 
 @dataclass(frozen=True)
@@ -91,19 +94,19 @@ class TeacherTask(CacheTask):
 
     spec: ClassVar[ArtefactSpec] = TEACHER
 
-    def open(self) -> Callable[[ImageRecord], Generator[None, None, Summary]]:
+    def setup(self) -> Callable[[ImageRecord], Generator[None, None, Summary]]:
         from pipeline.execution.devices import pick_device
 
         artefact = self.artefact()
         infer = self.config.teacher.model.build(pick_device(self.config.device))  # type: ignore[union-attr]
         check_model(infer, self.config)
         settings = self.config.teacher.views
-        # views of another shape than asked for (a small panorama's) may have another stride: found for each shape once
+        # A small panorama's views are smaller than in the settings and may have another stride.
         strides: dict[tuple[int, int], int] = {}
 
         def work(record: ImageRecord) -> Generator[None, None, Summary]:
-            if made_from_file(artefact.marker(record.id), record.path, by_content=self.by_content):
-                return DONE_BY_ANOTHER
+            if source_matches(artefact.find_marker(record.id), record.path, by_content=self.by_content):
+                return DONE_BY_OTHER_RUN
             source = read_source(record.path)
             image = read_image(record.path, self.preprocessing)
             size = image.shape[:2]
@@ -116,10 +119,10 @@ class TeacherTask(CacheTask):
             if not all(np.isfinite(view).all() for view in logits):
                 raise ImageError(f"{record.path}: the TA gave NaN or infinite logits")
             yield  # computed
-            with artefact.write(record.id, source=source) as attempt:
-                attempt.attributes |= views_to_attributes(views, size) | {"output_stride": stride}
+            with artefact.write(record.id, source=source) as writer:
+                writer.attributes |= views_to_attributes(views, size) | {"output_stride": stride}
                 stored = stack_padded([np.clip(view, -6e4, 6e4).astype(np.float16) for view in logits])
-                attempt.array("logits", stored, chunks=(1, *stored.shape[1:]))
+                writer.add_array("logits", stored, chunks=(1, *stored.shape[1:]))
             return {}
 
         return work
@@ -128,35 +131,31 @@ class TeacherTask(CacheTask):
 def infer_views(
     infer: Infer, image: np.ndarray, views: Sequence[View], settings: ViewSettings, stride: int
 ) -> list[np.ndarray]:
-    """Logits `(C, h, w)` of each view of an image, views of one shape at a time."""
-    paddings = [circular_padding(settings, view, image.shape[1]) for view in views]
-    alike: dict[tuple[int, int], list[int]] = {}
-    for k, view in enumerate(views):
-        alike.setdefault((view.height, view.width), []).append(k)
-    logits: list[np.ndarray] = [np.empty(0)] * len(views)
-    for (_, width), indices in alike.items():
-        found = infer(np.stack([extract_with_circular_padding(views[k], image, paddings[k]) for k in indices]))
-        margin = paddings[indices[0]] // stride
-        for k, own in zip(indices, found[..., margin : margin + width // stride], strict=True):
-            logits[k] = own
-    return logits
+    """Returns the logits `(C, h, w)` of each view of an image; views of one shape are inferred together."""
+    inputs, paddings = model_inputs(image, views, settings)
+    logits = by_shape(lambda images: infer(np.stack(images)), inputs)
+    return [
+        values[..., padding // stride : (padding + view.width) // stride]
+        for values, view, padding in zip(logits, views, paddings, strict=True)
+    ]
 
 
 def common_stride(infer: Infer, views: Sequence[View], panorama_width: int) -> int:
-    """The TA's output stride on all views; `ImageError` if it differs between their shapes."""
+    """Returns the TA's output stride on all views; raises `ImageError` if it differs or does not fit."""
     strides = {
         shape: output_stride(infer, *shape, panorama_width) for shape in {(view.height, view.width) for view in views}
     }
     if len(set(strides.values())) > 1:
-        found = ", ".join(f"{stride} on {h} x {w}" for (h, w), stride in sorted(strides.items()))
-        raise ImageError(f"teacher.views: the TA's output stride is {found}; expected one stride on all views")
+        listed = ", ".join(f"{stride} on {h} x {w}" for (h, w), stride in sorted(strides.items()))
+        raise ImageError(f"teacher.views: the TA's output stride is {listed}; expected one stride on all views")
     return next(iter(strides.values()))
 
 
 def output_stride(infer: Infer, view_height: int, view_width: int, panorama_width: int) -> int:
-    """The TA's output stride on views of this shape, found by one forward pass.
+    """Measures the TA's output stride on views of this shape by one forward pass.
 
-    Raises `ImageError` unless it divides the widths of view and panorama: pooled grids would not align.
+    Raises:
+        ImageError: it does not divide the widths of view and panorama, so the views' grids do not align.
     """
     _, _, height, width = infer(np.zeros((1, view_height, view_width, 3), np.uint8)).shape
     stride = round(view_width / width)
@@ -169,17 +168,14 @@ def output_stride(infer: Infer, view_height: int, view_width: int, panorama_widt
 
 
 def check_model(infer: Infer, config: Config) -> None:
-    """One forward pass on a black view, before any work.
-
-    Raises `UserError` unless there is a logit for every class, at a stride that divides the view's width.
-    """
+    """Raises `UserError` if the TA's logits do not fit the classes or the views; runs it on a black view."""
     space, views = config.teacher_space(), config.teacher.views
     width = {"windows": views.width, "perspective": views.size, "whole": 128}[views.kind]
-    found = infer(np.zeros((1, 128, width, 3), np.uint8)).shape[1]
-    if found != space.num_classes:
+    channels = infer(np.zeros((1, 128, width, 3), np.uint8)).shape[1]
+    if channels != space.num_classes:
         raise UserError(
-            f"teacher.label_space: {space.name} has {space.num_classes} classes, but the TA gives {found}; "
-            f"expected the label space that the TA was trained in"
+            f"teacher.label_space: {space.name} has {space.num_classes} classes, but the TA gives {channels}; "
+            "expected the label space that the TA was trained in"
         )
     try:
         output_stride(infer, 128, width, width)
@@ -189,12 +185,12 @@ def check_model(infer: Infer, config: Config) -> None:
 
 @dataclass(frozen=True)
 class MasksTask(CacheTask):
-    """Panorama masks and boundary of one panorama, from its window masks; no model."""
+    """Panorama masks and boundary of one panorama, from its view masks; runs no model."""
 
     spec: ClassVar[ArtefactSpec] = MASKS
 
-    def open(self) -> Work:
-        from stages.precompute.merge import merge_view_masks, project_to_panorama, sam_boundary
+    def setup(self) -> Work:
+        from stages.precompute.merge import merge_view_masks, project_to_panorama, sam_boundary  # imports scipy
 
         artefact = self.artefact()
         upstream = {"sam": self.artefact("sam")}
@@ -202,18 +198,18 @@ class MasksTask(CacheTask):
 
         def work(record: ImageRecord) -> dict[str, Any]:
             markers = upstream_markers(record.id, upstream)
-            group = upstream["sam"].group(markers["sam"])
+            group = upstream["sam"].read_group(markers["sam"])
             views, size = views_from_attributes(group)
             sets = read_mask_sets(group, [(view.height, view.width) for view in views])
             sets = [masks.filtered(**settings.filter.model_dump()) for masks in sets]
-            placed = [project_to_panorama(masks, view, size) for masks, view in zip(sets, views, strict=True)]
-            lifted = merge_view_masks(placed, size, settings.merge.merge_iou_thresh, settings.merge.nms_iou_thresh)
-            boundary = sam_boundary(placed, size)
+            projected = [project_to_panorama(masks, view, size) for masks, view in zip(sets, views, strict=True)]
+            masks = merge_view_masks(projected, size, settings.merge.merge_iou_thresh, settings.merge.nms_iou_thresh)
+            boundary = sam_boundary(projected, size)
             inputs = {kind: marker.content for kind, marker in markers.items()}
-            with artefact.write(record.id, source=markers["sam"].source, inputs=inputs) as attempt:
-                attempt.attributes |= {"image_size": list(size)}
-                write_mask_sets(attempt, [lifted])
-                attempt.array("boundary", boundary.astype(np.uint8))
-            return {"masks": len(lifted)}
+            with artefact.write(record.id, source=markers["sam"].source, inputs=inputs) as writer:
+                writer.attributes |= {"image_size": list(size)}
+                write_mask_sets(writer, [masks])
+                writer.add_array("boundary", boundary.astype(np.uint8))
+            return {"masks": len(masks)}
 
         return work

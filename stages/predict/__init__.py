@@ -1,1 +1,1 @@
-"""A folder of panoramas in, label PNGs and overlays out."""
+"""Predicts image files or folders with a student: label PNGs and overlays."""

@@ -7,25 +7,22 @@ from typing import Annotated
 
 import typer
 
-from pipeline.core.cli import SOME_IMAGES_FAILED, echo, print_json
+from pipeline.core.cli import Result, echo
+from stages.options import option
 
 
 def command(
-    images: Annotated[list[str], typer.Argument(help="Panoramas: files, folders or globs.")],
-    student: Annotated[Path, typer.Option("--student", help="A student: a checkpoint, or an exported .onnx.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("outputs/predict"),
-    crop_rows: Annotated[
-        str | None, typer.Option("--crop-rows", help="first:last, or 'none'; default: as in training.")
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option("--size", help="HEIGHTxWIDTH, or 'none'; default: as in training.")
-    ] = None,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGES", help="Panoramas: files, folders or globs.")],
+    student: Annotated[Path, option("--student", "A student: a checkpoint, or an exported .onnx.", "FILE")],
+    out: Annotated[Path, option("--out", "Folder of the results.", "FOLDER")] = Path("outputs/predict"),
+    crop_rows: Annotated[str | None, option("--crop-rows", "Or 'none'. Default: as in training.", "FIRST:LAST")] = None,
+    size: Annotated[str | None, option("--size", "Or 'none'. Default: as in training.", "HxW")] = None,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Also write .npy files: float16 (classes, height, width).")
+        bool, option("--probabilities", "Also write .npy files: float16 (classes, height, width).")
     ] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:index].")] = "auto",
-) -> None:
-    """Panoramas in, label PNGs and colour overlays out."""
+    device: Annotated[str, option("--device", "auto, cpu or cuda[:index].", "NAME")] = "auto",
+) -> Result:
+    """Writes label PNGs and colour overlays of panoramas."""
     from pipeline.core.progress import console_progress
     from stages.predict.stage import find_images, predict
 
@@ -42,6 +39,5 @@ def command(
             progress=progress,
         )
     echo(f"{len(done)} panoramas: labels in {out / 'labels'}, overlays in {out / 'overlays'}")
-    print_json({"stage": "predict", "images": len(done), "failed": len(failures), "out": str(out)})
-    if failures:
-        raise typer.Exit(SOME_IMAGES_FAILED)
+    figures = {"stage": "predict", "images": len(done), "failed": len(failures), "out": str(out)}
+    return Result(figures, failed=bool(failures))

@@ -10,78 +10,74 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from pydantic import ValidationError
 
-from pipeline.core.atomic_files import writable_folder, write_result
+from pipeline.core.atomic_files import make_writable_folder, write_result
 from pipeline.core.errors import ImageError, UserError
 from pipeline.core.globs import find_below, is_glob
 from pipeline.core.progress import Progress, SilentProgress
-from pipeline.core.reading import is_file, is_folder, shortened, shown
-from pipeline.data.images import ImagePreprocessing, read_image
+from pipeline.core.reading import is_file, is_folder, short_repr, shorten
+from pipeline.data.images import ImagePreprocessing
 from pipeline.data.manifests import IMAGE_SUFFIXES
-from pipeline.data.visualization import overlay
+from pipeline.data.visualization import add_legend, overlay, palette_image
 
 #: Folders of the results.
 LABELS, OVERLAYS, PROBABILITIES = "labels", "overlays", "probabilities"
 
 
 def find_images(patterns: Sequence[str], out: Path | None = None) -> dict[str, Path]:
-    """The image files that `patterns` (files, folders, globs) name, by the path that their results will have.
+    """Returns the image files of `patterns` (files, folders, globs) by name; results in `out` are left out.
 
-    A folder's images keep their path below it, others their name alone; results in `out` are no images. Raises
-    `UserError` if a pattern matches none, or two images would write one result.
+    The name of an image in a folder is its path below the folder, of another its file name, without suffix. Raises
+    `UserError` if a pattern matches no image, or two images have the same name.
     """
-    found: dict[str, Path] = {}
-    results = [] if out is None else [_real(out / name) for name in (LABELS, OVERLAYS)]
+    images: dict[str, Path] = {}
+    results = [] if out is None else [_resolve(out / name) for name in (LABELS, OVERLAYS)]
     for pattern in patterns:
         try:
             matches = [
                 (name, path)
                 for name, path in _matches(pattern)
-                if not any(_real(path).is_relative_to(folder) for folder in results)
+                if not any(_resolve(path).is_relative_to(folder) for folder in results)
             ]
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or shortened(error)
-            raise UserError(f"predict: {shown(pattern)} cannot be looked for ({reason})") from None
+            reason = getattr(error, "strerror", None) or shorten(error)
+            raise UserError(f"predict: {short_repr(pattern)} cannot be searched ({reason})") from None
         if not matches:
-            raise UserError(f"predict: {shown(pattern)} matches no image; expected a file, a folder or a glob")
+            raise UserError(f"predict: {short_repr(pattern)} matches no image; expected a file, a folder or a glob")
         for name, path in matches:
-            other = found.setdefault(name, path)
-            if other != path and _real(other) != _real(path):
-                remedy = (
-                    "rename one of them"
-                    if _real(other.parent) == _real(path.parent)
-                    else "give the folder above both, below which images keep their paths"
-                )
+            other = images.setdefault(name, path)
+            if other != path and _resolve(other) != _resolve(path):
+                same_folder = _resolve(other.parent) == _resolve(path.parent)
+                remedy = "rename one of them" if same_folder else "give the folder above both, which keeps their paths"
                 raise UserError(f"predict: {other} and {path} would both write {name}.png; {remedy}")
-    return found
+    return images
 
 
-def _real(path: Path) -> Path:
+def _resolve(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
 def _matches(pattern: str) -> list[tuple[str, Path]]:
-    """The images of one pattern, each with its name; names may occur twice."""
+    """Returns the images of one pattern with their names, which may occur twice."""
     path = Path(pattern)
     if is_folder(path):
         return [(str(p.relative_to(path).with_suffix("")), p) for p in sorted(path.rglob("*")) if _is_image(p)]
     if is_file(path):
         return [(path.stem, path)]
-    return [(p.stem, p) for p in sorted(_globbed(path)) if _is_image(p)]
+    return [(p.stem, p) for p in sorted(_expand_glob(path)) if _is_image(p)]
 
 
-def _globbed(pattern: Path) -> Iterator[Path]:
-    """The files that a glob matches; as in a shell, hidden ones only where it names them. `**` follows no links."""
+def _expand_glob(pattern: Path) -> Iterator[Path]:
+    """Yields the files that a glob matches. Hidden ones need a glob that names them; `**` follows no links."""
     parts = pattern.parts
     fixed = list(itertools.takewhile(lambda part: not is_glob(part), parts))
     rest = [*parts[len(fixed) :], *(["*"] if parts[-1:] == ("**",) else [])]
     if not rest:
         return
-    folder, named = Path(*fixed), any(part.startswith(".") for part in rest)
+    folder, names_hidden = Path(*fixed), any(part.startswith(".") for part in rest)
     for name, _ in find_below(str(folder), "/".join(rest)):
-        if named or not any(part.startswith(".") for part in name.split("/")):
+        if names_hidden or not any(part.startswith(".") for part in name.split("/")):
             yield folder / name
 
 
@@ -100,33 +96,48 @@ def predict(
     probabilities: bool = False,
     progress: Progress | None = None,
 ) -> tuple[list[str], dict[str, str]]:
-    """Writes `out/labels/<name>.png` (class ids) and `out/overlays/<name>.png` of every image.
+    """Writes `out/labels/<name>.png` and `out/overlays/<name>.png` of every image, each file atomically.
 
-    With `probabilities` also `out/probabilities/<name>.npy`: float16 `(C, H, W)`. `checkpoint` may be an
-    exported `.onnx` file. Returns the names that are done, and the reasons of those that failed. Files appear whole
-    or not at all.
+    Labels are palette images of class ids; overlays have a legend.
+
+    Args:
+        images: Image files by name, see `find_images`.
+        checkpoint: A student's checkpoint, or an exported `.onnx` file.
+        out: Folder of the results.
+        crop_rows, size: `first:last` and `HEIGHTxWIDTH`, or `none`, instead of the training's.
+        device: `auto`, `cpu` or `cuda[:index]`.
+        probabilities: Write `out/probabilities/<name>.npy` too, float16 `(C, H, W)`.
+        progress: Receives one step per image.
+
+    Returns:
+        The names of finished images, and the reasons of failed ones by name.
+
+    Raises:
+        UserError: The student cannot be loaded, `out` cannot be written, or an option has another form.
     """
-    from pipeline.models.student import load_student
+    from pipeline.models.load import load_student
 
     progress = progress or SilentProgress()
     student = load_student(checkpoint, device)
-    preprocessing = override_preprocessing(student.preprocessing, crop_rows, size)
-    writable_folder(out, "--out")
+    student.preprocessing = override_preprocessing(student.preprocessing, crop_rows, size)
+    make_writable_folder(out, "--out")
     done: list[str] = []
     failures: dict[str, str] = {}
     progress.start("predict", len(images))
     for name, path in images.items():
         try:
-            image = read_image(path, preprocessing)
+            image = student.read_image(path)
             if probabilities:
-                classes = student.probabilities(image)
-                labels = classes.argmax(axis=0).astype(np.uint8)
-                write_result(out / PROBABILITIES / f"{name}.npy", partial(np.save, arr=classes.astype(np.float16)))
+                class_probabilities = student.probabilities(image)
+                labels = class_probabilities.argmax(axis=0).astype(np.uint8)
+                save = partial(np.save, arr=class_probabilities.astype(np.float16))
+                write_result(out / PROBABILITIES / f"{name}.npy", save)
             else:
                 labels = student(image)
-            colours = overlay(image, labels, student.space)
-            write_result(out / LABELS / f"{name}.png", partial(Image.fromarray(labels).save, format="PNG"))
-            write_result(out / OVERLAYS / f"{name}.png", partial(Image.fromarray(colours).save, format="PNG"))
+            label_image = palette_image(labels, student.space)
+            colours = add_legend(overlay(image, labels, student.space), student.space)
+            write_result(out / LABELS / f"{name}.png", partial(label_image.save, format="PNG"))
+            write_result(out / OVERLAYS / f"{name}.png", partial(colours.save, format="PNG"))
             done.append(name)
         except ImageError as error:
             failures[name] = str(error)
@@ -138,26 +149,21 @@ def predict(
 def override_preprocessing(
     preprocessing: ImagePreprocessing, crop_rows: str | None, size: str | None
 ) -> ImagePreprocessing:
-    """The training's crop and size, changed by the command line.
-
-    Raises `UserError` for other forms, and for a crop or a size that no image could be used with.
-    """
-    changes: dict[str, tuple[int, int] | None] = {}
-    for name, text, pattern, form in (
-        ("crop_rows", crop_rows, r"(\d{1,9}):(\d{1,9})", "first:last, e.g. 312:712"),
-        ("size", size, r"(\d{1,9})x(\d{1,9})", "HEIGHTxWIDTH, e.g. 400x2048"),
-    ):
-        if text is None:
-            continue
-        match = re.fullmatch(pattern, text)
-        if match is None and text != "none":
-            raise UserError(f"--{name.replace('_', '-')} {text}: expected {form}, or none")
-        changes[name] = (int(match[1]), int(match[2])) if match else None
+    """Returns `preprocessing` with the options of the command line. Raises `UserError` for impossible ones."""
+    options = {
+        "crop_rows": (crop_rows, r"(\d{1,9}):(\d{1,9})", "first:last, e.g. 312:712"),
+        "size": (size, r"(\d{1,9})x(\d{1,9})", "HEIGHTxWIDTH, e.g. 400x2048"),
+    }
+    changes: dict[str, tuple[str, ...] | None] = {}
+    for name, (text, pattern, form) in options.items():
+        if text is not None:
+            match = re.fullmatch(pattern, text)
+            if match is None and text != "none":
+                raise UserError(f"--{name.replace('_', '-')} {text}: expected {form}, or none")
+            changes[name] = match.groups() if match else None
     try:
         return ImagePreprocessing.model_validate(preprocessing.model_dump() | changes)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        option = str(problem["loc"][0])
-        text = crop_rows if option == "crop_rows" else size
-        reason = problem["msg"].removeprefix("Value error, ")
-        raise UserError(f"--{option.replace('_', '-')} {text}: {reason}") from None
+        name, reason = str(problem["loc"][0]), problem["msg"].removeprefix("Value error, ")
+        raise UserError(f"--{name.replace('_', '-')} {options[name][0]}: {reason}") from None

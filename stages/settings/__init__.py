@@ -1,1 +1,1 @@
-"""Shows settings; computes nothing."""
+"""Prints settings."""

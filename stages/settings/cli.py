@@ -5,29 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from pipeline.core.cli import echo
 from pipeline.core.settings import Settings
-from stages.options import SetOption
+from stages.options import ConfigOption, RunOptions, SetOption, option
 
 
 def command(
-    config: Annotated[
-        Path | None, typer.Option("--config", help="A settings file (YAML); default: all defaults.")
-    ] = None,
+    config: ConfigOption = None,
     set_: SetOption = None,
     kind: Annotated[
         str | None,
-        typer.Option("--kind", help="The settings of one component instead, e.g. generator.sam or rule.best."),
+        option("--kind", "The settings of one component instead, e.g. generator.sam or rule.best.", "GROUP.NAME"),
     ] = None,
 ) -> None:
-    """Every setting with its value and meaning, as YAML.
+    """Prints every setting with its value and meaning, as YAML.
 
-    It may be edited and given to --config.
+    The output can be edited and given to --config.
     """
     from pipeline.core.errors import UserError
-    from stages.config import COMPONENTS, load_config
+    from stages.config import COMPONENTS
 
     if kind is not None:
         group, _, name = kind.partition(".")
@@ -36,7 +32,7 @@ def command(
         for line in describe_class(COMPONENTS[group].component_class(name)):
             echo(line)
         return
-    for line in describe(load_config(config, set_ or [])):
+    for line in describe(RunOptions(config=config, set_=set_).read_settings(keep_unset=True)):
         echo(line)
     echo("#")
     for name, components in COMPONENTS.items():
@@ -58,7 +54,7 @@ def describe(settings: Settings, indent: str = "") -> list[str]:
 
 
 def describe_class(cls: type[Settings]) -> list[str]:
-    """The settings of a class with their defaults; a setting without one is marked."""
+    """The settings of a class with their defaults as lines of YAML; `???` marks a setting without a default."""
     lines = []
     for name, field in cls.model_fields.items():
         if field.description:

@@ -1,4 +1,4 @@
-"""Class balancing by the rarity of the pseudo-labels (ours)."""
+"""Class balancing by the frequency of the classes in the pseudo-labels [O]."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 
 from pipeline.data.samples import Reader
 
-#: No class weighs more than this many times the average pixel.
+#: Largest weight of a class, relative to the average pixel.
 LIMIT = 10.0
 
-#: A smaller share counts as this one: far below one pixel of a large data set.
-TINIEST = 1e-15
+#: Least share of a class: far below one pixel of a large data set.
+MIN_SHARE = 1e-15
 
 
 def class_shares(reader: Reader, ids: Sequence[str], classes: int) -> np.ndarray:
-    """The share of every class among the labelled pixels of the images: float64 `(classes,)`, sum 1 (or all 0)."""
+    """Returns the share of every class among the labelled pixels: float64 `(classes,)`, sum 1 (or all 0)."""
     counts = np.zeros(256, dtype=np.int64)
     for image_id in ids:
         counts += np.bincount(reader.label(image_id).ravel(), minlength=256)
@@ -24,11 +24,12 @@ def class_shares(reader: Reader, ids: Sequence[str], classes: int) -> np.ndarray
 
 
 def class_weights(shares: np.ndarray, exponent: float, limit: float = LIMIT) -> np.ndarray:
-    """`w_c ~ share_c^-exponent`, scaled so that the average labelled pixel weighs 1, at most `limit`.
+    """Returns `w_c ~ share_c^-exponent`, scaled to a mean of 1 over the labelled pixels, and limited.
 
     Args:
-        shares: see `class_shares`.
-        exponent: 0 weighs all pixels alike, 1 all classes.
+        shares: the result of `class_shares`.
+        exponent: 0 gives all pixels the same weight, 1 all classes.
+        limit: largest weight.
 
     Returns:
         float64 `(classes,)`; 1 for classes that do not occur.
@@ -37,6 +38,6 @@ def class_weights(shares: np.ndarray, exponent: float, limit: float = LIMIT) -> 
     weights = np.ones_like(shares)
     if not present.any():
         return weights
-    raw = np.maximum(shares[present], TINIEST) ** -exponent
+    raw = np.maximum(shares[present], MIN_SHARE) ** -exponent
     weights[present] = np.minimum(raw / (shares[present] * raw).sum(), limit)
     return weights

@@ -6,68 +6,48 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from pipeline.core.cli import echo, print_json
-from stages.options import (
-    CacheOption,
-    ConfigOption,
-    FusionOption,
-    ManifestOption,
-    SetOption,
-    read_run,
-    run_overrides,
-    with_demo,
-)
+from pipeline.core.cli import Result, echo, echo_hint
+from stages.options import FusionOption, RunOptions, WorkDirOption, option
 
 
 def command(
-    manifest: ManifestOption = None,
-    config: ConfigOption = None,
+    run: RunOptions,
     fusion: FusionOption = None,
+    split: Annotated[str | None, option("--split", "Split of the manifest to train on (train.split).", "NAME")] = None,
     student: Annotated[
-        str | None, typer.Option("--student", help="goodsam_m, goodsam_t, goodsam_s or an mmsegmentation config.")
+        str | None, option("--student", "goodsam_m, goodsam_t, goodsam_s or an mmsegmentation config.", "NAME")
     ] = None,
-    iterations: Annotated[int | None, typer.Option("--iterations", min=1, help="Optimiser steps.")] = None,
-    set_: SetOption = None,
-    cache: CacheOption = None,
-    work_dir: Annotated[
-        Path, typer.Option("--work-dir", help="Each run has a folder below it, named by settings and panoramas.")
-    ] = Path("work_dirs"),
-    allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Leave out panoramas that are not fused.")
-    ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew instead of from the last checkpoint.")] = False,
+    iterations: Annotated[int | None, option("--iterations", "Optimiser steps (train.iterations).", "N", min=1)] = None,
+    work_dir: WorkDirOption = Path("work_dirs"),
+    allow_partial: Annotated[bool, option("--allow-partial", "Leave out panoramas that are not fused.")] = False,
+    fresh: Annotated[bool, option("--fresh", "Start anew instead of from the last checkpoint.")] = False,
     distributed: Annotated[
-        bool, typer.Option("--distributed", help="Started by torchrun, one process a GPU, or on CPUs.")
+        bool, option("--distributed", "Started by torchrun, one process per GPU, or on CPUs.")
     ] = False,
-) -> None:
+) -> Result | None:
     """Stage three: trains the student on the cached ensemble.
 
-    A run that was stopped goes on from its last checkpoint.
+    A stopped run continues from its last checkpoint. With `--set train.tensorboard=true`, `tensorboard --logdir
+    work_dirs` shows scalars and sample pictures.
     """
+    from pipeline.core.progress import console_progress
     from stages.train.stage import run_folder, train_student
 
-    changes = list(set_ or [])
-    if student is not None:
-        changes.append(f"train.student={student}")
-    if iterations is not None:
-        changes.append(f"train.iterations={iterations}")
-    data, settings = read_run(manifest, config, changes, cache, fusion)
-    _, config = with_demo(manifest, config)
+    run = run.with_settings({"train.split": split, "train.student": student, "train.iterations": iterations})
+    data, settings = run.read(fusion)
     folder = run_folder(work_dir, data, settings, int(os.environ.get("WORLD_SIZE", "1")) if distributed else 1)
-    spec = {
-        "type": "stages.train.reader:open_cache",
-        "manifest": str(data.path.absolute()),
-        "config": str(config.absolute()) if config is not None else None,
-        "overrides": run_overrides(config, changes, cache, fusion),
-        "splits": [settings.train.split],
-    }
-    checkpoint = train_student(
-        data, settings, spec, folder, allow_partial=allow_partial, fresh=fresh, distributed=distributed
-    )
+    with console_progress() as progress:
+        checkpoint = train_student(
+            data,
+            settings,
+            folder,
+            allow_partial=allow_partial,
+            fresh=fresh,
+            distributed=distributed,
+            progress=progress,
+        )
     if os.environ.get("RANK", "0") != "0":
-        return
+        return None
     echo(f"student: {checkpoint}")
-    echo("next: make predict, or make evaluate, with this checkpoint")
-    print_json({"stage": "train", "student": settings.train.student, "checkpoint": str(checkpoint)})
+    echo_hint("predict, export or evaluate with this checkpoint")
+    return Result({"stage": "train", "student": settings.train.student, "checkpoint": str(checkpoint)})

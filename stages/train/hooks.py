@@ -1,80 +1,71 @@
-"""What happens beside the steps of a training: progress, seeds, pictures, and what a checkpoint must carry."""
+"""mmengine hooks: progress, seeds, pictures, and the description that a checkpoint carries."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmseg.registry import HOOKS
 from PIL import Image
 
-from pipeline.core.progress import clock
+from pipeline.core.progress import Progress
 from pipeline.data.labels import LabelSpace
 from pipeline.data.visualization import overlay
 from pipeline.geometry.circular_convolution import circular_padding_enabled
-from pipeline.models.student import STUDENT_META, to_json, without_weights
+from pipeline.models.config_tree import to_json, without_weights
+from pipeline.models.student import STUDENT_META
 from pipeline.models.torch_student import whole_logits
+from stages.train.mmengine_internals import network
 
-SHOWN = ("loss", "decode.pseudo_label_acc")
-"""What a line of progress shows of a step's outputs: the loss, and the percentage of pixels predicted as labelled."""
+#: Seconds between two readings of the loss; each one waits for the GPU.
+LOSS_SECONDS = 1.0
 
 
 @HOOKS.register_module()
 class ChannelsLastHook(Hook):
-    """Lays the network's weights out channels-last, for convolutional networks: on a CPU they train up to twice as
-    fast. A transformer gains nothing."""
+    """Stores the weights channels-last: convolutional networks, not transformers, train up to twice as fast on CPUs."""
 
     def before_train(self, runner: Any) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        model.to(memory_format=torch.channels_last)
+        network(runner).to(memory_format=torch.channels_last)
 
 
-@HOOKS.register_module()
 class StepProgressHook(Hook):
-    """A line on the console now and then: steps, rate, time left, loss. The details are in the run's log file.
+    """Reports every step, with the loss, to `progress`.
 
     Args:
-        seconds: between two lines.
+        progress: receives the steps.
     """
 
     priority = "VERY_LOW"
 
-    def __init__(self, seconds: float = 10.0) -> None:
-        self.seconds = seconds
-        self._began = self._last = 0.0
-        self._first = 0
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self._read_at = -LOSS_SECONDS
 
     def before_train(self, runner: Any) -> None:
-        self._began = self._last = time.monotonic()
-        self._first = runner.iter
+        self.progress.start("train", runner.max_iters - runner.iter, "step")
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Mapping[str, Any] | None = None
     ) -> None:
-        now, done = time.monotonic(), runner.iter + 1
-        if not is_main_process() or (now - self._last < self.seconds and done < runner.max_iters):
-            return
-        self._last = now
-        rate = (done - self._first) / max(now - self._began, 1e-9)
-        figures = {name: torch.as_tensor(value).item() for name, value in (outputs or {}).items() if name in SHOWN}
-        shown = "".join(f", {name.removeprefix('decode.')} {value:.2f}" for name, value in figures.items())
-        left = clock((runner.max_iters - done) / rate)
-        print(f"train: {done}/{runner.max_iters} steps, {rate:.2f} steps/s, {left} left{shown}", flush=True)
+        now, figures = time.monotonic(), ""
+        if outputs and (now - self._read_at >= LOSS_SECONDS or runner.iter + 1 == runner.max_iters):
+            self._read_at = now
+            figures = f"loss {torch.as_tensor(outputs['loss']).item():.2f}"
+        self.progress.advance(figures=figures)
 
 
 @HOOKS.register_module()
 class StepSeedHook(Hook):
-    """Seeds torch before every step by seed, step and process, so that a resumed run drops the same units.
+    """Seeds torch before every step by seed, step and process: a resumed run drops the same units.
 
     Args:
-        seed: of the run.
+        seed: seed of the run.
     """
 
     priority = "VERY_HIGH"
@@ -89,32 +80,24 @@ class StepSeedHook(Hook):
 
 @HOOKS.register_module()
 class SamplePictureHook(Hook):
-    """A picture now and then of one training sample: image, pseudo-label, prediction.
-
-    It goes to the runner's visualiser: a PNG in the run's folder, and TensorBoard where that is on.
+    """Adds pictures of training samples to the runner's visualiser: image, pseudo-label and prediction.
 
     Args:
         interval: steps between two pictures.
-        classes: names, in label order.
-        palette: one `[r, g, b]` per class.
-        ignore_index: the label value without a class.
+        space: the label space, as plain data.
     """
 
-    def __init__(
-        self, interval: int, classes: Sequence[str], palette: Sequence[Sequence[int]], ignore_index: int
-    ) -> None:
+    def __init__(self, interval: int, space: Mapping[str, Any]) -> None:
         self.interval = interval
-        self.space = LabelSpace.model_validate(
-            {"name": "student", "classes": classes, "palette": palette, "ignore_index": ignore_index}
-        )
+        self.space = LabelSpace.model_validate(space)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        if not is_main_process() or not self.every_n_train_iters(runner, self.interval):
+        if runner.rank != 0 or not self.every_n_train_iters(runner, self.interval):
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = network(runner)
         pixels, sample = data_batch["inputs"][0], data_batch["data_samples"][0]
         model.eval()
-        with torch.no_grad(), circular_padding_enabled(model, sample.metainfo.get("full_ring", True)):
+        with torch.no_grad(), circular_padding_enabled(model, sample.metainfo.get("is_full_panorama", True)):
             inputs = model.data_preprocessor({"inputs": [pixels]}, False)["inputs"]
             predicted = whole_logits(model, inputs)[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
         model.train()
@@ -127,35 +110,18 @@ class SamplePictureHook(Hook):
 
 @HOOKS.register_module()
 class StudentMetaHook(Hook):
-    """Write the model as JSON into every checkpoint.
+    """Writes the model's config as JSON into every checkpoint.
 
-    mmengine stores the config as Python text, which can only be read by running it. JSON can be read from a
-    checkpoint that nobody vouches for.
+    mmengine stores the config as Python text, which must be executed to be read. JSON of unknown origin can be read
+    safely.
 
     Args:
-        classes: names, in label order.
-        palette: one `[r, g, b]` per class.
-        ignore_index: the label value without a class.
-        label_space: name of the label space.
-        preprocessing: crop and size of the training images.
+        description: the fields of `pipeline.models.student.StudentDescription`.
     """
 
-    def __init__(
-        self,
-        classes: Sequence[str],
-        palette: Sequence[Sequence[int]],
-        ignore_index: int,
-        label_space: str = "student",
-        preprocessing: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.described = {
-            "classes": list(classes),
-            "palette": [list(color) for color in palette],
-            "ignore_index": ignore_index,
-            "label_space": label_space,
-            "preparation": dict(preprocessing or {}),
-        }
+    def __init__(self, description: Mapping[str, Any]) -> None:
+        self.description = description
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         model = to_json(without_weights(runner.cfg.model.to_dict()))
-        checkpoint["meta"][STUDENT_META] = json.dumps({"model": model, **self.described})
+        checkpoint["meta"][STUDENT_META] = json.dumps({"model": model, **self.description})

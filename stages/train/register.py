@@ -1,5 +1,5 @@
-"""Importing this registers segmentor, dataset, sampler, transforms and hooks with mmseg's registries."""
+"""Importing this module registers segmentor, transforms and hooks with mmseg's registries."""
 
-from stages.train import dataset, hooks, sampler, segmentor, transforms
+from stages.train import hooks, segmentor, transforms
 
-__all__ = ["dataset", "hooks", "sampler", "segmentor", "transforms"]
+__all__ = ["hooks", "segmentor", "transforms"]

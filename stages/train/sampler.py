@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from itertools import chain, islice, repeat
 
-from mmengine.dataset import InfiniteSampler
-from mmseg.registry import DATA_SAMPLERS
+import torch
+from torch.utils.data import Sampler
 
 
-@DATA_SAMPLERS.register_module()
-class NumberedSampler(InfiniteSampler):
-    """mmengine's `InfiniteSampler`, whose samples carry their number in the stream: `(index, number)`.
+class NumberedSampler(Sampler):
+    """Draws samples without end, epoch by epoch in random order, as `(index, number)`.
 
-    The number seeds a sample's augmentation (`PseudoLabelDataset`), so that it does not depend on how many loader
-    processes there are, or on whether the run was stopped in between. Of `n` processes each draws every n-th sample of
-    one stream.
+    `number` counts the samples of all processes and seeds the augmentation (`PseudoLabelDataset`), which therefore does
+    not depend on the number of loader processes, or on interruptions of the run.
 
     Args:
-        ahead: if not 0, samples are `(index, number, coming)`: `coming` is the index of the sample that this process
-            draws so many samples later, which the dataset may read meanwhile.
+        size: number of images.
+        seed: seed of the order.
+        rank: number of this process; of `world_size` processes each draws every `world_size`-th sample.
+        world_size: number of processes.
+        ahead: if not 0, samples are `(index, number, next_index)`: `next_index` is the image that this process draws
+            `ahead` samples later, which the dataset may read in the meantime.
     """
 
-    def __init__(self, dataset: Any, shuffle: bool = True, seed: int | None = None, ahead: int = 0) -> None:
-        self.ahead = ahead  # before the parent's, which makes the stream
-        super().__init__(dataset, shuffle, seed)
+    def __init__(self, size: int, seed: int, *, rank: int = 0, world_size: int = 1, ahead: int = 0) -> None:
+        self.size, self.seed = size, seed
+        self.rank, self.world_size, self.ahead = rank, world_size, ahead
+        self._first = 0
 
-    def _indices_of_rank(self) -> Iterator[Any]:
-        stream = ((index, number) for number, index in enumerate(self._infinite_indices()))
-        own = itertools.islice(stream, self.rank, None, self.world_size)
-        drawn = deque(itertools.islice(own, self.ahead))
-        for sample in own:
-            drawn.append(sample)
-            yield (*drawn.popleft(), sample[0]) if self.ahead else drawn.popleft()
+    def skip(self, num_samples: int) -> None:
+        """Continues, from the next `iter()` on, after the first `num_samples` samples; mmengine resumes so."""
+        self._first = num_samples
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        return islice(self._samples(), self._first, None)
+
+    def _samples(self) -> Iterator[tuple[int, ...]]:
+        generator = torch.Generator().manual_seed(self.seed)
+        epochs = (torch.randperm(size, generator=generator).tolist() for size in repeat(self.size))
+        stream = ((index, number) for number, index in enumerate(chain.from_iterable(epochs)))
+        samples = islice(stream, self.rank, None, self.world_size)
+        waiting = deque(islice(samples, self.ahead))
+        for sample in samples:
+            waiting.append(sample)
+            yield (*waiting.popleft(), sample[0]) if self.ahead else waiting.popleft()

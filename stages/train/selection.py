@@ -1,6 +1,6 @@
-"""Which checkpoint of a run counts: the last, or the one that agrees best with held-out pseudo-labels (ours).
+"""The choice of the checkpoint that agrees best with held-out pseudo-labels [O].
 
-No ground truth comes here: the choice sees images of the training split and the labels that the cache has for them.
+No ground truth is read: images and pseudo-labels are those of the training split.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,14 +18,15 @@ from pipeline.core.errors import UserError
 from pipeline.data.samples import Reader
 from pipeline.models.torch_student import load_torch_student
 
-#: Checkpoints that are compared, evenly spread over the run.
+#: Number of checkpoints that are compared, evenly spread over the run.
 CANDIDATES = 5
 
 
 def held_out_ids(ids: Sequence[str], share: float) -> tuple[str, ...]:
-    """A share of the ids (at least one), chosen by hash: the same ones in every run, whatever else there is.
+    """Returns a share of the ids, at least one, chosen by their hashes: the same in every run.
 
-    Raises `UserError` if nothing would be left to train on.
+    Raises:
+        UserError: no id would be left to train on.
     """
     count = max(1, math.floor(share * len(ids)))
     if count >= len(ids):
@@ -37,10 +37,10 @@ def held_out_ids(ids: Sequence[str], share: float) -> tuple[str, ...]:
 
 
 def pseudo_label_miou(checkpoint: Path, reader: Reader, ids: Sequence[str], device: str = "auto") -> float:
-    """Mean IoU in percent of a student with the pseudo-labels of `ids`.
+    """Returns the mean IoU, in percent, of a student's predictions with the pseudo-labels of `ids`.
 
-    Pixels count where the label is a class and its weight `M`, if there is one, is at least one half; classes in either
-    of the two count in the mean, as in mmsegmentation's metric.
+    A pixel counts if its label is a class and its weight `M`, where there is one, is at least one half. The mean is
+    over the classes that occur in labels or predictions, as in mmsegmentation's metric.
     """
     student = load_torch_student(checkpoint, device)
     classes = student.space.num_classes
@@ -53,16 +53,19 @@ def pseudo_label_miou(checkpoint: Path, reader: Reader, ids: Sequence[str], devi
         predicted = student(reader.image(image_id))[counted].astype(np.int64)
         label = fused.label[counted].astype(np.int64)
         confusion += np.bincount(label * classes + predicted, minlength=classes**2).reshape(classes, classes)
-    hit = confusion.diagonal()
-    union = confusion.sum(axis=0) + confusion.sum(axis=1) - hit
-    return float(100 * (hit[union > 0] / union[union > 0]).mean()) if union.any() else 0.0
+    intersection = confusion.diagonal()
+    union = confusion.sum(axis=0) + confusion.sum(axis=1) - intersection
+    return float(100 * (intersection[union > 0] / union[union > 0]).mean()) if union.any() else 0.0
 
 
 def choose(checkpoints: Sequence[Path], reader: Reader, ids: Sequence[str], device: str = "auto") -> Path:
-    """The checkpoint with the highest `pseudo_label_miou`, of equals the later; writes `selection.json` beside it."""
+    """Returns the checkpoint with the highest `pseudo_label_miou`, of equal ones the latest.
+
+    Writes `selection.json` beside it.
+    """
     scores = {path: pseudo_label_miou(path, reader, ids, device) for path in checkpoints}
     best = max(reversed(checkpoints), key=lambda path: scores[path])
-    report: dict[str, Any] = {
+    report = {
         "rule": "mean IoU (percent) with the pseudo-labels of held-out training panoramas",
         "held_out": list(ids),
         "scores": {path.name: round(score, 4) for path, score in scores.items()},

@@ -2,70 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from pipeline.core.settings import (
-    NOT_IN_KEY,
-    NameOrFile,
-    Settings,
-    SettingsFile,
-    renamed,
-    renamed_value,
-)
+from pipeline.core.settings import NOT_IN_KEY, NameOrFile, Settings, SettingsFile, renamed, renamed_value
 
 
 class TrainSettings(Settings):
     """The student and its training."""
 
     student: NameOrFile = Field(
-        "goodsam_m", description="A config in mmseg_configs/students by name, or any mmsegmentation config by path."
+        "goodsam_m", description="Name of a config in mmseg_configs/students, or the path of any mmsegmentation config."
     )
     split: str = Field("train", description="Split of the manifest to train on.")
-    iterations: int | None = Field(None, ge=1, description="Optimiser steps; null takes the student config's.")
-    batch_size: int = Field(2, ge=1, description="Images a step and process.")
-    seed: int = Field(0, ge=0, description="Seed of weights, order and augmentation.")
+    iterations: int | None = Field(None, ge=1, description="Optimiser steps; null: those of the student's config.")
+    batch_size: int = Field(2, ge=1, description="Images in a step, for each process.")
+    seed: int = Field(0, ge=0, description="Seed of initial weights, order of images and augmentation.")
     schedule: NameOrFile | None = Field(
         None,
-        description="schedule_gpu, schedule_gpus, schedule_demo or a config, instead of the student config's schedule.",
+        description="schedule_gpu, schedule_gpus, schedule_demo or a config; null: the schedule of the student's "
+        "config.",
     )
     load_from: SettingsFile | None = Field(
-        None, description="Weights of a whole student to start from; null: what the student's config says."
+        None, description="Initial weights of the whole student; null: those of the student's config."
     )
     pretrained_backbone: SettingsFile | None = Field(
-        None, description="Weights of the backbone alone, from a file of its own or from a whole segmentor's."
+        None, description="Initial weights of the backbone: a file of the backbone alone, or of a whole segmentor."
     )
     overrides: dict[str, Any] = Field(
-        default_factory=dict, description="Changes to the mmsegmentation config, e.g. {model.mka.boundary: 0}."
+        default_factory=dict, description="Changes of the mmsegmentation config, e.g. {model.mka.boundary: 0}."
     )
     class_balance: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="Pixels of rare classes weigh more: exponent of the inverse class share in the pseudo-labels.",
+        description="Exponent of the inverse class frequency in the weight of a pixel; 0: all classes weigh the same.",
     )
     circular_padding: bool = Field(
         False,
         json_schema_extra=renamed("cyclic_padding"),
-        description="The student's convolutions wrap around the seam.",
+        description="Pad the student's convolutions circularly in x, across the seam of the panorama.",
     )
     ema: float | None = Field(
-        None, gt=0, lt=1, description="Momentum of a moving average of the weights, e.g. 0.001; null is off."
+        None, gt=0, lt=1, description="Momentum of a moving average of the weights, e.g. 0.001; null: no average."
     )
-    select: Annotated[Literal["last", "pseudo_label_miou"], renamed_value("agreement", "pseudo_label_miou")] = Field(
-        "last", description="Which checkpoint counts; pseudo_label_miou: the best on held-out pseudo-labels."
+    select: Literal["last", "pseudo_label_miou"] = Field(
+        "last",
+        json_schema_extra=renamed_value("agreement", "pseudo_label_miou"),
+        description="The checkpoint to keep: the last, or that of the highest mIoU on held-out pseudo-labels.",
     )
     held_out: float = Field(
-        0.1, gt=0, lt=1, description="Share of the panoramas that select: pseudo_label_miou holds out."
+        0.1, gt=0, lt=1, description="Share of the panoramas that is held out for select: pseudo_label_miou."
     )
-    workers: int = Field(2, ge=0, json_schema_extra=NOT_IN_KEY, description="Loader processes.")
+    workers: int = Field(2, ge=0, json_schema_extra=NOT_IN_KEY, description="Processes that load images.")
     memory: int = Field(
         1024,
         ge=0,
         json_schema_extra=NOT_IN_KEY,
-        description="MiB of decoded panoramas that each loader process keeps instead of reading them again.",
+        description="MiB of decoded panoramas that each loader process keeps in memory.",
     )
     tensorboard: bool = Field(
-        False, json_schema_extra=NOT_IN_KEY, description="Scalars and sample pictures for TensorBoard too."
+        False, json_schema_extra=NOT_IN_KEY, description="Also write scalars and sample pictures for TensorBoard."
     )

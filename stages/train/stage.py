@@ -1,30 +1,33 @@
-"""Stage three as a whole: settings and cache in, a student's checkpoint out."""
+"""Stage three: trains a student on the cached ensemble."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.cache.fused_reader import CacheReader
-from pipeline.core.atomic_files import writable_folder
+from pipeline.core.atomic_files import make_writable_folder
 from pipeline.core.errors import UserError
 from pipeline.core.hashing import content_digest
+from pipeline.core.progress import Progress
 from pipeline.core.settings import short_hash
 from pipeline.data.images import prepared_size
 from pipeline.data.manifests import Manifest
+from pipeline.data.samples import Reader
 from pipeline.models.mmseg_import import import_mmseg
 from stages.config import Config
-from stages.train.configs import override, read_config, schedule_config, student_config
+from stages.train.configs import read_config, requested_config, schedule_config, student_config
+from stages.train.run import TrainingRun
 from stages.train.settings import TrainSettings
 
 
 def run_folder(root: Path, manifest: Manifest, config: Config, processes: int = 1) -> Path:
-    """Where a run keeps its checkpoints: named by everything that determines it, so that no two runs meet.
+    """Returns the folder of a run, named by a hash of everything that determines the training.
 
-    Panoramas and mmsegmentation configs count by their content: with one panorama more, or another learning rate in the
-    student's config, a run begins anew; likewise with another number of processes, which is another batch. Raises
-    `UserError` if there is no such config.
+    Panoramas and mmsegmentation configs count by their content. The number of processes changes the batch.
+
+    Raises:
+        UserError: a config that the settings name does not exist.
     """
     reader = CacheReader(manifest, config, (config.train.split,))
     panoramas = sorted([image_id, content] for image_id, content in reader.contents())
@@ -34,84 +37,79 @@ def run_folder(root: Path, manifest: Manifest, config: Config, processes: int = 
 
 
 def training_key(config: Config) -> dict[str, Any]:
-    """What determines a training besides its data: the settings, and the contents of the configs that they name."""
+    """Returns what determines a training besides its data: settings, and the contents of the configs they name."""
     settings = config.train
-    parts: dict[str, Any] = {**settings.key_parts(), "student": content_digest(student_config(settings.student))}
+    student = student_config(settings.student)
+    parts: dict[str, Any] = {**settings.key_parts(), "student": content_digest(student)}
     if settings.schedule is not None:
         parts["schedule"] = content_digest(schedule_config(settings.schedule))
-    own = read_config(student_config(settings.student)).get("load_from")
-    if own is not None and settings.load_from is None and settings.pretrained_backbone is None:
-        parts["load_from"] = content_digest(Path(own))
+    initial = read_config(student).get("load_from")
+    if initial is not None and settings.load_from is None and settings.pretrained_backbone is None:
+        parts["load_from"] = content_digest(Path(initial))
     return parts
 
 
 def train_student(
     manifest: Manifest,
     config: Config,
-    reader_spec: dict[str, Any],
     work_dir: Path,
     *,
+    reader: Reader | None = None,
     allow_partial: bool = False,
     fresh: bool = False,
     distributed: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
-    """Trains the student that `config.train` describes and returns its checkpoint.
+    """Trains the student of `config.train`.
 
-    A run that was stopped goes on from its last checkpoint unless `fresh`. Raises `UserError` before any
-    training if panoramas of the split are not fused (with `allow_partial` they are left out) or settings do not fit.
+    Args:
+        manifest: the data set.
+        config: the settings; `train.split` names the panoramas.
+        work_dir: folder of the run. A stopped run continues from its last checkpoint there.
+        reader: images and labels to train on, instead of the cached ensemble of `train.split`.
+        allow_partial: leave out panoramas that are not fused.
+        fresh: start from the first step; checkpoints of an earlier run are moved to a folder `earlier-<n>`.
+        distributed: started by `torchrun`.
+        progress: receives the steps.
+
+    Returns:
+        The checkpoint of the student.
+
+    Raises:
+        UserError: panoramas of the split are not fused, or settings do not fit; before any training.
     """
-    reader = CacheReader(manifest, config, (config.train.split,))
-    reader.artefact.attributes()
-    check_complete(reader, allow_partial)
-    check_sizes(reader, config.train)
-    writable_folder(work_dir, "--work-dir")
+    if reader is None:
+        selection = CacheReader(manifest, config, (config.train.split,))
+        selection.artefact.attributes()
+        check_complete(selection, allow_partial)
+        check_sizes(selection, config.train)
+        reader = selection.reader
+    make_writable_folder(work_dir, "--work-dir")
     import_mmseg()
-    from stages.train.run import train
+    from stages.train.launch import launch
 
-    space = config.fused_space()
-    settings = config.train
-    return train(
-        settings.student,
-        reader_spec,
+    run = TrainingRun(
+        config.train,
+        config.fused_space(),
+        reader,
         work_dir,
-        classes=space.classes,
-        palette=space.palette,
-        ignore_index=space.ignore_index,
-        label_space=space.name,
-        preprocessing=manifest.preprocessing.model_dump(mode="json"),
-        schedule=settings.schedule,
-        max_iters=settings.iterations,
-        batch_size=settings.batch_size,
-        num_workers=settings.workers,
+        preprocessing=manifest.preprocessing,
         device=config.device,
-        seed=settings.seed,
         resume=not fresh,
-        load_from=settings.load_from,
-        pretrained_backbone=settings.pretrained_backbone,
         distributed=distributed,
-        overrides=settings.overrides,
-        class_balance=settings.class_balance,
-        cyclic_padding=settings.circular_padding,
-        ema=settings.ema,
-        select=settings.select,
-        held_out=settings.held_out,
-        tensorboard=settings.tensorboard,
-        memory=settings.memory,
     )
+    return launch(run, progress)
 
 
 def check_sizes(reader: CacheReader, settings: TrainSettings) -> None:
-    """Raises `UserError` if whole panoramas of different sizes would meet in a batch."""
-    config = read_config(student_config(settings.student))
-    override(config, settings.overrides)
-    crops = any("Crop" in str(transform["type"]) for transform in config.get("train_pipeline", ()))
+    """Raises `UserError` if a batch would hold whole panoramas of different sizes."""
+    transforms = requested_config(settings).get("train_pipeline", ())
+    crops = any("Crop" in str(transform["type"]) for transform in transforms)
     if crops or settings.batch_size == 1 or reader.manifest.preprocessing.size is not None:
         return
     paths: dict[tuple[int, int], list[Path]] = {}
-    used = set(reader.ids)
-    for record in reader.wanted:
-        if record.id in used:
-            paths.setdefault(prepared_size(record.path, reader.manifest.preprocessing), []).append(record.path)
+    for path in reader.reader.paths.values():
+        paths.setdefault(prepared_size(path, reader.manifest.preprocessing), []).append(path)
     if len(paths) > 1:
         common, odd = max(paths, key=lambda size: len(paths[size])), min(paths, key=lambda size: len(paths[size]))
         raise UserError(
@@ -121,8 +119,11 @@ def check_sizes(reader: CacheReader, settings: TrainSettings) -> None:
         )
 
 
-def check_complete(reader: CacheReader, allow_partial: bool) -> Sequence[str]:
-    """The ids that cannot be trained on. Raises `UserError` if there are some, unless `allow_partial`."""
+def check_complete(reader: CacheReader, allow_partial: bool) -> None:
+    """Raises `UserError` if there are panoramas that cannot be trained on.
+
+    With `allow_partial` it raises only if no panorama is left.
+    """
     missing = list(reader.missing)
     if missing and not (allow_partial and reader.ids):
         raise UserError(
@@ -130,4 +131,3 @@ def check_complete(reader: CacheReader, allow_partial: bool) -> Sequence[str]:
             f"{missing[0]!r} ({reader.missing[missing[0]]}); run precompute and fuse again, or leave them out with "
             "--allow-partial"
         )
-    return missing

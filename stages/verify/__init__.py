@@ -1,1 +1,1 @@
-"""Re-hashes images and cached arrays."""
+"""Checks the cache against its digests, and removes what is damaged."""

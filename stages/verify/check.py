@@ -1,25 +1,31 @@
-"""Compares what the cache holds with what its markers say, and forgets what differs and what was made from it."""
+"""Compares the cache with its markers, and removes what differs and what was computed from it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from pipeline.cache import Artefact, Cache, Marker
 from pipeline.cache.marker import encode_id
 from pipeline.core.errors import ImageError, UserError
 from pipeline.core.hashing import file_digest
-from pipeline.core.progress import Progress
+from pipeline.core.progress import Progress, SilentProgress
 from pipeline.data.manifests import ImageRecord
+
+#: Kinds of artefacts that each kind may be computed from; the others are computed from image files alone.
+_UPSTREAM_KINDS = {"masks": ("sam",), "fused": ("sam", "masks", "teacher")}
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing in the cache that is damaged or outdated.
+    """A damaged or outdated part of the cache.
 
-    With `marker` it is an image, with `path` a file that is no valid marker or record, with neither the root group.
-    One that is not `repairable` is told alone.
+    Attributes:
+        artefact: the artefact; without `marker` and `path`, its root group is damaged.
+        reason: the error message.
+        marker: the damaged or outdated image.
+        path: the file that is no valid marker or failure record.
+        repairable: whether `repair` removes it; an unreadable image file is reported only.
     """
 
     artefact: Artefact
@@ -29,51 +35,54 @@ class Problem:
     repairable: bool = True
 
 
-@dataclass
-class Checked:
-    """How much was looked at."""
+class CacheCheck:
+    """A check of all artefacts in the cache; artefacts of another format are passed over.
 
-    images: int = 0
+    Images of `records` are compared with their files too. Without `all_images` the others are left out.
 
-
-def check_cache(
-    cache: Cache, records: Sequence[ImageRecord], progress: Progress, checked: Checked, *, all_images: bool = True
-) -> Iterator[Problem]:
-    """Every problem of the cache, one at a time; `checked` counts the images that were looked at.
-
-    Without `all_images` only the images in `records` are read. ArtefactKeys of another format are passed over.
+    Attributes:
+        checked_images: number of cached images that were checked.
     """
-    wanted = {record.id: record for record in records}
-    for artefact in cache.artefacts():
-        problem = _check_root(artefact)
-        if problem is not None:
-            yield problem
-        elif not _readable(artefact):
-            continue
-        strays: list[Problem] = []
-        stray = partial(_add_stray, strays, artefact)
+
+    def __init__(self, cache: Cache, records: Sequence[ImageRecord], *, all_images: bool = True) -> None:
+        self.checked_images = 0
+        self._cache, self._records = cache, {record.id: record for record in records}
+        self._all_images = all_images
+
+    def problems(self, progress: Progress | None = None) -> Iterator[Problem]:
+        """Yields every problem; reads and decodes all arrays."""
+        progress = progress or SilentProgress()
+        for artefact in self._cache.artefacts():
+            problem = _check_root(artefact)
+            if problem is not None:
+                yield problem
+            if problem is not None or _is_readable(artefact):
+                yield from self._check_images(artefact, progress)
+
+    def _check_images(self, artefact: Artefact, progress: Progress) -> Iterator[Problem]:
+        damaged: list[Problem] = []
+
+        def on_damage(path: str, reason: str) -> None:
+            damaged.append(Problem(artefact, f"{path}: is no valid record: {reason}", path=path))
+
         count = sum(1 for name in artefact.storage.files(f"{artefact.path}/done") if not name.startswith("."))
         progress.start(f"verify {artefact.path}", count)
-        for marker in artefact.markers(stray):
-            found = None
-            if all_images or marker.id in wanted:
-                checked.images += 1
-                found = _check_image(artefact, marker, wanted.get(marker.id))
-                if found is not None:
-                    yield found
-            progress.advance(failed=found is not None)
-        for _ in artefact.failures(stray):
+        for marker in artefact.markers(on_damage):
+            problem = None
+            if self._all_images or marker.id in self._records:
+                self.checked_images += 1
+                problem = _check_image(artefact, marker, self._records.get(marker.id))
+                if problem is not None:
+                    yield problem
+            progress.advance(failed=problem is not None)
+        for _ in artefact.failures(on_damage):
             pass
-        yield from strays
-
-
-def _add_stray(found: list[Problem], artefact: Artefact, path: str, reason: str) -> None:
-    found.append(Problem(artefact, f"{path}: is no valid record: {reason}", path=path))
+        yield from damaged
 
 
 def _check_root(artefact: Artefact) -> Problem | None:
     try:
-        artefact.root_attributes()
+        artefact.read_root()
     except FileNotFoundError:
         if {"done", "images"} & set(artefact.storage.folders(artefact.path)):
             return Problem(artefact, f"{artefact.path}/zarr.json: is missing")
@@ -82,7 +91,7 @@ def _check_root(artefact: Artefact) -> Problem | None:
     return None
 
 
-def _readable(artefact: Artefact) -> bool:
+def _is_readable(artefact: Artefact) -> bool:
     try:
         artefact.attributes()
     except UserError:
@@ -100,22 +109,25 @@ def _check_image(artefact: Artefact, marker: Marker, record: ImageRecord | None)
     try:
         if file_digest(record.path) == marker.source.sha256:
             return None
-    except OSError as error:  # its disk may be away: no reason to forget what was made from it
+    except OSError as error:  # its disk may be unmounted: the cached image stays
         return Problem(artefact, f"{record.path} cannot be read ({error.strerror})", marker, repairable=False)
     return Problem(artefact, f"{marker.id}: {record.path} has changed since it was cached", marker)
 
 
 def repair(cache: Cache, problem: Problem) -> list[str]:
-    """Forgets what is damaged, and before it all that was made from it; the stages compute it again.
+    """Removes the marker of a damaged image, and before it those of all images computed from it.
 
-    Returns the artefacts of which an image was forgotten. Nothing outside the cache, and no artefact of another format,
-    is touched; nor is an image that was computed again since it was looked at.
+    The stages then compute them again. Files outside the cache, artefacts of another format, and an image that was
+    computed again since the check are left alone.
+
+    Returns:
+        The path of the artefact of every removed marker.
     """
     artefact = problem.artefact
     if not problem.repairable:
         return []
     if problem.marker is not None:
-        if artefact.marker(problem.marker.id) != problem.marker:
+        if artefact.find_marker(problem.marker.id) != problem.marker:
             return []
         path = f"{artefact.path}/done/{encode_id(problem.marker.id)}.json"
     elif problem.path is not None:
@@ -127,48 +139,41 @@ def repair(cache: Cache, problem: Problem) -> list[str]:
     if folder == f"{artefact.path}/failed" or not name.endswith(".json"):
         artefact.storage.delete(path)
         return []
-    forgotten = _forget_made_from(cache, artefact, name)  # first: a kill leaves the damage to be found again
+    removed = _remove_dependents(cache, artefact, name)  # first: after a kill the damage is found again
     artefact.storage.delete(path)
-    return [artefact.path, *forgotten]
+    return [artefact.path, *removed]
 
 
-def _forget_made_from(cache: Cache, artefact: Artefact, name: str) -> list[str]:
-    """Takes away the marker `name` of every artefact that was made from `artefact`, directly or not."""
-    forgotten = []
+def _remove_dependents(cache: Cache, artefact: Artefact, name: str) -> list[str]:
+    """Removes the marker `name` from every artefact computed from `artefact`, directly or not; returns their paths."""
+    removed = []
     for other in cache.artefacts():
-        if _made_from(other, artefact):
-            forgotten += _forget_made_from(cache, other, name)
+        if _depends_on(other, artefact):
+            removed += _remove_dependents(cache, other, name)
             if other.storage.exists(f"{other.path}/done/{name}"):
                 other.storage.delete(f"{other.path}/done/{name}")
-                forgotten.append(other.path)
-    return forgotten
+                removed.append(other.path)
+    return removed
 
 
-#: What an artefact of each kind may be made from; the others are made from image files alone.
-UPSTREAM = {"masks": ("sam",), "fused": ("sam", "masks", "teacher")}
-
-
-def _made_from(other: Artefact, artefact: Artefact) -> bool:
-    """By its root group; one whose root was lost may have been made from any."""
-    if artefact.kind not in UPSTREAM.get(other.kind, ()):
+def _depends_on(other: Artefact, artefact: Artefact) -> bool:
+    """Returns whether `other` names `artefact` in its root group, or may have done so before that was lost."""
+    if artefact.kind not in _UPSTREAM_KINDS.get(other.kind, ()):
         return False
-    try:
-        upstream = other.root_attributes().get("upstream")
-    except (FileNotFoundError, ValueError):
+    root = other.find_root()
+    if root is None:
         return True
-    if not _readable(other):
+    upstream = root.get("upstream")
+    if not _is_readable(other):
         return False
     return upstream.get(artefact.kind) == artefact.key if isinstance(upstream, dict) else True
 
 
-def learned_from(cache: Cache, fused: str) -> list[str]:
-    """The logits of TAs that were fine-tuned on the ensembles of `fused/<key>`."""
-    found = []
+def find_adapted_teachers(cache: Cache, fused: str) -> list[str]:
+    """Returns the logits of TAs that were fine-tuned on the ensembles of `fused/<key>`."""
+    paths = []
     for artefact in cache.artefacts():
-        try:
-            parent = artefact.root_attributes().get("adapted_from")
-        except (FileNotFoundError, ValueError):
-            continue
+        parent = (artefact.find_root() or {}).get("adapted_from")
         if isinstance(parent, dict) and f"fused/{parent.get('fused')}" == fused:
-            found.append(artefact.path)
-    return found
+            paths.append(artefact.path)
+    return paths

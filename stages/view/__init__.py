@@ -1,1 +1,1 @@
-"""One panorama as a picture: image, masks, TA, ensemble, weight, student."""
+"""One panorama as a picture: image, masks, TA, ensemble, weight map, student."""

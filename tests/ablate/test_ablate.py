@@ -16,11 +16,12 @@ from pipeline.cache import Cache
 from pipeline.cache.fused_reader import CacheReader, stitched_probabilities
 from pipeline.core.errors import UserError
 from stages.ablate.grid import combinations, parse_vary
-from stages.ablate.stage import SCORES, SIGNALS, Row, Stages, ablate, plain, table
+from stages.ablate.stage import SCORES, SIGNALS, Row, Stages, ablate, table, to_json
 from stages.commands import make_app, stage_function
 from stages.evaluate.stage import evaluate
 from stages.fuse.stage import fuse
 from stages.precompute.stage import check, precompute
+from tests.caches import finished
 from tests.conftest import Project, write_yaml
 
 STAGES = Stages(check, precompute, fuse, evaluate)
@@ -59,9 +60,9 @@ def test_without_labels_there_are_signals_alone(project: Project) -> None:
         l_cc, weight, changed = [], [], []
         for image_id in ("p000", "p001", "p002"):
             group = row.artefact.read(image_id)
-            own = group.array("label")
+            own = group.read_array("label")
             l_cc.append(group.attributes["signals"]["l_cc"])
-            weight.append(group.array("weight").mean() / 255)
+            weight.append(group.read_array("weight").mean() / 255)
             changed.append(np.mean((own != stitched_probabilities(group).argmax(axis=0)) & (own != 255)))
         assert row.figures["l_cc"] == pytest.approx(np.mean(l_cc), abs=1e-4)
         assert row.figures["weight"] == pytest.approx(100 * np.mean(weight), abs=1e-3)
@@ -107,7 +108,7 @@ def test_what_is_done_is_not_done_again(project: Project, monkeypatch: pytest.Mo
     assert counts == {"sam": 2, "masks": 2, "teacher": 2, "fused": 5}  # the fifth is that of the labels
     scored: list[Any] = []
     monkeypatch.setattr(f"{__name__}.STAGES", Stages(check, precompute, fuse, lambda *_, **__: scored.append(1)))
-    assert [plain(row) for row in run(project, *varied)] == [plain(row) for row in rows]
+    assert [to_json(row) for row in run(project, *varied)] == [to_json(row) for row in rows]
     assert untouched(project) == after
     assert not scored
     # other labels are other figures
@@ -128,7 +129,7 @@ def test_an_image_that_fails_leaves_the_others(project: Project) -> None:
     for row in rows:
         assert set(row.failures) == {"p001"}
         assert row.figures["weight"] == 100
-        assert set(row.artefact.done()) == {"p000", "p002"}
+        assert set(finished(row.artefact)) == {"p000", "p002"}
 
 
 @pytest.mark.parametrize(
@@ -154,7 +155,7 @@ def test_what_cannot_work_is_refused_before_any_work(
 
 
 def command(project: Project, *options: str | Path) -> Result:
-    words = ["ablate", *project.arguments(), "--work-dir", project.folder, *options]
+    words = ["ablate", "--json", *project.arguments(), "--work-dir", project.folder, *options]
     return CliRunner().invoke(make_app(), [str(word) for word in words])
 
 
@@ -164,22 +165,22 @@ def test_the_command_writes_table_and_pictures(project: Project, tmp_path: Path)
     views = "sam.views,teacher.views={width: 128, stride: 64},{width: 64, stride: 32}"
     done = command(project, "--vary", views, "--vary", "fusion.rule=ta,paper", "--out", out, "--sheets", sheets)
     assert done.exit_code == 0, done.output
-    said = json.loads(done.stdout.splitlines()[-1])
-    assert (said["stage"], said["panoramas"], said["failed"]) == ("ablate", 3, 0)
-    assert [row["settings"]["rule"] for row in said["rows"]] == ["ta", "paper"] * 2
-    assert len({row["fused"] for row in said["rows"]}) == 4
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["stage"], result["panoramas"], result["failed"]) == ("ablate", 3, 0)
+    assert [row["settings"]["rule"] for row in result["rows"]] == ["ta", "paper"] * 2
+    assert len({row["fused"] for row in result["rows"]}) == 4
     with out.open(newline="") as stream:
         lines = list(csv.DictReader(stream))
     assert lines[1]["views"] == "width 128, stride 64"
-    assert float(lines[1]["mIoU"]) == said["rows"][1]["mIoU"]
+    assert float(lines[1]["mIoU"]) == result["rows"][1]["mIoU"]
     for name in ("p000", "p001", "p002"):
-        # two rows with the TA, two with masks, four with labels, each 64 + 22 high, and the colours of the classes
+        # two rows with the TA, two with masks, four with labels, each 64 + 18 high, and the legend
         width, height = Image.open(sheets / f"{name}.jpg").size
         assert width == 3 * 256
-        assert 8 * 86 < height < 9 * 86
+        assert 8 * 82 < height < 9 * 82
     again = command(project, "--vary", views, "--vary", "fusion.rule=ta,paper", "--out", tmp_path / "table.json")
     assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
-    assert json.loads((tmp_path / "table.json").read_text()) == said["rows"]
+    assert json.loads((tmp_path / "table.json").read_text()) == result["rows"]
 
 
 def test_the_command_tells_failures_by_its_exit_status(project: Project, tmp_path: Path) -> None:
@@ -187,7 +188,7 @@ def test_the_command_tells_failures_by_its_exit_status(project: Project, tmp_pat
     done = command(project, "--vary", "fusion.rule=ta", "--sheets", tmp_path / "sheets")
     assert done.exit_code == 3
     assert json.loads(done.stdout.splitlines()[-1])["failed"] == 1
-    assert "p001: failed: " in done.stdout
+    assert "p001: failed: " in done.output
     assert sorted(path.stem for path in (tmp_path / "sheets").iterdir()) == ["p000", "p002"]
     refused = command(project, "--vary", "fusion.rule=ta", "--out", tmp_path / "table.txt")
     assert isinstance(refused.exception, UserError)

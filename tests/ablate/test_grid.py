@@ -1,9 +1,10 @@
-"""What `--vary` says, and the settings that follow."""
+"""`--vary` and the settings that follow from it."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import warnings
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import UserError
-from stages.ablate.grid import Vary, combinations, parse_vary, shown, titles
+from pipeline.data.images import ImagePreprocessing
+from stages.ablate.grid import Vary, check_effect, column_titles, combinations, format_value, parse_vary
 from stages.config import load_config
 from tests.conftest import Project
 
@@ -43,7 +45,7 @@ def test_values_are_yaml_with_commas_between(text: str, places: tuple[str, ...],
         ("a=1],[2", "not valid YAML"),
     ],
 )
-def test_what_is_no_list_of_values_is_told(text: str, message: str) -> None:
+def test_text_that_is_no_list_of_values_is_refused(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse_vary(text)
 
@@ -54,13 +56,13 @@ value = st.none() | st.booleans() | numbers | text
 
 
 @given(st.lists(value | st.lists(value, max_size=3) | st.dictionaries(text, value), min_size=1))
-def test_whatever_yaml_can_say_is_read_back(values: list[Any]) -> None:
-    flow = json.dumps(values, ensure_ascii=False)  # JSON is YAML, and says of every text that it is one
+def test_every_yaml_value_is_read_back(values: list[Any]) -> None:
+    flow = json.dumps(values, ensure_ascii=False)  # JSON is YAML, and quotes every text
     assert parse_vary(f"a.b={flow[1:-1]}") == Vary(("a.b",), tuple(values))
 
 
 @given(st.permutations(["fusion.rule=paper,best", "fusion.rule.theta=0.3,0.6", "teacher.views.stride=128,256"]))
-def test_a_row_is_what_a_settings_file_would_say(texts: list[str]) -> None:
+def test_a_row_equals_a_settings_file_with_its_values(texts: list[str]) -> None:
     varied = [parse_vary(text) for text in texts]
     rows = combinations(None, ["fusion.rule=ssa", "sam.views.width=256", "sam.views.stride=128"], varied)
     assert len(rows) == 8
@@ -69,7 +71,7 @@ def test_a_row_is_what_a_settings_file_would_say(texts: list[str]) -> None:
         rule = {"kind": found["fusion.rule"], "theta": found["fusion.rule.theta"]}
         wanted = [f"fusion.rule={rule}", f"teacher.views.stride={found['teacher.views.stride']}"]
         assert row.config == load_config(None, [*wanted, "sam.views.width=256", "sam.views.stride=128"])
-        assert row.values == dict(zip(titles(varied), values, strict=True))
+        assert row.values == dict(zip(column_titles(varied), values, strict=True))
 
 
 def test_settings_that_change_together_take_the_same_value(project: Project) -> None:
@@ -92,22 +94,55 @@ def test_a_setting_inside_a_varied_section_is_not_lost() -> None:
         (["fusion.rule=ta,paper", "fusion.rule.theta=0.5"], "fusion.rule.theta: unknown key"),
         (["fusion.rule=paper", "fusion.rule.theta=0.5,1.5"], "found 1.5; input should be less than or equal to 1"),
         (["fusion.theta=1"], "fusion.theta: unknown key; expected one of: .*rule"),
-        (["fusion.rule=ta", "fusion.rule=ssa"], "fusion.rule is there twice"),
+        (["fusion.rule=ta", "fusion.rule=ssa"], "fusion.rule occurs twice"),
         (["teacher.views.stride=600"], "stride 600 is wider than the window"),
     ],
 )
-def test_no_row_begins_when_one_cannot_work(texts: list[str], message: str) -> None:
+def test_a_wrong_combination_is_refused(texts: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         combinations(None, [], [parse_vary(text) for text in texts])
 
 
-def test_titles_are_short_where_that_is_clear() -> None:
+def test_titles_are_short_unless_ambiguous() -> None:
     same = ["sam.views.width=1", "teacher.views.width=2", "fusion.rule=ta"]
-    assert titles([parse_vary(text) for text in same]) == ["sam.views.width", "teacher.views.width", "rule"]
+    assert column_titles([parse_vary(text) for text in same]) == ["sam.views.width", "teacher.views.width", "rule"]
 
 
 @pytest.mark.parametrize(
-    ("given", "text"), [(0.5, "0.5"), ("paper", "paper"), (None, "null"), ({"kind": "a", "b": [1]}, "kind a, b [1]")]
+    ("given", "text"),
+    [
+        (0.5, "0.5"),
+        ("paper", "paper"),
+        (None, "null"),
+        ({"kind": "a", "b": [1]}, "kind a, b [1]"),
+        ({"config": "../mmseg_configs/teachers/a.py"}, "config a.py"),
+    ],
 )
-def test_values_are_shown_on_one_line(given: Any, text: str) -> None:
-    assert shown(given) == text
+def test_values_are_formatted_on_one_line(given: Any, text: str) -> None:
+    assert format_value(given) == text
+
+
+def test_an_old_name_is_reported_once_for_all_rows() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        rows = combinations(None, [], [parse_vary("masks.lift.agreement=0.3,0.7")])
+    assert [row.config.masks.merge.merge_iou_thresh for row in rows] == [0.3, 0.7]
+    assert len(caught) == 2  # `lift` and `agreement`
+
+
+@pytest.mark.parametrize(
+    "text", ["train.circular_padding=true,false", "teacher.model.batch_size=1,2", "device=cpu,cuda"]
+)
+def test_a_setting_without_effect_on_the_rows_is_refused(project: Project, text: str) -> None:
+    varied = [parse_vary("fusion.rule=ta,paper"), parse_vary(text)]
+    rows = combinations(project.config_path, [], varied)
+    with pytest.raises(UserError, match=f"--vary {text.partition('=')[0]}: changes no ensemble"):
+        check_effect(rows, varied, ImagePreprocessing())
+
+
+@pytest.mark.parametrize("text", ["fusion.rule.theta=0.3,0.7", "masks.filter.min_area=16,32", "device=cpu"])
+def test_a_setting_may_act_in_some_of_the_rows(project: Project, text: str) -> None:
+    """`theta` and masks are settings of some rules only, and a single value needs no effect."""
+    rules = "fusion.rule=paper,best" if "theta" in text else "fusion.rule=ta,paper"
+    varied = [parse_vary(rules), parse_vary(text)]
+    check_effect(combinations(project.config_path, [], varied), varied, ImagePreprocessing())

@@ -16,14 +16,17 @@ from pipeline.core.progress import SilentProgress
 from pipeline.geometry.views import ViewSettings, make_views
 from pipeline.geometry.windows import Window
 from pipeline.models import losses
-from stages.adapt.finetune import Normalization, finetune, neighbours, overlap, pair_losses
+from pipeline.models.normalization import Normalization
+from stages.adapt.finetune import crop_to_overlap, finetune, neighbouring_windows, pair_losses
 from stages.adapt.settings import AdaptSettings
+from stages.precompute.teachers.base import Network
 from tests.models import tiny_teacher
 from tests.train.helpers import MemoryReader
 
-PREPROCESSING = Normalization((127.0, 127.0, 127.0), (60.0, 60.0, 60.0), bgr=False)
-VIEWS = make_views(ViewSettings(width=32, stride=16), 32, 64)
-PAIRS = neighbours(VIEWS, 64)
+NORMALIZATION = Normalization(mean=(127.0, 127.0, 127.0), std=(60.0, 60.0, 60.0))
+SETTINGS = ViewSettings(width=32, stride=16)
+VIEWS = make_views(SETTINGS, 32, 64)
+PAIRS = neighbouring_windows(SETTINGS, 32, 64)
 
 
 def test_consistency_is_the_symmetric_divergence_and_zero_at_equality() -> None:
@@ -39,10 +42,10 @@ def test_consistency_is_the_symmetric_divergence_and_zero_at_equality() -> None:
     assert equal.grad.abs().max() < 1e-6
 
 
-def test_neighbours_wrap_round_the_ring() -> None:
+def test_neighbours_wrap_across_the_seam() -> None:
     assert {(a.x0, b.x0) for a, b in PAIRS} == {(0, 16), (16, 32), (32, 48), (48, 0)}
     with pytest.raises(UserError, match="overlapping windows"):
-        neighbours(make_views(ViewSettings(width=32, stride=32), 32, 64), 64)
+        neighbouring_windows(ViewSettings(width=32, stride=32), 32, 64)
 
 
 @given(st.integers(0, 15), st.integers(1, 7))
@@ -50,7 +53,7 @@ def test_overlap_is_the_shared_columns(start: int, cells: int) -> None:
     """Logits that hold the number of their column on the panorama agree on the overlap, across the seam too."""
     pair = Window(0, 4 * start, 8, 32), Window(0, (4 * start + 4 * cells) % 64, 8, 32)
     first, second = (torch.from_numpy(window.columns(64)[::4].copy())[None, None] for window in pair)
-    a, b = overlap(first, second, pair, 64)
+    a, b = crop_to_overlap(first, second, pair, 64)
     assert a.shape[-1] == 8 - cells
     assert torch.equal(a, b)
 
@@ -60,7 +63,7 @@ def test_overlap_of_a_scaled_ta_is_the_shared_columns_too(columns: int, shift: i
     """A TA that sees windows enlarged has more cells a window than its stride says."""
     pair = Window(0, 48, 8, 32), Window(0, (48 + shift) % 64, 8, 32)
     place = (torch.arange(columns) * 32 / columns)[None, None]
-    a, b = overlap(48 + place, 48 + shift + place, pair, 64)
+    a, b = crop_to_overlap(48 + place, 48 + shift + place, pair, 64)
     assert a.shape[-1] == columns * (32 - shift) // 32
     torch.testing.assert_close(a, b)
 
@@ -82,7 +85,9 @@ def test_every_pair_has_its_consistency(columns: int) -> None:
 
 
 def test_overlaps_that_are_no_whole_cells_have_no_consistency() -> None:
-    a, b = overlap(torch.zeros(1, 1, 2, 8), torch.zeros(1, 1, 2, 8), (Window(0, 0, 8, 32), Window(0, 6, 8, 32)), 64)
+    a, b = crop_to_overlap(
+        torch.zeros(1, 1, 2, 8), torch.zeros(1, 1, 2, 8), (Window(0, 0, 8, 32), Window(0, 6, 8, 32)), 64
+    )
     assert a.numel() == b.numel() == 0
 
 
@@ -146,12 +151,9 @@ def test_all_ignored_costs_nothing() -> None:
     assert logits.grad.abs().max() == 0
 
 
-def test_views_are_normalised_as_for_inference() -> None:
+def test_a_scaled_ta_is_trained_on_enlarged_views() -> None:
     views = np.random.default_rng(0).integers(0, 256, (2, 4, 8, 3), dtype=np.uint8)
-    found = Normalization((1.0, 2.0, 3.0), (4.0, 5.0, 6.0), bgr=True)(views, "cpu")
-    expected = (views[..., ::-1].astype(np.float32) - [1, 2, 3]) / [4, 5, 6]
-    np.testing.assert_allclose(found.numpy(), expected.transpose(0, 3, 1, 2), rtol=1e-6)
-    assert Normalization((0.0,) * 3, (1.0,) * 3, bgr=False, scale=1.5)(views, "cpu").shape == (2, 3, 6, 12)
+    assert Network(tiny_teacher(), NORMALIZATION, scale=1.5).inputs(views, "cpu").shape == (2, 3, 6, 12)
 
 
 def trained(
@@ -161,10 +163,9 @@ def trained(
     context = torch.nn.Conv2d(4, 4, 3, padding=1)  # so that two windows see a pixel differently
     model = torch.nn.Sequential(tiny_teacher(classes=4), context).eval()
     terms = finetune(
-        model,
-        PREPROCESSING,
+        Network(model, NORMALIZATION),
         reader or MemoryReader(),
-        lambda size: PAIRS,
+        SETTINGS,
         settings,
         ignore_index=255,
         device="cpu",

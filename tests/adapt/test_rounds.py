@@ -15,6 +15,7 @@ from stages.adapt.stage import adapt
 from stages.config import load_config
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
+from tests.caches import finished
 from tests.conftest import Project
 from tests.test_end_to_end import last_line, run
 
@@ -59,7 +60,7 @@ def test_rounds_make_artefacts_of_their_own_and_leave_the_masks_alone(project: P
         assert upstream["teacher"] == made.teacher
         assert upstream["sam"] == parent.key("sam"), "the masks are those of before"
         assert json.loads((made.config.parent / "round.json").read_text())["teacher"] == made.teacher
-        assert len(Cache(config.cache, "toy").artefact("fused", made.fused).done()) == 3
+        assert len(finished(Cache(config.cache, "toy").artefact("fused", made.fused))) == 3
     after = snapshot(tmp_path, ("work",))
     assert {p.name for p in after} == {"ta.pth", "losses.json", "config.yaml", "round.json"}
     weights = {p: v for p, v in after.items() if p.name == "ta.pth"}
@@ -102,7 +103,7 @@ def test_a_ta_of_hugging_face_is_adapted_and_used(project: Project, tmp_path: Pa
     adapted = load_state_dict(made.config.parent / "ta.pth")[0]
     assert adapted.keys() == weights.keys()
     assert any(not torch.equal(adapted[name], weights[name]) for name in weights)
-    assert len(Cache(config.cache, "toy").artefact("teacher", made.teacher).done()) == 3
+    assert len(finished(Cache(config.cache, "toy").artefact("teacher", made.teacher))) == 3
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Small scenes and slow, obvious references for the renderer's tests."""
+"""Small scenes and slow reference implementations for the tests of the renderer."""
 
 from functools import cache
 
@@ -14,18 +14,18 @@ from demo.scene import Scene, draw_scene
 
 @cache
 def street(seed: int) -> Scene:
-    """A street of the source domain, seen along x."""
+    """Returns a street of the source domain with the camera along x."""
     return draw_scene(np.random.default_rng(seed), SOURCE, 0.0)
 
 
 @cache
 def sphere_labels(seed: int, width: int) -> Labels:
-    """Labels of a street on the full sphere."""
+    """Returns the labels of a street on the full sphere."""
     return render_labels(street(seed), Equirect(width))
 
 
 def erp_pixel(rays: NDArray[np.floating], width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row and column of a full-sphere panorama (looking along x) that directions (..., 3) fall into."""
+    """Returns row and column of directions (..., 3) in a full-sphere panorama of yaw 0."""
     azimuth = np.arctan2(rays[..., 1].astype(np.float64), rays[..., 0].astype(np.float64))
     polar = np.arccos(np.clip(rays[..., 2].astype(np.float64), -1, 1))
     column = np.floor((0.5 - azimuth / (2 * np.pi)) * width).astype(np.int64) % width
@@ -34,7 +34,7 @@ def erp_pixel(rays: NDArray[np.floating], width: int) -> tuple[NDArray[np.int64]
 
 
 def inside(solids: Primitives, k: int, points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether world points (n, 3) lie inside solid `k`, straight from the shape's definition."""
+    """Returns whether world points (n, 3) are inside solid `k`, by the definition of its shape."""
     offset = points - solids.centre[k].astype(np.float64)
     half = solids.half[k].astype(np.float64)
     if solids.shape[k] == Shape.CAPSULE:
@@ -46,7 +46,7 @@ def inside(solids: Primitives, k: int, points: NDArray[np.float64]) -> NDArray[n
     z = offset[:, 2]
     if solids.shape[k] == Shape.ELLIPSOID:
         return (x / half[0]) ** 2 + (y / half[1]) ** 2 + (z / half[2]) ** 2 < 1
-    lost = (z + half[2]) / (2 * half[2])  # share of the way from bottom to top
-    width = half[0] * (1 - float(solids.taper[k, 0]) * lost)
-    depth = half[1] * (1 - float(solids.taper[k, 1]) * lost)
+    level = (z + half[2]) / (2 * half[2])  # 0 at the bottom, 1 at the top
+    width = half[0] * (1 - float(solids.taper[k, 0]) * level)
+    depth = half[1] * (1 - float(solids.taper[k, 1]) * level)
     return (np.abs(x) < width) & (np.abs(y) < depth) & (np.abs(z) < half[2])

@@ -1,4 +1,4 @@
-"""Training nano SAM: it learns, it resumes exactly, its files are safe to load."""
+"""Training of nano SAM: the loss falls, resuming is exact, the files load safely."""
 
 from __future__ import annotations
 
@@ -11,17 +11,26 @@ import pytest
 import torch
 
 from demo.sam.card import model_card, read_history
-from demo.sam.data import Pictures
-from demo.sam.export import export
-from demo.sam.held_out import held_out_points, point_ious
+from demo.sam.data import LabelledImages
+from demo.sam.export import export_weights
+from demo.sam.held_out import draw_held_out, measure_point_ious
 from demo.sam.model import build
-from demo.sam.step import Recipe, draw_batch, step_loss, targets
-from demo.sam.train import Training, learning_rate, run, start, train_step
+from demo.sam.step import Recipe, draw_batch, step_loss, target_masks
+from demo.sam.train import Training, create_training, learning_rate, run_training, train_step
 from demo.splits import WorldSettings, render_sample
 from pipeline.core.errors import UserError
 from pipeline.models.weights import load_into, save_checkpoint
 
-RECIPE = Recipe(panoramas=1, pinholes=1, whole=3, pieces=4, dense=8, dense_only=1, balanced_only=0, warm_up=1)
+RECIPE = Recipe(
+    panoramas=1,
+    pinholes=1,
+    window_prompts=3,
+    crop_prompts=4,
+    dense_points=8,
+    dense_steps=1,
+    balanced_steps=0,
+    warm_up=1,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -33,13 +42,13 @@ def _one_thread() -> object:
 
 
 @cache
-def pictures() -> tuple[Pictures, Pictures]:
-    """One panorama (a part of it is enough) and one pinhole image."""
+def images() -> tuple[LabelledImages, LabelledImages]:
+    """Returns a part of one panorama and one pinhole image."""
     both = []
     for split in ("target-train", "source-train"):
         frame = render_sample(WorldSettings(seed=9), split, 0)
         image, instance = frame.image[None, :, :256], frame.labels.instance[None, :, :256]
-        both.append(Pictures(image, instance, cyclic=split == "target-train"))
+        both.append(LabelledImages(image, instance, cyclic=split == "target-train"))
     return both[0], both[1]
 
 
@@ -50,12 +59,12 @@ def weights(training: Training) -> list[torch.Tensor]:
 
 def train(training: Training, steps: int) -> None:
     for _ in range(steps):
-        train_step(training, *pictures(), RECIPE, "float32")
+        train_step(training, *images(), RECIPE, "float32")
 
 
 def test_a_few_steps_on_two_windows_lower_the_loss() -> None:
-    training = start(RECIPE)
-    windows = draw_batch(*pictures(), RECIPE, np.random.default_rng(0))
+    training = create_training(RECIPE)
+    windows = draw_batch(*images(), RECIPE, np.random.default_rng(0))
 
     def loss() -> float:
         with torch.no_grad():
@@ -71,21 +80,21 @@ def test_a_few_steps_on_two_windows_lower_the_loss() -> None:
 
 
 def test_resuming_is_exact(tmp_path: Path) -> None:
-    undisturbed = start(RECIPE)
-    train(undisturbed, 2)
-    save_checkpoint(undisturbed.state(), tmp_path / "state.pt")
-    train(undisturbed, 2)
-    resumed = start(RECIPE)
-    resumed.load(torch.load(tmp_path / "state.pt", weights_only=True))
+    uninterrupted = create_training(RECIPE)
+    train(uninterrupted, 2)
+    save_checkpoint(uninterrupted.state_dict(), tmp_path / "state.pt")
+    train(uninterrupted, 2)
+    resumed = create_training(RECIPE)
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert resumed.step == 2
     train(resumed, 2)
-    for ours, theirs in zip(weights(resumed), weights(undisturbed), strict=True):
-        assert torch.equal(ours, theirs)
+    for actual, expected in zip(weights(resumed), weights(uninterrupted), strict=True):
+        assert torch.equal(actual, expected)
     assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_an_infinite_gradient_changes_no_weight(monkeypatch: pytest.MonkeyPatch) -> None:
-    training = start(RECIPE)
+    training = create_training(RECIPE)
     before = [value.clone() for value in training.sam.parameters()]
     with torch.no_grad():
         training.tasks.dense.bias.fill_(float("nan"))
@@ -96,38 +105,38 @@ def test_an_infinite_gradient_changes_no_weight(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_run_leaves_its_curve_state_and_best_weights(tmp_path: Path) -> None:
-    panoramas, _ = pictures()
-    held_out = held_out_points(panoramas, windows=1, points=4)
-    said: list[str] = []
-    training = start(RECIPE)
+    panoramas, _ = images()
+    held_out = draw_held_out(panoramas, windows=1, points=4)
+    log: list[str] = []
+    training = create_training(RECIPE)
     large = "image_encoder.merge8.1.1.running_var"
     training.sam.state_dict()[large].fill_(1e6)  # more than float16 holds
-    run(tmp_path, training, pictures(), held_out, RECIPE, 1 / 3600, 0.5, "float32", said.append)
+    run_training(tmp_path, training, images(), held_out, RECIPE, 1 / 3600, 0.5, "float32", log.append)
     (row,) = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
     assert row["step"] == training.step > 0
-    assert row["best_of_3"] == point_ious(training.average, held_out, "float32")["best_of_3"]
+    assert row["best_of_3"] == measure_point_ious(training.average, held_out, "float32")["best_of_3"]
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["step"] == training.step
-    size = export(tmp_path / "best.pt", tmp_path / "w.safetensors")
+    size = export_weights(tmp_path / "best.pt", tmp_path / "w.safetensors")
     assert size < 8 * 2**20
     sam = build()
     load_into(sam, tmp_path / "w.safetensors", "nano SAM")
     for name, value in training.average.state_dict().items():
         expected = value.half().float() if value.dtype.is_floating_point and value.ndim > 1 else value
         assert torch.equal(sam.state_dict()[name], expected)
-    ours = {"mean_iou": 0.61, "area_weighted_iou": 0.9, "boundary_precision": 0.4, "boundary_recall": 0.9}
-    ours |= {"small": 0.5, "large": 0.8, "cpu_seconds": 12.0}
+    scores = {"mean_iou": 0.61, "area_weighted_iou": 0.9, "boundary_precision": 0.4, "boundary_recall": 0.9}
+    scores |= {"small": 0.5, "large": 0.8, "cpu_seconds": 12.0}
     settings = {"pred_iou_thresh": 0.4, "keep_prompt_component": True}
-    figures = {"nano SAM, components": {**ours, "settings": settings}}
-    figures["felzenszwalb"] = {**ours, "mean_iou": 0.6, "boundary_precision": 0.5, "settings": {"scale": 100.0}}
+    figures = {"nano SAM, components": {**scores, "settings": settings}}
+    figures["felzenszwalb"] = {**scores, "mean_iou": 0.6, "boundary_precision": 0.5, "settings": {"scale": 100.0}}
     card = model_card(tmp_path / "w.safetensors", read_history(tmp_path), figures, tune=2, test=3, points=8, layers=0)
     text = " ".join(card.split())
     assert f"the weights at step {training.step}, the highest point" in text
-    assert "**Runs**: 1. from step 0, 0.000277778 h, the learning rate falling over the last 50%." in text
+    assert "**Runs**: 1. from step 0, 0.000277778 h, the learning rate decaying over the last 50%." in text
     assert "pred_iou_thresh: 0.4\nkeep_prompt_component: true" in card
     assert "| nano SAM, components | 0.61 |" in card
     assert f"| {row['step']} |" in card
-    assert "above felzenszwalb in mean iou and not above it in area weighted iou, boundary precision" in text
+    assert "better than felzenszwalb in mean iou and not better in area weighted iou, boundary precision" in text
     assert "Masks on 3 windows" in text
     with pytest.raises(UserError, match=r"curve\.jsonl: no such file; expected the folder of a training"):
         read_history(tmp_path / "nowhere")
@@ -139,15 +148,15 @@ def test_the_schedule_is_a_function_of_the_step() -> None:
     assert learning_rate(recipe, 500, None) == recipe.learning_rate
     assert learning_rate(recipe, 500, (500, 100)) == recipe.learning_rate
     assert learning_rate(recipe, 600, (500, 100)) == pytest.approx(0.04 * recipe.learning_rate)
-    first = recipe.mask_weights(recipe.dense_only)
-    assert (first.dice, first.sized) == (0, 0), "the decoder begins with the balanced loss alone"
-    last = recipe.mask_weights(recipe.balanced_until)
-    assert (last.dice, last.balanced, last.sized) == (1, 0, pytest.approx(0.7))
-    assert recipe.spread(recipe.dense_only) == 1
-    assert recipe.spread(10**6) == pytest.approx(0.1)
+    first = recipe.loss_weights(recipe.dense_steps)
+    assert (first.dice, first.scaled) == (0, 0), "the decoder begins with the balanced loss only"
+    last = recipe.loss_weights(recipe.balanced_end)
+    assert (last.dice, last.balanced, last.scaled) == (1, 0, pytest.approx(0.7))
+    assert recipe.loss_weights(recipe.dense_steps).mean_share == 1
+    assert recipe.loss_weights(10**6).mean_share == pytest.approx(0.1)
 
 
-def test_targets_are_shares_of_pixels() -> None:
+def test_target_masks_are_downsampled() -> None:
     segments = torch.tensor([[0, 1, 1, 1], [0, 0, 1, 1]])
-    found = targets(segments.expand(2, -1, -1), torch.tensor([0, 1]))
-    torch.testing.assert_close(found, torch.tensor([[[0.75, 0.0]], [[0.25, 1.0]]]))
+    masks = target_masks(segments.expand(2, -1, -1), torch.tensor([0, 1]))
+    torch.testing.assert_close(masks, torch.tensor([[[0.75, 0.0]], [[0.25, 1.0]]]))

@@ -1,22 +1,22 @@
-"""The weights that are shipped, through the pipeline's own mask generator."""
+"""The shipped weights in the mask generator of the pipeline."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from demo.sam.evaluate import WEIGHTS, nano_sam, windows_of
+from demo.sam.evaluate import WEIGHTS, draw_windows, nano_sam
 from demo.sam.measure import best_ious
 
-pytestmark = pytest.mark.skipif(not WEIGHTS.exists(), reason="demo/weights/nano_sam.safetensors is not there")
+pytestmark = pytest.mark.skipif(not WEIGHTS.exists(), reason="demo/weights/nano_sam.safetensors does not exist")
 
 
-def test_they_are_small() -> None:
+def test_the_file_is_small() -> None:
     assert WEIGHTS.stat().st_size <= 8 * 2**20
 
 
-def test_they_give_masks_that_find_most_of_the_picture() -> None:
-    (window,) = windows_of("target-tune", 1)
+def test_the_masks_match_most_of_the_image() -> None:
+    (window,) = draw_windows("target-tune", 1)
     generator = nano_sam(
         WEIGHTS,
         points=8,

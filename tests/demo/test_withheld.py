@@ -1,4 +1,4 @@
-"""No stage reads the withheld labels of target-train: every file that is opened is watched."""
+"""No stage reads the withheld labels of target-train. An audit hook records every opened file."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ ROOT = Path(__file__).resolve().parents[2]
 _opened: list[str] | None = None
 
 
-def _watch(event: str, arguments: tuple[object, ...]) -> None:
+def _record(event: str, arguments: tuple[object, ...]) -> None:
     if event == "open" and _opened is not None and isinstance(arguments[0], str | bytes | os.PathLike):
         _opened.append(os.fsdecode(arguments[0]))
 
 
-sys.addaudithook(_watch)
+sys.addaudithook(_record)
 
 
 @pytest.fixture
 def opened() -> Iterator[list[str]]:
-    """The paths that this process opens during a test; an audit hook cannot be taken away again, so it is gated."""
+    """Records the paths that this process opens during a test; an audit hook cannot be removed, only disabled."""
     global _opened
     _opened = []
     yield _opened
     _opened = None
 
 
-def test_the_watch_sees_what_is_opened(opened: list[str], tmp_path: Path) -> None:
-    (tmp_path / "seen").write_text("")
-    assert str(tmp_path / "seen") in opened
+def test_the_hook_records_opened_files(opened: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert str(tmp_path / "file") in opened
 
 
 def test_no_stage_opens_a_withheld_label(tmp_path: Path, request: pytest.FixtureRequest) -> None:
@@ -57,7 +57,7 @@ def test_no_stage_opens_a_withheld_label(tmp_path: Path, request: pytest.Fixture
         tmp_path / "config.yaml",
         {"cache": str(tmp_path / "cache"), "sam": {"views": views}, "teacher": {"views": views, "model": teacher}},
     )
-    opened: list[str] = request.getfixturevalue("opened")  # from here on, not the rendering
+    opened: list[str] = request.getfixturevalue("opened")  # begins here: the rendering is not recorded
     manifest, config = load_manifest(tmp_path / "demo.yaml"), load_config(tmp_path / "config.yaml")
     precompute(manifest, config)
     assert fuse(manifest, config).computed == 3

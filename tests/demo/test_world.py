@@ -1,6 +1,7 @@
-"""The writer: layout, resuming, refusal of other settings, withheld labels."""
+"""The writer: layout, withheld labels, resuming, other settings."""
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from typer.testing import CliRunner
 
 from demo import world
 from demo.splits import Split, WorldSettings, render_sample
-from demo.world import WorldError, main, parse_counts, sample_paths, write_world
+from demo.world import main, parse_counts, sample_paths, write_world
+from pipeline.core.atomic_files import atomic_write
+from pipeline.core.errors import UserError
 
 SETTINGS = WorldSettings()
 COUNTS: dict[Split, int] = {"source-val": 2, "target-train": 1}
@@ -45,33 +48,32 @@ def test_layout_contents_and_withheld_labels(tmp_path: Path) -> None:
     assert recorded == {"renderer": 1, "size": "half", "shift": "mild", "seed": 0}
 
 
-def test_cut_off_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    write_world(whole, SETTINGS, COUNTS)
-    real = world._write_png
+def test_an_interrupted_run_continues_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    complete, out = tmp_path / "complete", tmp_path / "interrupted"
+    write_world(complete, SETTINGS, COUNTS)
 
-    def dying(path: Path, pixels: np.ndarray) -> None:
+    def interrupt(path: Path) -> AbstractContextManager[Path]:
         if path.name == "source-val-00001.png":
             raise KeyboardInterrupt
-        real(path, pixels)
+        return atomic_write(path)
 
-    monkeypatch.setattr(world, "_write_png", dying)
-    with pytest.raises(KeyboardInterrupt):
-        write_world(cut, SETTINGS, COUNTS)
-    monkeypatch.setattr(world, "_write_png", real)
-    assert not sample_paths(cut, "source-val", 1).complete()
-    before = sample_paths(cut, "source-val", 0).image.stat().st_mtime_ns
-    seen: list[Split] = []
-    assert write_world(cut, SETTINGS, COUNTS, advance=seen.append) == 2
-    assert sorted(seen) == ["source-val", "target-train"]
-    assert sample_paths(cut, "source-val", 0).image.stat().st_mtime_ns == before
-    assert files(cut) == files(whole)
-    assert write_world(cut, SETTINGS, COUNTS) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(world, "atomic_write", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            write_world(out, SETTINGS, COUNTS)
+    assert not sample_paths(out, "source-val", 1).exist()
+    before = sample_paths(out, "source-val", 0).image.stat().st_mtime_ns
+    splits: list[Split] = []
+    assert write_world(out, SETTINGS, COUNTS, advance=splits.append) == 2
+    assert sorted(splits) == ["source-val", "target-train"]
+    assert sample_paths(out, "source-val", 0).image.stat().st_mtime_ns == before
+    assert files(out) == files(complete)
+    assert write_world(out, SETTINGS, COUNTS) == 0
 
 
 def test_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full_disk(self: Image.Image, file: object, **kwargs: object) -> None:
-        file.write(b"half a picture")  # type: ignore[attr-defined]
+    def full_disk(self: Image.Image, path: Path, **options: object) -> None:
+        path.write_bytes(b"half an image")
         raise OSError("no space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full_disk)
@@ -83,21 +85,21 @@ def test_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        (WorldSettings(shift="strong"), "shift = 'mild', but shift = 'strong'"),
-        (WorldSettings(size="full"), "size = 'half', but size = 'full'"),
-        (WorldSettings(seed=4), "seed = 0, but seed = 4"),
+        (WorldSettings(shift="strong"), "shift: found 'mild'; expected 'strong'"),
+        (WorldSettings(size="full"), "size: found 'half'; expected 'full'"),
+        (WorldSettings(seed=4), "seed: found 0; expected 4"),
     ],
 )
-def test_other_settings_are_refused(tmp_path: Path, other: WorldSettings, words: str) -> None:
+def test_other_settings_are_rejected(tmp_path: Path, other: WorldSettings, words: str) -> None:
     write_world(tmp_path, SETTINGS, {"source-val": 0})
-    with pytest.raises(WorldError, match=words):
+    with pytest.raises(UserError, match=words):
         write_world(tmp_path, other, {"source-val": 1})
     assert list(files(tmp_path)) == ["world.json"]
 
 
-def test_damaged_settings_file_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_settings_file_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "world.json").write_text("{")
-    with pytest.raises(WorldError, match=r"world\.json: expected a JSON object"):
+    with pytest.raises(UserError, match=r"world\.json: found no JSON object"):
         write_world(tmp_path, SETTINGS, COUNTS)
 
 
@@ -108,7 +110,7 @@ def test_counts_are_parsed_and_checked() -> None:
         "target-test": 0,
     }
     for bad in ("target=3", "target-train", "target-train=-1", ""):
-        with pytest.raises(WorldError, match="expected SPLIT=NUMBER"):
+        with pytest.raises(UserError, match=r"--counts: found .*; expected SPLIT=NUMBER"):
             parse_counts([bad])
 
 
@@ -126,10 +128,10 @@ def test_command_line(tmp_path: Path) -> None:
     arguments = ["--out", str(tmp_path), "--counts", "source-val=1", "--workers", "1"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0
-    assert "1 samples rendered, 0 were there" in done.output
+    assert "1 samples rendered, 0 existed" in done.output
     again = CliRunner().invoke(app, arguments)
-    assert "0 samples rendered, 1 were there" in again.output
+    assert "0 samples rendered, 1 existed" in again.output
     refused = CliRunner().invoke(app, [*arguments, "--shift", "none"])
     assert refused.exit_code == 2
-    assert "this folder was made with shift = 'mild'" in refused.output
+    assert "shift: found 'mild'; expected 'none'" in refused.output
     assert CliRunner().invoke(app, ["--out", str(tmp_path), "--size", "huge"]).exit_code == 2

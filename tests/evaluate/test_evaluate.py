@@ -1,4 +1,4 @@
-"""Scores against a confusion counted by hand, and through every label space."""
+"""Scores against a confusion matrix counted by hand, through label spaces, and of a real cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from pipeline.cache.fused_reader import CacheReader, ensemble_probabilities, stitched_probabilities
 from pipeline.core.errors import UserError
 from pipeline.data.labels import load_label_space
-from pipeline.data.samples import open_labels
+from pipeline.data.samples import LabelReader
 from stages.evaluate.score import Scorer
 from stages.evaluate.stage import evaluate
 from stages.fuse.stage import fuse
@@ -102,7 +102,7 @@ def test_a_wrong_label_value_fails_its_image_only(labelled: Project) -> None:
         evaluate(labelled.manifest(), [labelled.config("fusion.rule=ssa")])
 
 
-def test_nothing_to_evaluate_is_told(labelled: Project) -> None:
+def test_nothing_to_evaluate_is_refused(labelled: Project) -> None:
     with pytest.raises(UserError, match="no labelled images"):
         evaluate(labelled.manifest(), [labelled.config("fusion.rule=ssa")], splits=["train"])
     with pytest.raises(UserError, match="no mapping from 'cityscapes19'"):
@@ -128,13 +128,13 @@ def test_the_ensemble_is_its_formula(labelled: Project, rule: str) -> None:
 
 
 def test_ground_truth_is_read_like_pseudo_labels(labelled: Project) -> None:
-    reader = open_labels(str(labelled.manifest_path), ["val"])
+    reader = LabelReader(labelled.manifest(), ("val",))
     assert reader.ids == ("images/p000", "images/p001")
     sample = reader.fused("images/p000")
     assert sample.stitched is None
     assert sample.label.shape == reader.image("images/p000").shape[:2]
     with pytest.raises(UserError, match="no labelled images"):
-        open_labels(str(labelled.manifest_path), ["train"])
+        LabelReader(labelled.manifest(), ("train",))
 
 
 def test_reader_images_fit_their_arrays(labelled: Project, tmp_path: Path) -> None:

@@ -8,16 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.labels import load_label_space
-from stages.evaluate.boundary import TOLERANCES, boundary_counts, boundary_f
-from stages.evaluate.confidence import (
+from stages.evaluate.measures import (
     BINS,
+    TOLERANCES,
+    boundary_counts,
+    boundary_f,
     calibration_counts,
     coverage_and_precision,
     expected_calibration_error,
     precision_at,
     weight_counts,
 )
-from stages.evaluate.score import Scorer, best_and_worst
+from stages.evaluate.score import Scorer, largest_changes
 from tests.fuse import reference_rules as reference
 
 CITYSCAPES = load_label_space("cityscapes19")
@@ -126,7 +128,7 @@ def test_the_best_and_the_worst_images_come_first_and_last() -> None:
         before.add(one_hot(worse), truth, None, f"p{k}")
         better[:, : 2 * (4 - k)] = 1
         after.add(one_hot(better), truth, None, f"p{k}")
-    found = best_and_worst(before.scores(), after.scores(), count=1)
+    found = largest_changes(before.scores(), after.scores(), count=1)
     assert [name for name, _, _ in found] == ["p4", "p0"]
     assert found[0][2] > found[0][1]
-    assert len(best_and_worst(before.scores(), after.scores())) == 5
+    assert len(largest_changes(before.scores(), after.scores())) == 5

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,23 +19,26 @@ import torch
 from PIL import Image
 
 from pipeline.core.errors import ImageError, UserError
-from pipeline.models.onnx_student import Normalisation, OnnxStudent, normalised
-from pipeline.models.student import load_student
+from pipeline.data.images import ImagePreprocessing
+from pipeline.data.labels import LabelSpace
+from pipeline.models.load import load_student
+from pipeline.models.normalization import Normalization
+from pipeline.models.onnx_student import OnnxStudent
 from stages.export import stage
-from stages.export.stage import check_pictures, export_student, parse_size
+from stages.export.stage import export_student, make_test_images, parse_size
 from stages.predict.stage import predict
 from tests.models import street
 from tests.predict.helpers import untrained
-from tests.train.helpers import CLASSES, PALETTE, TINY_CGNET, TINY_STUDENT
-from tests.train.test_run import run
+from tests.train.helpers import CLASSES, PALETTE, TINY_STUDENT
 
 ROOT = Path(__file__).resolve().parents[2]
+SPACE = LabelSpace(name="street", classes=CLASSES, palette=PALETTE, things=("person",))
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cgnet")
-    return run(folder, 2, student="cgnet", tiny=TINY_CGNET, cyclic_padding=True, preprocessing={"crop_rows": [4, 68]})
+    path = tmp_path_factory.mktemp("cgnet") / "student.pth"
+    return untrained(path, space=SPACE, preprocessing=ImagePreprocessing(crop_rows=(4, 68)), circular_padding=True)
 
 
 @pytest.fixture(scope="module")
@@ -69,18 +74,33 @@ def test_the_json_says_what_the_graph_does_not(checkpoint: Path, exported: Path)
     assert described["preparation"] == {"crop_rows": [4, 68]}
     assert described["size"] is None
     assert len(described["checkpoint_sha256"]) == 64
-    assert load_student(exported).preprocessing == load_student(checkpoint, "cpu").preprocessing
+    assert described["things"] == ["person"]
+    student = load_student(exported)
+    assert student.preprocessing == load_student(checkpoint, "cpu").preprocessing
+    assert student.space == load_student(checkpoint, "cpu").space == SPACE
+    assert repr(student) == f"<OnnxStudent: 4 classes of street, rows 4:68, any size, source {str(exported)!r}>"
 
 
-def test_an_exported_student_needs_no_torch(exported: Path) -> None:
+def test_an_older_json_has_no_things(exported: Path, tmp_path: Path) -> None:
+    assert load_student(copy(exported, tmp_path / "older", things=None)).space.things == ()
+
+
+def test_an_exported_student_needs_five_packages(exported: Path, tmp_path: Path) -> None:
+    """No package of `install_requires` can be imported but numpy, Pillow, pydantic and PyYAML; onnxruntime besides."""
+    Image.fromarray(street(80, 128)).save(tmp_path / "image.png")
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    packages = re.findall(r"^[\w-]+", setup["options"]["install_requires"], re.MULTILINE)
+    names = {"scikit-image": "skimage", "segment-anything": "segment_anything"}
+    blocked = {names.get(p, p.removeprefix("onedl-")) for p in packages} - {"numpy", "pillow", "pydantic", "pyyaml"}
+    assert {"torch", "mmengine", "mmcv", "zarr", "dask", "distributed", "scipy"} <= blocked
     code = (
-        "import sys, numpy as np\n"
-        "from pipeline.models.student import load_student\n"
-        f"labels = load_student({str(exported)!r})(np.zeros((48, 96, 3), np.uint8))\n"
-        "print(labels.shape, sorted({'torch', 'mmengine', 'mmseg'} & set(sys.modules)))\n"
+        f"import sys; sys.modules.update(dict.fromkeys({sorted(blocked | {'mmseg', 'onnx'})}))\n"
+        "from pipeline.models.load import load_student\n"
+        f"print(load_student({str(exported)!r}).predict({str(tmp_path / 'image.png')!r}).shape)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "(48, 96) []"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "(64, 128)", done.stderr
 
 
 def test_predict_runs_a_checkpoint_or_its_onnx_alike(checkpoint: Path, exported: Path, tmp_path: Path) -> None:
@@ -94,7 +114,7 @@ def test_predict_runs_a_checkpoint_or_its_onnx_alike(checkpoint: Path, exported:
     for name in ("torch", "onnx"):
         labels[name] = np.asarray(Image.open(tmp_path / name / "labels" / "deep" / "a.png"))
         probabilities[name] = np.load(tmp_path / name / "probabilities" / "deep" / "a.npy")
-        assert Image.open(tmp_path / name / "overlays" / "deep" / "a.png").size == (128, 64)
+        assert Image.open(tmp_path / name / "overlays" / "deep" / "a.png").width == 128
     assert labels["torch"].shape == (64, 128), "cropped as in training"
     assert (labels["torch"] == labels["onnx"]).mean() >= 0.999
     assert probabilities["onnx"].dtype == np.float16
@@ -124,23 +144,12 @@ def test_a_graph_that_is_not_the_model_is_refused(
     checkpoint: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The exporter gives the graph of other weights: the comparison must find out."""
-    other = run(tmp_path / "other", 2, student="cgnet", tiny=TINY_CGNET, cyclic_padding=True, seed=1)
-    monkeypatch.setattr(stage, "_write_graph", lambda network, path, *_: shutil.copy(exported, path))
+    other = untrained(tmp_path / "other" / "student.pth", space=SPACE, circular_padding=True, seed=1)
+    monkeypatch.setattr(torch.onnx, "export", lambda network, inputs, path, **_: shutil.copy(exported, path))
     assert export_student(checkpoint, tmp_path / "same.onnx").argmax_match > 0.999
     with pytest.raises(UserError, match=r"is not the model: logits differ by up to .*expected less than 0.001"):
         export_student(other, tmp_path / "wrong" / "wrong.onnx")
     assert not list((tmp_path / "wrong").iterdir()), "nothing is left"
-
-
-def test_normalisation_is_the_models_own(checkpoint: Path) -> None:
-    image = street(16, 32)
-    model = load_student(checkpoint, "cpu").model  # type: ignore[attr-defined]
-    pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())
-    expected = model.data_preprocessor({"inputs": [pixels]}, False)["inputs"][0].numpy()
-    settings = Normalisation(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
-    np.testing.assert_allclose(normalised(image, settings), expected, atol=1e-5)
-    swapped = normalised(image, Normalisation(channels="BGR"))
-    np.testing.assert_array_equal(swapped, image[..., ::-1].transpose(2, 0, 1))
 
 
 def test_bad_files_are_named(exported: Path, tmp_path: Path) -> None:
@@ -192,10 +201,12 @@ def test_graph_and_json_belong_together(exported: Path, tmp_path: Path, monkeypa
     np.testing.assert_array_equal(older(image), load_student(exported)(image))
     with pytest.raises(UserError, match=r"not the graph that student\.json describes \(found sha256 .* expected 000"):
         load_student(copy(exported, tmp_path / "other", graph_sha256="0" * 64))
-    fewer = {"classes": list(CLASSES[:-1]), "palette": [list(colour) for colour in PALETTE[:-1]]}
+    fewer = {"classes": list(CLASSES[:-1]), "palette": [list(colour) for colour in PALETTE[:-1]], "things": []}
     few = copy(exported, tmp_path / "few", **fewer)
-    with pytest.raises(UserError, match=r"student\.onnx: gives 4 channels, but student\.json names 3 classes"):
+    with pytest.raises(UserError, match=r"student\.onnx: gives 4 channels, but its JSON names 3 classes"):
         load_student(few)
+    with pytest.raises(UserError, match=r"student\.json: 1 problem\n.*things names no class"):
+        load_student(copy(exported, tmp_path / "things", things=["dog"]))
     student = load_student(exported)
     monkeypatch.setattr(student, "session", OtherSession(np.zeros((1, 5, 64, 128), np.float32)))
     with pytest.raises(UserError, match="gives 5 channels"):
@@ -238,7 +249,8 @@ def test_an_export_that_is_killed_leaves_no_pair_that_looks_whole(
     onnx.save(model, tmp_path / "new.onnx")
     path = copy(exported, tmp_path / "out", graph_sha256=None)
     before = path.with_suffix(".json").read_bytes()
-    monkeypatch.setattr(stage, "_write_graph", lambda network, path, *_: shutil.copy(tmp_path / "new.onnx", path))
+    new = tmp_path / "new.onnx"
+    monkeypatch.setattr(torch.onnx, "export", lambda network, inputs, path, **_: shutil.copy(new, path))
     moves: list[Path] = []
 
     def replace(source: Path, target: Path) -> None:
@@ -272,14 +284,14 @@ class Halves(torch.nn.Module):
 
 
 def test_sizes_that_torch_cannot_run_either_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    network, settings = Halves(), Normalisation()
+    network, normalization = Halves(), Normalization()
     session = SimpleNamespace(run=lambda _, inputs: [network(torch.from_numpy(inputs["image"])).numpy()])
     monkeypatch.setattr(stage, "open_session", lambda *_: session)
-    batches = check_pictures(None)
+    batches = make_test_images(None)
     assert batches[-1].shape == (1, 45, 77, 3), "an odd size"
-    assert stage.compare(network, Path("x.onnx"), batches, settings) == (0, 1)
+    assert stage.compare(network, Path("x.onnx"), batches, normalization) == (0, 1)
     with pytest.raises(RuntimeError, match="size of tensor"):
-        stage.compare(network, Path("x.onnx"), batches[-1:], settings)
+        stage.compare(network, Path("x.onnx"), batches[-1:], normalization)
 
 
 @pytest.mark.slow

@@ -50,24 +50,6 @@ def pool(
     return pooled, float(np.mean(divergences)) if divergences else 0.0, residual / (height * width)
 
 
-def upsample(values: np.ndarray, stride: int, height: int, cyclic: bool) -> np.ndarray:
-    """Bilinear, half-pixel centres, one output pixel at a time."""
-    h, w = values.shape[-2:]
-    result = np.zeros((*values.shape[:-2], height, w * stride))
-    for y in range(height):
-        v = min(max((y + 0.5) * h / height - 0.5, 0), h - 1)
-        y0 = int(np.floor(v))
-        y1 = min(y0 + 1, h - 1)
-        for x in range(w * stride):
-            u = (x + 0.5) / stride - 0.5
-            x0 = int(np.floor(u))
-            left, right = (x0 % w, (x0 + 1) % w) if cyclic else (max(x0, 0), min(x0 + 1, w - 1))
-            top = values[..., y0, left] * (1 - (u - x0)) + values[..., y0, right] * (u - x0)
-            bottom = values[..., y1, left] * (1 - (u - x0)) + values[..., y1, right] * (u - x0)
-            result[..., y, x] = top * (1 - (v - y0)) + bottom * (v - y0)
-    return result
-
-
 def vote(masks: MaskSet, labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels and winner's share painted mask by mask, largest first: SSA's loop."""
     result, share = labels.copy(), np.full(labels.shape, np.nan)

@@ -23,8 +23,8 @@ def dilate(mask: np.ndarray, radius: int, cyclic: bool) -> np.ndarray:
     return result
 
 
-def changes(labels: np.ndarray, cyclic: bool, seen: np.ndarray | None = None) -> np.ndarray:
-    """Where a pixel differs from its right or lower neighbour; none beside what is not seen."""
+def changes(labels: np.ndarray, cyclic: bool, covered: np.ndarray | None = None) -> np.ndarray:
+    """Marks pixels that differ from their right or lower neighbour; none beside a pixel that is not covered."""
     height, width = labels.shape
     result = np.zeros(labels.shape, bool)
     for y in range(height):
@@ -33,9 +33,9 @@ def changes(labels: np.ndarray, cyclic: bool, seen: np.ndarray | None = None) ->
                 result[y, x] |= labels[y, x] != labels[y, (x + 1) % width]
             if y + 1 < height:
                 result[y, x] |= labels[y, x] != labels[y + 1, x]
-            if seen is not None:
+            if covered is not None:
                 for v, u in ((y, x), (y, x - 1), (y, x + 1), (y - 1, x), (y + 1, x)):
-                    if 0 <= v < height and (0 <= u < width or cyclic) and not seen[v, u % width]:
+                    if 0 <= v < height and (0 <= u < width or cyclic) and not covered[v, u % width]:
                         result[y, x] = False
     return result
 
@@ -46,36 +46,36 @@ def refine(
     height, width = labels.shape
     step = width // grid[1]
     row_of = [math.floor((y + 0.5) * grid[0] / height) for y in range(height)]
-    agreeing, seeing = np.zeros(labels.shape, int), np.zeros(labels.shape, int)
+    changing, covering = np.zeros(labels.shape, int), np.zeros(labels.shape, int)
     for view in views:
         window = view.window
         rows = [y for y in range(height) if window.y0 <= row_of[y] < window.y0 + window.height]
-        own = np.array(
+        view_labels = np.array(
             [[view.labels[row_of[y] - window.y0, x // step] for x in range(window.width * step)] for y in rows]
         )
-        seen = np.array(
-            [[view.seen[row_of[y] - window.y0, x // step] for x in range(window.width * step)] for y in rows]
+        covered = np.array(
+            [[view.covered[row_of[y] - window.y0, x // step] for x in range(window.width * step)] for y in rows]
         )
-        ring = window.width == grid[1]
-        close = dilate(changes(own, ring, seen), radius, ring)
+        cyclic = window.width == grid[1]
+        close = dilate(changes(view_labels, cyclic, covered), radius, cyclic)
         for i, y in enumerate(rows):
             for x in range(window.width * step):
                 column = (window.x0 * step + x) % width
-                seeing[y, column] += seen[i, x]
-                agreeing[y, column] += close[i, x] and seen[i, x]
+                covering[y, column] += covered[i, x]
+                changing[y, column] += close[i, x] and covered[i, x]
     result = np.zeros(labels.shape, bool)
     shared, close_to_sam = changes(labels, True), dilate(sam, radius, True)
     for y in range(height):
         for x in range(width):
-            a, n = agreeing[y, x], seeing[y, x]
+            a, n = changing[y, x], covering[y, x]
             result[y, x] = n > 0 and (
                 (sam[y, x] and 2 * a >= n) or (shared[y, x] and a == n and not close_to_sam[y, x])
             )
     return result
 
 
-def snap(values: np.ndarray, cells: np.ndarray, boundary: np.ndarray, radius: int) -> np.ndarray:
-    height, width = cells.shape
+def inpaint(values: np.ndarray, region_ids: np.ndarray, boundary: np.ndarray, radius: int) -> np.ndarray:
+    height, width = region_ids.shape
     result, known = values.copy(), ~dilate(boundary, radius, True)
     for _ in range(2 * radius):
         filled = {}
@@ -87,7 +87,7 @@ def snap(values: np.ndarray, cells: np.ndarray, boundary: np.ndarray, radius: in
                     for dx in (-1, 0, 1)
                     if (dy, dx) != (0, 0) and 0 <= y + dy < height
                 ]
-                others = [o for o in others if known[o] and cells[o] == cells[y, x]]
+                others = [o for o in others if known[o] and region_ids[o] == region_ids[y, x]]
                 if not known[y, x] and others:
                     filled[y, x] = np.mean([result[:, v, u] for v, u in others], axis=0)
         for place, value in filled.items():
@@ -96,27 +96,27 @@ def snap(values: np.ndarray, cells: np.ndarray, boundary: np.ndarray, radius: in
 
 
 def best(inputs: FusionInput, rule: SoftMaskVote) -> np.ndarray:
-    """Fused log-probabilities `(C, H, W)` of rule `best`, without islands and snapping, normalised."""
+    """Fused log-probabilities `(C, H, W)` of rule `best`, normalised, without protected regions and inpainting."""
     assert inputs.masks is not None
     assert inputs.stitched is not None
     stitched, (height, width) = inputs.stitched.astype(np.float64), inputs.labels.shape
     p = np.exp(stitched) / np.exp(stitched).sum(axis=0)
-    sure = 1 + (p * np.log(np.maximum(p, 1e-12))).sum(axis=0) / np.log(max(2, len(p)))
+    certainty = 1 + (p * np.log(np.maximum(p, 1e-12))).sum(axis=0) / np.log(max(2, len(p)))
     dense = [inputs.masks.mask(k) for k in range(len(inputs.masks))]
     same = np.array([[tuple(m[y, x] for m in dense) for x in range(width)] for y in range(height)], dtype=object)
     index = np.array([[hash(tuple(same[y, x])) for x in range(width)] for y in range(height)])
-    rim = np.zeros(index.shape, bool)
+    edge = np.zeros(index.shape, bool)
     for y in range(height):
         for x in range(width):
             for v, u in ((y, x - 1), (y, x + 1), (y - 1, x), (y + 1, x)):
-                rim[y, x] |= 0 <= v < height and index[v, u % width] != index[y, x]
-    depth = 1 + sum((~dilate(rim, r, True)).astype(int) for r in range(rule.deepest - 1))
+                edge[y, x] |= 0 <= v < height and index[v, u % width] != index[y, x]
+    distance = 1 + sum((~dilate(edge, r, True)).astype(int) for r in range(rule.full_vote_distance - 1))
     averages, scores = [], []
     for k, mask in enumerate(dense):
         total = np.zeros(len(p))
         for y, x in np.argwhere(mask):
             v, u = math.floor((y + 0.5) * p.shape[1] / height), x * p.shape[2] // width
-            total += depth[y, x] * max(0.0, sure[v, u]) * p[:, v, u]
+            total += distance[y, x] * max(0.0, certainty[v, u]) * p[:, v, u]
         averages.append(np.log(np.maximum(total / max(total.sum(), 1e-12), rule.floor)))
         row = inputs.masks.table[k]
         scores.append(np.prod([1 if np.isnan(row[n]) else row[n] for n in ("predicted_iou", "stability_score")]))
@@ -126,9 +126,9 @@ def best(inputs: FusionInput, rule: SoftMaskVote) -> np.ndarray:
             held = [k for k, mask in enumerate(dense) if mask[y, x]]
             if held:
                 weights = [scores[k] + 1 / 255 for k in held]
-                said = np.average([averages[k] for k in held], axis=0, weights=weights)
+                average = np.average([averages[k] for k in held], axis=0, weights=weights)
                 power = rule.strength * np.average([scores[k] for k in held], weights=weights)
-                fused[:, y, x] = (1 - power) * fused[:, y, x] + power * said
+                fused[:, y, x] = (1 - power) * fused[:, y, x] + power * average
     return fused - np.log(np.exp(fused).sum(axis=0))
 
 
@@ -159,11 +159,11 @@ def sepl(inputs: FusionInput, share: float, cover: float) -> np.ndarray:
     assert inputs.masks is not None
     taken: dict[int, int] = {}
     for c in range(inputs.num_classes):
-        own = inputs.labels == c
+        class_pixels = inputs.labels == c
         for k in range(len(inputs.masks)):
             mask = inputs.masks.mask(k)
-            both = int((mask & own).sum())
-            if k not in taken and (both > share * mask.sum() or (both and both >= cover * own.sum())):
+            overlap = int((mask & class_pixels).sum())
+            if k not in taken and (overlap > share * mask.sum() or (overlap and overlap >= cover * class_pixels.sum())):
                 taken[k] = c
     label = np.where(inputs.masks.covered(), 255, inputs.labels).astype(np.uint8)
     for k in largest_first(inputs):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import softmax
 
 from pipeline.data.labels import load_label_space
-from pipeline.geometry.masks import MaskSet, empty, from_masks
-from pipeline.geometry.upsample import upsample
+from pipeline.geometry.masks import MaskSet, from_crops, from_masks
 from pipeline.geometry.views import ViewSettings, make_views
 from pipeline.geometry.windows import Window
-from stages.fuse.pooling import class_probabilities, nearest_window, pool, softmax
+from stages.fuse.pooling import class_probabilities, nearest_window, pool
 from stages.fuse.rules.base import FULL, FusionInput
 from stages.fuse.rules.paper import Paper, ctcf
 from stages.fuse.rules.ssa import Ssa
@@ -67,16 +66,16 @@ def test_pooling_rolls_bit_for_bit(steps: int, views: tuple[int, int], mode: str
 
 
 MIXED = [
-    ViewSettings(width=24, stride=16, also=(ViewSettings(width=32, stride=16, height=8),)),
+    ViewSettings(width=24, stride=16, additional=(ViewSettings(width=32, stride=16, height=8),)),
     ViewSettings(width=16, stride=8, height=8, stride_y=8),
-    ViewSettings(kind="perspective", size=12, fov=100, around=6, pitches=(-50, 0, 50)),
-    ViewSettings(kind="whole", also=(ViewSettings(kind="perspective", size=12),)),
+    ViewSettings(kind="perspective", size=12, fov=100, views_per_pitch=6, pitches=(-50, 0, 50)),
+    ViewSettings(kind="whole", additional=(ViewSettings(kind="perspective", size=12),)),
 ]
 
 
 @pytest.mark.parametrize("settings", MIXED)
 @pytest.mark.parametrize("mode", ["arithmetic", "log"])
-def test_views_of_every_shape_pool_as_the_reference_says(settings: ViewSettings, mode: str) -> None:
+def test_views_of_every_shape_pool_as_in_the_reference(settings: ViewSettings, mode: str) -> None:
     size = (24, 48)
     placements = [view.place(size, 1) for view in make_views(settings, *size)]
     rng = np.random.default_rng(5)
@@ -108,8 +107,10 @@ def test_views_of_every_shape_roll_bit_for_bit(settings: ViewSettings) -> None:
     np.testing.assert_array_equal(pooled(np.roll(scene, shift, axis=2)), np.roll(pooled(scene), shift, axis=2))
 
 
-def test_pixels_that_no_view_sees_are_refused() -> None:
-    place = make_views(ViewSettings(kind="perspective", size=8, around=1, pitches=(0,)), 16, 32)[0].place((16, 32), 1)
+def test_pixels_that_no_view_covers_are_refused() -> None:
+    place = make_views(ViewSettings(kind="perspective", size=8, views_per_pitch=1, pitches=(0,)), 16, 32)[0].place(
+        (16, 32), 1
+    )
     p = [np.full((2, *place.weight.shape), 0.5, np.float32)]
     with pytest.raises(ValueError, match="no view covers all of rows"):
         pool(p, [place], (16, 32), PoolingSettings())
@@ -154,28 +155,6 @@ def test_log_of_impossible_is_finite() -> None:
         assert np.isfinite([pooled.l_cc, pooled.residual]).all()
 
 
-@given(hnp.array_shapes(min_dims=2, max_dims=3, max_side=5), st.integers(1, 4), st.integers(1, 12), st.booleans())
-def test_upsampling_agrees_with_the_reference(shape: tuple[int, ...], stride: int, height: int, cyclic: bool) -> None:
-    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    fast = upsample(values, stride, height, cyclic=cyclic)
-    np.testing.assert_allclose(fast, reference.upsample(values, stride, height, cyclic), atol=1e-5)
-
-
-def test_upsampling_agrees_with_torch_inside() -> None:
-    import torch
-
-    values = np.random.default_rng(0).normal(size=(2, 6, 9)).astype(np.float32)
-    expected = torch.nn.functional.interpolate(torch.from_numpy(values)[None], scale_factor=4, mode="bilinear")[0]
-    np.testing.assert_allclose(upsample(values, 4, 24, cyclic=False), expected.numpy(), atol=1e-5)
-
-
-@given(st.integers(0, 9), st.sampled_from([3, 4, 7, 8]))
-def test_upsampling_rolls_bit_for_bit(steps: int, stride: int) -> None:
-    values = np.random.default_rng(steps).normal(size=(3, 4, 9)).astype(np.float32)
-    rolled = upsample(np.roll(values, steps, axis=-1), stride, 13, cyclic=True)
-    np.testing.assert_array_equal(rolled, np.roll(upsample(values, stride, 13, cyclic=True), steps * stride, axis=-1))
-
-
 @given(scenes)
 def test_votes_agree_with_the_reference(values: tuple[int, int, int, int, int]) -> None:
     masks, labels, classes = scene(values)
@@ -197,7 +176,7 @@ def test_votes_roll_with_the_panorama(values: tuple[int, int, int, int, int], sh
 
 def test_no_masks_leave_the_ta() -> None:
     labels = np.arange(12, dtype=np.uint8).reshape(3, 4) % 5
-    inputs = FusionInput(5, labels, empty(3, 4), (Window(0, 0, 3, 4),), [labels], [empty(3, 4)])
+    inputs = FusionInput(5, labels, from_crops([], 3, 4), (Window(0, 0, 3, 4),), [labels], [from_crops([], 3, 4)])
     for rule in (Ta(), Ssa(), Paper()):
         ensemble = rule(inputs)
         np.testing.assert_array_equal(ensemble.label, labels)
@@ -206,7 +185,7 @@ def test_no_masks_leave_the_ta() -> None:
     assert (Paper()(inputs).gate == FULL).all()
 
 
-def test_theta_gates_the_weight_not_the_label() -> None:
+def test_theta_changes_the_weight_not_the_label() -> None:
     labels = np.array([[0, 0, 0, 1, 2]], np.uint8)
     masks = from_masks([np.array([[1, 1, 1, 1, 0]], bool)], 1, 5)
     label, weight = ctcf(masks, labels, 3, 0.75)
@@ -226,7 +205,7 @@ def test_ignored_pixels_win_no_vote() -> None:
     assert all_ignore.share.tolist() == [0]
 
 
-def test_masks_nested_ten_deep_are_painted_inside_out() -> None:
+def test_masks_nested_ten_deep_are_pasted_largest_first() -> None:
     size = 24
     dense = [np.pad(np.ones((size - 2 * k, size - 2 * k), bool), k) for k in range(10)]
     labels = np.add.outer(np.arange(size), np.arange(size)).astype(np.uint8) % 7
@@ -235,14 +214,14 @@ def test_masks_nested_ten_deep_are_painted_inside_out() -> None:
     np.testing.assert_array_equal(Ssa()(FusionInput(7, labels, masks)).label, reference.vote(masks, labels, 7)[0])
 
 
-def test_each_column_belongs_to_the_window_in_whose_middle_it_lies() -> None:
+def test_each_column_is_taken_from_the_window_whose_middle_is_nearest() -> None:
     views = make_views(ViewSettings(), 4, 2048)
-    owner, column = nearest_window(views, 2048)
+    window, column = nearest_window(views, 2048)
     for x in (0, 127, 128, 255, 256, 384, 2047):
-        assert (views[owner[x]].x0 + column[x]) % 2048 == x
+        assert (views[window[x]].x0 + column[x]) % 2048 == x
         centre = {i: abs((x - v.x0) % 2048 + 0.5 - 256) for i, v in enumerate(views) if (x - v.x0) % 2048 < 512}
-        assert centre[owner[x]] == min(centre.values())
-    np.testing.assert_array_equal(np.roll(owner, 256), (owner - 1) % 8)
+        assert centre[window[x]] == min(centre.values())
+    np.testing.assert_array_equal(np.roll(window, 256), (window - 1) % 8)
 
 
 def test_mapping_to_another_label_space_sums_probabilities() -> None:

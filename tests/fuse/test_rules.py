@@ -1,4 +1,4 @@
-"""Every fusion rule: against its slow version, across the seam, and on input with nothing in it."""
+"""Every fusion rule: against its slow version, across the seam, and on degenerate input."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import softmax
 
-from pipeline.geometry.masks import MaskSet, empty, from_masks
+from pipeline.core.settings import OldNameWarning
+from pipeline.geometry.masks import MaskSet, from_crops, from_masks
 from pipeline.geometry.windows import Window
 from stages.fuse.rules.base import FULL, Ensemble, FusionInput, FusionRule
 from stages.fuse.rules.best import SoftMaskVote
@@ -17,16 +19,20 @@ from stages.fuse.rules.goodsampp import GoodSamPp
 from stages.fuse.rules.sepl import Sepl
 from stages.fuse.rules.sgml import Sgml
 from stages.fuse.settings import RULES as GROUP
-from stages.fuse.soft import encode_ensemble, probabilities, ramp
+from stages.fuse.soft import encode_ensemble, ramp
 from tests.fuse import reference_rules as reference
 
 STRIDE = 4
 RULES: list[FusionRule] = [GROUP.default(kind) for kind in GROUP.known_kinds()]  # type: ignore[misc]
-RULES += [SoftMaskVote(snap_radius=2), SoftMaskVote(deepest=1, island=0.2, island_confidence=0), SoftMaskVote(island=0)]
+RULES += [
+    SoftMaskVote(inpaint_radius=2),
+    SoftMaskVote(full_vote_distance=1, protected_area=0.2, protected_confidence=0),
+]
+RULES += [SoftMaskVote(protected_area=0)]
 
 
 def scene(seed: int, *, masks: int = 6, classes: int = 4, height: int = 14, width: int = 32) -> FusionInput:
-    """A blocky prediction; overlapping rectangles with scores as masks, some across the seam; half-ring windows."""
+    """A blocky prediction; overlapping rectangles as masks, some across the seam; windows of half the width."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 2, (classes, -(-height // STRIDE), width // STRIDE)).astype(np.float32)
     stitched = (logits - np.log(np.exp(logits).sum(axis=0))).astype(np.float16).astype(np.float32)
@@ -62,7 +68,7 @@ def in_window(masks: MaskSet, window: Window) -> MaskSet:
 
 
 def roll(inputs: FusionInput, steps: int) -> FusionInput:
-    """The same panorama, cut open elsewhere: by `steps` of the windows' stride."""
+    """Returns the panorama rolled by `steps` of the windows' stride."""
     assert inputs.masks is not None
     assert inputs.stitched is not None
     assert inputs.boundary is not None
@@ -82,7 +88,7 @@ def roll(inputs: FusionInput, steps: int) -> FusionInput:
 
 def soft(inputs: FusionInput, ensemble: Ensemble) -> np.ndarray:
     """`E` of the factorised form, `(C, H, W)`."""
-    p = probabilities(inputs.log_probabilities)
+    p = softmax(inputs.log_probabilities, axis=0)
     known = ensemble.label < inputs.num_classes
     gate = np.where(known, ensemble.gate / np.float32(255), 0)
     onehot = np.eye(inputs.num_classes)[np.where(known, ensemble.label, 0)].transpose(2, 0, 1)
@@ -101,18 +107,18 @@ def test_every_rule_rolls_bit_for_bit(rule: FusionRule, seed: int, steps: int, m
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 @pytest.mark.parametrize("case", ["no masks", "one mask over all", "nested", "ignored", "one class", "one pixel high"])
-def test_every_rule_bears_input_with_nothing_in_it(rule: FusionRule, case: str) -> None:
+def test_every_rule_accepts_degenerate_input(rule: FusionRule, case: str) -> None:
     inputs = scene(1, classes=1 if case == "one class" else 4, height=1 if case == "one pixel high" else 24)
     height, width = inputs.labels.shape
     if case == "no masks":
-        sets = [empty(w.height, w.width) for w in inputs.windows]
+        sets = [from_crops([], w.height, w.width) for w in inputs.windows]
         nothing = np.zeros((height, width), bool)
-        inputs = replace(inputs, masks=empty(height, width), window_masks=sets, boundary=nothing)
+        inputs = replace(inputs, masks=from_crops([], height, width), window_masks=sets, boundary=nothing)
     elif case == "one mask over all":
         inputs = replace(inputs, masks=from_masks([np.ones((height, width), bool)], height, width))
     elif case == "nested":
-        rings = [np.pad(np.ones((height - 2 * k, width - 2 * k), bool), k) for k in range(10)]
-        inputs = replace(inputs, masks=from_masks(rings, height, width))
+        frames = [np.pad(np.ones((height - 2 * k, width - 2 * k), bool), k) for k in range(10)]
+        inputs = replace(inputs, masks=from_masks(frames, height, width))
         assert inputs.masks is not None
         assert len(inputs.masks.planes) == 10
     elif case == "ignored":
@@ -130,7 +136,7 @@ def test_every_rule_bears_input_with_nothing_in_it(rule: FusionRule, case: str) 
 @given(st.integers(0, 10**6), st.integers(0, 6))
 @settings(max_examples=30, deadline=None)
 def test_best_is_its_formula(seed: int, masks: int) -> None:
-    inputs, rule = scene(seed, masks=masks), SoftMaskVote(island=0)
+    inputs, rule = scene(seed, masks=masks), SoftMaskVote(protected_area=0)
     ensemble, fused = rule(inputs), np.exp(reference.best(inputs, rule))
     first, second = np.sort(fused, axis=0)[-1], np.sort(fused, axis=0)[-2]
     clear = first > second + 1e-2
@@ -142,7 +148,7 @@ def test_best_is_its_formula(seed: int, masks: int) -> None:
 @settings(max_examples=30, deadline=None)
 def test_the_label_of_best_is_the_most_likely_class_of_the_stored_ensemble(seed: int) -> None:
     inputs = scene(seed)
-    for rule in (SoftMaskVote(), SoftMaskVote(snap_radius=2), GROUP.default("boundary")):
+    for rule in (SoftMaskVote(), SoftMaskVote(inpaint_radius=2), GROUP.default("boundary")):
         ensemble = rule(inputs)  # type: ignore[operator]
         np.testing.assert_array_equal(soft(inputs, ensemble).argmax(axis=0), ensemble.label)
 
@@ -153,7 +159,7 @@ def test_the_gate_gives_the_label_its_fused_probability(seed: int, classes: int)
     rng = np.random.default_rng(seed)
     s, q = rng.normal(0, rng.uniform(0.1, 6), (2, classes, 5, 7)).astype(np.float32)
     result = encode_ensemble(s, q)
-    p, wanted = probabilities(s).astype(np.float64), probabilities(q).max(axis=0)
+    p, wanted = softmax(s, axis=0).astype(np.float64), softmax(q, axis=0).max(axis=0)
     np.testing.assert_array_equal(result.label, q.argmax(axis=0))
     np.testing.assert_allclose(result.probability, wanted, rtol=1e-5)
     gate = result.gate / 255
@@ -168,7 +174,15 @@ def test_the_gate_gives_the_label_its_fused_probability(seed: int, classes: int)
     assert (~free | (gate == 0) | (given_to_label - others <= 2.1 / 255)).all()
 
 
-def test_a_protected_island_keeps_the_ta() -> None:
+def test_old_names_of_settings_are_read_and_stay_in_keys() -> None:
+    old = {"deepest": 3, "island": 0.1, "island_confidence": 0.5, "island_mask": 0.4, "snap_radius": 2}
+    with pytest.warns(OldNameWarning, match="is now named"):
+        rule = SoftMaskVote.model_validate(old)
+    assert (rule.full_vote_distance, rule.protected_area, rule.inpaint_radius) == (3, 0.1, 2)
+    assert rule.key_parts() == {"kind": "best", **old}
+
+
+def test_a_protected_region_keeps_the_ta() -> None:
     """A pole of another class, on a mask that holds it and its surroundings."""
     height, width, stride = 32, 64, 1
     stitched = np.full((2, height, width), np.log(0.02), np.float32)
@@ -178,15 +192,16 @@ def test_a_protected_island_keeps_the_ta() -> None:
         FusionInput.of_stitched(stitched, stride, height),
         masks=from_masks([np.ones((height, width), bool)], height, width),
     )
-    assert (SoftMaskVote(island=0)(inputs).label == 0).all()
-    kept = SoftMaskVote(island=0.05)(inputs).label
-    np.testing.assert_array_equal(kept, inputs.labels)
-    assert kept.sum() == 40
+    assert (SoftMaskVote(protected_area=0)(inputs).label == 0).all()
+    protected = SoftMaskVote(protected_area=0.05)(inputs).label
+    np.testing.assert_array_equal(protected, inputs.labels)
+    assert protected.sum() == 40
     pole = inputs.labels == 1
-    own = replace(inputs, masks=from_masks([np.ones((height, width), bool), pole], height, width))
-    doubtful = SoftMaskVote(island=0.05, island_confidence=0.95)(inputs).label
+    with_mask = replace(inputs, masks=from_masks([np.ones((height, width), bool), pole], height, width))
+    doubtful = SoftMaskVote(protected_area=0.05, protected_confidence=0.95)(inputs).label
     assert (doubtful == 0).all()
-    np.testing.assert_array_equal(SoftMaskVote(island=0.05)(own).label == 1, SoftMaskVote(island=0)(own).label == 1)
+    plain, protecting = (SoftMaskVote(protected_area=area)(with_mask).label for area in (0, 0.05))
+    np.testing.assert_array_equal(protecting == 1, plain == 1)
 
 
 @given(st.integers(0, 10**6), st.integers(0, 8))

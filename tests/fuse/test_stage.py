@@ -14,6 +14,7 @@ from pipeline.cache import Cache
 from pipeline.cache.fused_reader import CacheReader
 from pipeline.cache.groups import read_mask_sets
 from pipeline.core.errors import UserError
+from pipeline.core.progress import SilentProgress
 from pipeline.execution.executor import Execution
 from stages.fuse.pooling import nearest_window
 from stages.fuse.stage import fuse
@@ -28,7 +29,7 @@ def fused_arrays(project: Project, image_id: str, *overrides: str) -> dict[str, 
     config, manifest = project.config(*overrides), project.manifest()
     key = config.artefacts(manifest.preprocessing).key("fused")
     group = Cache(config.cache, manifest.name).artefact("fused", key).read(image_id)
-    return {name: group.array(name) for name in group.names()}
+    return {name: group.read_array(name) for name in group.array_names()}
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -50,13 +51,13 @@ def test_a_rolled_panorama_gives_the_rolled_pseudo_labels(project: Project, rule
             np.testing.assert_array_equal(rolled["window_label"], np.roll(base["window_label"], steps, axis=0))
 
 
-def test_what_each_window_says_is_read_with_its_place(project: Project) -> None:
+def test_the_labels_of_each_window_are_read_with_the_windows(project: Project) -> None:
     precompute(project.manifest(), project.config())
     fuse(project.manifest(), project.config("fusion.rule=paper"))
     sample = CacheReader(project.manifest(), project.config("fusion.rule=paper")).fused("p000")
     assert sample.window_label is not None
-    owner, column = nearest_window(sample.windows, 256)
-    np.testing.assert_array_equal(sample.window_label[owner, :, column].T, sample.label)
+    window, column = nearest_window(sample.windows, 256)
+    np.testing.assert_array_equal(sample.window_label[window, :, column].T, sample.label)
     fuse(project.manifest(), project.config("fusion.rule=ssa"))
     other = CacheReader(project.manifest(), project.config("fusion.rule=ssa")).fused("p000")
     assert (other.windows, other.window_label) == ((), None)
@@ -99,16 +100,16 @@ def test_b_ref_is_stored_where_there_are_masks(project: Project) -> None:
     assert "boundary" not in fused_arrays(project, "p000", "fusion.rule=ta")
 
 
-def test_logits_that_are_nan_are_the_failure_of_their_image(project: Project) -> None:
+def test_nan_logits_fail_their_image_only(project: Project) -> None:
     (report,) = precompute(project.manifest(), project.config(), only=["teacher"])
     group = report.artefact.read("p001")
-    logits = group.array("logits").copy()
+    logits = group.read_array("logits").copy()
     logits[0, 0, 0, 0] = np.nan
-    marker = report.artefact.marker("p001")
+    marker = report.artefact.find_marker("p001")
     assert marker is not None
-    with report.artefact.write("p001", source=marker.source) as attempt:
-        attempt.attributes |= group.attributes
-        attempt.array("logits", logits)
+    with report.artefact.write("p001", source=marker.source) as writer:
+        writer.attributes |= group.attributes
+        writer.add_array("logits", logits)
     fused = fuse(project.manifest(), project.config("fusion.rule=ta"))
     assert fused.computed == 2
     assert list(fused.failures) == ["p001"]
@@ -125,15 +126,49 @@ def test_fusing_into_another_label_space_runs_no_model_again(project: Project) -
     assert precompute(project.manifest(), project.config("fusion.label_space=densepass13"))[2].computed == 0
 
 
-def test_views_that_differ_are_told_for_the_per_window_rule(project: Project) -> None:
+class Notes(SilentProgress):
+    """Collects notes."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def test_a_manifest_in_other_classes_than_the_ensemble_is_warned_of(project: Project) -> None:
+    precompute(project.manifest(), project.config())
+
+    def warnings(*overrides: str) -> list[str]:
+        notes = Notes()
+        assert fuse(project.manifest(), project.config("fusion.rule=ta", *overrides), progress=notes).failures == {}
+        return [text for text in notes.texts if text.startswith("warning")]
+
+    assert warnings() == []
+    space = {"name": "two", "classes": ["flat", "rest"], "palette": [[0, 0, 0], [9, 9, 9]]}
+    space["mappings"] = {"cityscapes19": [0, 0] + [1] * 17}
+    write_yaml(project.folder / "two.yaml", space)
+    settings = {"name": "toy", "root": "images", "splits": {"train": {"images": ["*"]}}}
+    write_yaml(project.manifest_path, settings | {"label_space": "two.yaml"})
+    (warning,) = warnings()
+    assert "manifest.yaml: label_space: found 2 classes" in warning
+    assert "19 classes of teacher.label_space (cityscapes19)" in warning
+    change = warning.rpartition("set ")[2]
+    assert change == f"fusion.label_space={project.folder / 'two.yaml'}"
+    assert warnings(change) == []
+    assert fused_arrays(project, "p000", "fusion.rule=ta", change)["stitched"].shape[0] == 2
+    assert warnings("fusion.label_space=cityscapes19") == []
+
+
+def test_the_per_window_rule_refuses_views_that_differ(project: Project) -> None:
     change = "sam.views.stride=128"
     precompute(project.manifest(), project.config(change))
     report = fuse(project.manifest(), project.config(change))
-    assert all("sam.views and teacher.views alike" in reason for reason in report.failures.values())
+    assert all("expects equal sam.views and teacher.views" in reason for reason in report.failures.values())
     assert fuse(project.manifest(), project.config(change, "fusion.rule=ssa")).computed == 3
 
 
-def test_missing_stage_one_is_told(project: Project) -> None:
+def test_missing_artefacts_of_stage_one_are_refused(project: Project) -> None:
     missing = r"teacher/\w+: no such artefact in the cache; expected one made by precompute with the same settings$"
     with pytest.raises(UserError, match=missing):
         fuse(project.manifest(), project.config())
@@ -148,13 +183,13 @@ def test_what_is_fused_by_another_rule_is_told(project: Project) -> None:
         CacheReader(project.manifest(), project.config("fusion.rule=ta")).artefact.attributes()
 
 
-def test_classes_that_do_not_match_are_told(project: Project) -> None:
+def test_classes_that_do_not_match_are_refused(project: Project) -> None:
     precompute(project.manifest(), project.config())
     with pytest.raises(UserError, match=r"holds logits of 19 classes, but teacher.label_space densepass13 has 13"):
         fuse(project.manifest(), project.config("teacher.label_space=densepass13"))
 
 
-def test_incomplete_upstream_is_worked_on_image_by_image(project: Project) -> None:
+def test_incomplete_upstream_fails_the_missing_images_only(project: Project) -> None:
     write_yaml(project.manifest_path, {"name": "toy", "root": "images", "splits": {"t": {"images": ["p000.png"]}}})
     precompute(project.manifest(), project.config())
     write_yaml(project.manifest_path, {"name": "toy", "root": "images", "splits": {"t": {"images": ["*"]}}})
@@ -227,7 +262,7 @@ def test_artefacts_written_by_hand_are_fused(project: Project, tmp_path: Path, r
     assert len(read_mask_sets(masks, [(64, 256)])[0]) == 4
     report = fuse(project.manifest(), config)
     assert (report.computed, report.failures) == (3, {})
-    assert (report.artefact.read("p002").array("label") == 5).all()
+    assert (report.artefact.read("p002").read_array("label") == 5).all()
 
 
 @pytest.mark.parametrize(

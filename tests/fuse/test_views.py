@@ -11,8 +11,8 @@ from stages.precompute.stage import precompute
 from tests.conftest import Project
 from tests.models import street
 
-TALL_AND_WIDE = "{width: 64, stride: 32, also: [{width: 128, stride: 64, height: 64}]}"
-PERSPECTIVE = "{kind: perspective, size: 64, around: 8}"
+TALL_AND_WIDE = "{width: 64, stride: 32, additional: [{width: 128, stride: 64, height: 64}]}"
+PERSPECTIVE = "{kind: perspective, size: 64, views_per_pitch: 8}"
 PADDED = "{kind: whole, padding: 64}"
 
 
@@ -21,8 +21,10 @@ PADDED = "{kind: whole, padding: 64}"
     [(TALL_AND_WIDE, TALL_AND_WIDE), (PERSPECTIVE, PERSPECTIVE), (PADDED, PADDED), (PADDED, PERSPECTIVE)],
 )
 def test_a_rolled_sphere_gives_the_rolled_ensemble(project: Project, masks: str, teacher: str) -> None:
-    """Rolled by half a turn, a multiple of the distance of all views. Masks of a padded ring are cut at other places in
-    the rolled picture, so there only the prediction is compared."""
+    """Rolled by half the width, a multiple of the distance of all views.
+
+    Masks of a padded panorama differ in the rolled image, so only the prediction is compared there.
+    """
     image = np.concatenate([street(64, 256, seed=4), street(64, 256, seed=5)])
     for steps in range(2):
         project.add_image(f"rolled_{steps}.png", np.roll(image, 128 * steps, axis=1))
@@ -33,7 +35,7 @@ def test_a_rolled_sphere_gives_the_rolled_ensemble(project: Project, masks: str,
         assert (report.computed, report.failures) == (2, {})
     key = config.artefacts(project.manifest().preprocessing).key("fused")
     groups = [Cache(config.cache, "toy").artefact("fused", key).read(f"rolled_{steps}") for steps in range(2)]
-    base, rolled = ({name: np.asarray(group.array(name)) for name in ("label", "stitched")} for group in groups)
+    base, rolled = ({name: np.asarray(group.read_array(name)) for name in ("label", "stitched")} for group in groups)
     assert base["label"].shape == (128, 256)
     assert len(np.unique(base["label"])) > 3
     if teacher != PADDED:
@@ -42,15 +44,15 @@ def test_a_rolled_sphere_gives_the_rolled_ensemble(project: Project, masks: str,
         np.testing.assert_array_equal(rolled["label"], np.roll(base["label"], 128, axis=1))
 
 
-def test_views_that_leave_a_hole_are_told_for_each_image(project: Project) -> None:
-    change = "teacher.views={kind: perspective, size: 32, around: 2, pitches: [0]}"
+def test_views_that_leave_a_gap_fail_each_image(project: Project) -> None:
+    change = "teacher.views={kind: perspective, size: 32, views_per_pitch: 2, pitches: [0]}"
     precompute(project.manifest(), project.config(change))
     report = fuse(project.manifest(), project.config(change, "fusion.rule=ta"))
     assert len(report.failures) == 3
     assert all("expected views all over the panorama" in reason for reason in report.failures.values())
 
 
-def test_the_per_window_rule_wants_windows_of_full_height(project: Project) -> None:
+def test_the_per_window_rule_expects_windows_of_full_height(project: Project) -> None:
     change = f"sam.views={PERSPECTIVE}", f"teacher.views={PERSPECTIVE}"
     precompute(project.manifest(), project.config(*change))
     report = fuse(project.manifest(), project.config(*change, "fusion.rule=paper"))
@@ -58,7 +60,7 @@ def test_the_per_window_rule_wants_windows_of_full_height(project: Project) -> N
     assert len(report.failures) == 3
 
 
-def test_a_padded_ring_keeps_the_object_on_the_seam_whole(project: Project) -> None:
+def test_circular_padding_keeps_the_object_on_the_seam_whole(project: Project) -> None:
     image = np.full((64, 256, 3), 60, np.uint8)
     image[20:40, :12] = image[20:40, -12:] = (200, 40, 40)
     project.add_image("seam.png", image)
@@ -71,4 +73,4 @@ def test_a_padded_ring_keeps_the_object_on_the_seam_whole(project: Project) -> N
     truth = image[..., 0] == 200
     assert any(
         (mask & truth).sum() / (mask | truth).sum() > 0.8 for mask in masks
-    )  # its middle: felzenszwalb rings edges
+    )  # felzenszwalb makes segments of its edges

@@ -1,1 +1,1 @@
-"""Random input to everything that reads what a user hands over: it works, or one sentence says why it does not."""
+"""Random input to all readers of user files and options: each input is accepted, or refused in one sentence."""

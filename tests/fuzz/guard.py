@@ -1,4 +1,4 @@
-"""What holds of any input: one clear sentence at most, in bounded time, and nothing written, fetched or started."""
+"""Checks of every input: at most one clear sentence, bounded time and memory, nothing written, fetched or started."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.core.errors import ImageError, UserError
 #: Bounds of one error: its lines (a heading, 20 problems, and how many more there are) and their characters.
 MOST_LINES, LONGEST_LINE = 22, 1500
 
-#: Seconds for one input, on a busy machine.
+#: Processor seconds for one input.
 MOST_SECONDS = 20.0
 
 #: Growth of the process over all inputs of a test, in MiB.
@@ -41,24 +41,31 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         _watching[-1].append(f"{event} {name}")
 
 
-sys.addaudithook(_audit)  # for good: Python takes none away; outside of `Inputs.run` it does nothing
+sys.addaudithook(_audit)  # cannot be removed; does nothing outside of `Inputs.run`
 
 
 @dataclass
 class Inputs:
-    """Counts the inputs of one test and holds each of them to the bounds."""
+    """Counts the inputs of one test and checks the bounds of each.
+
+    Attributes:
+        name: name of the test.
+        allowed: folders below which an input may write.
+        tried: number of inputs.
+        accepted: number of inputs without an error.
+        memory: peak memory of the process before the inputs, in KiB.
+    """
 
     name: str
     allowed: tuple[Path, ...] = ()
-    """folders below which an input may write"""
     tried: int = 0
     accepted: int = 0
     memory: int = field(default_factory=lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
     def run(self, function: Callable[[], object]) -> None:
-        """One input. Whatever `function` raises besides the two errors for users escapes."""
+        """Runs one input. Exceptions other than the two errors for users escape."""
         events: list[str] = []
-        began = time.perf_counter()
+        began = time.process_time()
         self.tried += 1
         _watching.append(events)
         try:
@@ -71,19 +78,19 @@ class Inputs:
                     raise
         finally:
             _watching.pop()
-        took = time.perf_counter() - began
+        took = time.process_time() - began
         assert took < MOST_SECONDS, f"took {took:.1f} s"
         places = [event.partition(" ")[2] for event in events]
         outside = [e for e, p in zip(events, places, strict=True) if not p.startswith(tuple(map(str, self.allowed)))]
         assert not outside, outside
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        if self.tried <= 10:  # what is imported counts for no input
+        if self.tried <= 10:  # imports are not counted
             self.memory = most
         grown = (most - self.memory) / 1024
         assert grown < MOST_MEMORY, f"grew by {grown:.0f} MiB"
 
     def report(self) -> None:
-        """Prints the counts, for the record of a long run."""
+        """Prints the counts."""
         print(f"\nfuzz {self.name}: {self.tried:,} inputs, {self.accepted:,} accepted, no traceback")
 
 

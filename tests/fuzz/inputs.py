@@ -1,4 +1,4 @@
-"""Strategies: values and text as an attacker, or a slip of the keyboard, would have them."""
+"""Strategies for hostile and mistyped values, text and bytes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-#: Scalars that have broken readers of settings, here or elsewhere.
+#: Scalars that are known to break readers of settings.
 ODD_SCALARS: list[Any] = [
     None,
     True,
@@ -87,7 +87,7 @@ ODD_SCALARS: list[Any] = [
     "x.pkl",
 ]
 
-#: Pieces of YAML text that stand for something of their own.
+#: Pieces of text with a meaning in YAML.
 ODD_TEXT = [
     "&a ",
     "*a",
@@ -156,7 +156,7 @@ values = st.recursive(
 
 @st.composite
 def changed(draw: st.DrawFn, value: Any, most: int = 3) -> Any:
-    """A deep copy of `value` in which up to `most` places hold something else, are gone, or are new."""
+    """Draws a deep copy of `value` in which up to `most` places are changed, removed or new."""
     for _ in range(draw(st.sampled_from([1, 1, most]))):
         value = draw(_changed_once(value))
     return value
@@ -183,7 +183,7 @@ def _changed_once(draw: st.DrawFn, value: Any) -> Any:
 
 @st.composite
 def changed_text(draw: st.DrawFn, text: str) -> str:
-    """`text` with pieces put in, taken out or doubled."""
+    """Draws `text` with pieces inserted, removed or doubled."""
     for _ in range(draw(st.sampled_from([1, 1, 1, 2, 4]))):
         start = draw(st.integers(0, len(text)))
         end = min(len(text), start + draw(st.integers(0, 40)))
@@ -196,7 +196,7 @@ def changed_text(draw: st.DrawFn, text: str) -> str:
 
 @st.composite
 def changed_bytes(draw: st.DrawFn, data: bytes) -> bytes:
-    """`data` with some bytes changed, most of them near the beginning, and perhaps cut."""
+    """Draws `data` with some bytes changed, most of them near the beginning, and perhaps truncated."""
     result = bytearray(data)
     for _ in range(draw(st.integers(0, 8))):
         most = draw(st.sampled_from([min(len(result), 400), len(result)]))

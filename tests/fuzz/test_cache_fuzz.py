@@ -1,6 +1,6 @@
 """Random contents of the cache's files: markers, records, root groups, and the groups of images.
 
-Digests are made to fit, as somebody who hands over a cache can: only what is inside is left to protect the reader.
+Digests fit the changed content, as in a forged cache: the reader is protected by the checks of the content alone.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from pipeline.cache import Artefact, Attempt, Cache, Marker, Source
+from pipeline.cache import Artefact, Cache, ImageWriter, Marker, Source
 from pipeline.cache.groups import read_mask_sets, views_from_attributes
-from pipeline.cache.marker import seal
+from pipeline.cache.marker import dump_with_checksum
 from pipeline.cache.upstream import upstream_markers
 from pipeline.cache.zip_file import pack
-from pipeline.core.progress import SilentProgress
 from pipeline.data.labels import load_label_space
 from stages.fuse.tasks import read_logits
-from stages.verify.check import Checked, check_cache, repair
+from stages.verify.check import CacheCheck, repair
 from tests.fuzz.guard import Inputs
 from tests.fuzz.inputs import changed, changed_bytes
 from tests.fuzz.tiers import tiers
@@ -38,16 +37,16 @@ ATTRIBUTES = {
 
 @cache
 def members() -> dict[str, bytes]:
-    """An image that has the arrays of `sam` and of `teacher`."""
-    attempt = Attempt("a", Source(1, 2, "3"))
-    attempt.attributes |= ATTRIBUTES
+    """Returns an image with the arrays of `sam` and of `teacher`."""
+    writer = ImageWriter("a", Source(1, 2, "3"))
+    writer.attributes |= ATTRIBUTES
     planes = np.zeros((2, 16, 32), np.uint16)
     planes[0, 2:9, 3:9] = 1
-    attempt.array("planes", planes, chunks=(1, 16, 32))
-    attempt.array("plane_view", np.array([0, 1], np.uint16))
-    attempt.array("table", np.array([[0, 0, 0.9]]))
-    attempt.array("logits", np.zeros((3, 19, 4, 8), np.float16), chunks=(1, 19, 4, 8))
-    return attempt.members()
+    writer.add_array("planes", planes, chunks=(1, 16, 32))
+    writer.add_array("plane_view", np.array([0, 1], np.uint16))
+    writer.add_array("table", np.array([[0, 0, 0.9]]))
+    writer.add_array("logits", np.zeros((3, 19, 4, 8), np.float16), chunks=(1, 19, 4, 8))
+    return writer.members()
 
 
 def artefact_in(folder: Path) -> Artefact:
@@ -60,25 +59,25 @@ def artefact_in(folder: Path) -> Artefact:
 
 
 def read_everything(artefact: Artefact) -> None:
-    """What the stages do with an artefact. Errors for users of one part do not keep the others from being read."""
+    """Reads everything of an artefact that the stages read; an error in one part does not block the others."""
     cache = Cache(artefact.storage.url.rpartition("/")[0], "toy")
     readable, _ = cache.readable_artefacts()
-    cache.artefact("teacher", "k").marker("a")
+    cache.artefact("teacher", "k").find_marker("a")
     list(artefact.failures())
     artefact.failure_reason("a")
-    for found in readable:
-        cache.summarise(found)
-    list(cache.orphans(readable, 0))
-    for problem in list(check_cache(cache, [], SilentProgress(), Checked())):
+    for listed in readable:
+        cache.summarise(listed)
+    list(cache.find_orphans(readable, 0))
+    for problem in list(CacheCheck(cache, []).problems()):
         repair(cache, problem)
 
 
 def read_image(artefact: Artefact) -> None:
     marker = upstream_markers("a", {"teacher": artefact})["teacher"]
-    group = artefact.group(marker)
+    group = artefact.read_group(marker)
     views, _ = views_from_attributes(group)
-    for name in group.names():
-        group.array(name)
+    for name in group.array_names():
+        group.read_array(name)
     read_mask_sets(group, [(view.height, view.width) for view in views])
     read_logits(group, SPACE)
 
@@ -97,15 +96,15 @@ def as_bytes(value: Any) -> bytes:
     return json.dumps(value, default=str).encode()
 
 
-def sealed(value: Any) -> bytes:
-    return seal(value) if isinstance(value, dict) else as_bytes(value)
+def with_checksum(value: Any) -> bytes:
+    return dump_with_checksum(value) if isinstance(value, dict) else as_bytes(value)
 
 
 MARKERS = st.one_of(
-    changed(MARKER_2).map(sealed),
+    changed(MARKER_2).map(with_checksum),
     changed(MARKER_1).map(as_bytes),
     changed_bytes(as_bytes(MARKER_2)),
-    changed_bytes(seal(MARKER_2)),
+    changed_bytes(dump_with_checksum(MARKER_2)),
     st.just(b"[" * 200_000),
     st.just(b'{"id": ' + b"9" * 6000 + b"}"),
 )
@@ -121,7 +120,9 @@ def test_markers(data: bytes, folder: Path, inputs: Inputs) -> None:
 
 
 @tiers(
-    st.one_of(changed({"id": "a", "reason": "x"}).map(sealed), changed_bytes(b'{"id": "a", "reason": 1}')), 30, 1_000
+    st.one_of(changed({"id": "a", "reason": "x"}).map(with_checksum), changed_bytes(b'{"id": "a", "reason": 1}')),
+    30,
+    1_000,
 )
 def test_records_of_failures(data: bytes, folder: Path, inputs: Inputs) -> None:
     artefact = artefact_in(folder)
@@ -147,13 +148,13 @@ def test_root_groups(data: bytes, folder: Path, inputs: Inputs) -> None:
 
 
 def put(artefact: Artefact, changes: dict[str, bytes]) -> None:
-    """The image `a` with other members, and a marker that fits them."""
+    """Writes the image `a` with other members, and a marker that fits them."""
     artefact.commit({**members(), **changes}, "a", Source(1, 2, "3"), {}, "0123456789abcdef")
 
 
 @st.composite
 def changed_metadata(draw: st.DrawFn) -> dict[str, bytes]:
-    """The metadata of the group, or of an array."""
+    """Draws metadata of the group or of an array."""
     name = draw(st.sampled_from(sorted(name for name in members() if name.endswith("zarr.json"))))
     document = json.loads(members()[name])
     return {name: draw(st.one_of(changed(document).map(as_bytes), changed_bytes(members()[name])))}
@@ -182,7 +183,7 @@ def test_chunks(changes: dict[str, bytes], folder: Path, inputs: Inputs) -> None
 
 @tiers(st.deferred(lambda: changed_bytes(pack(members()))), 60, 5_000)
 def test_zip_files(data: bytes, folder: Path, inputs: Inputs) -> None:
-    """With the sums of the zip file itself checked, and with a digest that fits the damaged file."""
+    """Checked by the checksums of the zip file itself, and with a digest that fits the damaged file."""
     artefact = artefact_in(folder)
     artefact.storage.replace(f"{artefact.path}/images/a.x.zip", data)
     fitting = {"size": len(data), "sha256": sha256(data).hexdigest()}

@@ -16,7 +16,8 @@ from PIL import ExifTags, Image
 
 from pipeline.data.images import ImagePreprocessing, prepared_size, read_image, read_labels
 from pipeline.data.labels import load_label_space
-from pipeline.models.student import STUDENT_META, load_student
+from pipeline.models.load import load_student
+from pipeline.models.student import STUDENT_META
 from pipeline.models.torch_student import load_torch_student
 from pipeline.models.weights import load_state_dict
 from tests.fuzz.guard import Inputs
@@ -31,7 +32,7 @@ _EXIF = Image.Exif()
 _EXIF[ExifTags.Base.Orientation] = 6
 _EXIF[ExifTags.Base.Make] = "camera"
 
-#: Real pictures in every format, as an encoder writes them: name and how.
+#: Formats and options of the encoder by file name.
 ENCODED: dict[str, tuple[str, dict[str, Any]]] = {
     "a.jpg": ("JPEG", {"exif": _EXIF}),
     "progressive.jpg": ("JPEG", {"progressive": True}),
@@ -84,7 +85,7 @@ def test_image_files(file: tuple[str, bytes], folder: Path, inputs: Inputs) -> N
 
 
 def tiny_graph() -> bytes:
-    """A graph `(N, 3, H, W)` to `(N, 19, H, W)`: one convolution of 1 x 1."""
+    """Returns an ONNX graph `(N, 3, H, W)` to `(N, 19, H, W)`: one convolution of 1 x 1."""
     image = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["n", 3, "h", "w"])
     logits = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["n", 19, "h", "w"])
     weights = onnx.numpy_helper.from_array(np.linspace(-1, 1, 57, dtype=np.float32).reshape(19, 3, 1, 1), "weights")

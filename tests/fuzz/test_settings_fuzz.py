@@ -47,7 +47,7 @@ MANIFEST = {
 
 @pytest.fixture(autouse=True)
 def located(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variables that the settings files name are set."""
+    """Sets the variables that the settings files name."""
     (tmp_path / "weights.pth").write_bytes(b"")
     for name in VARIABLES:
         monkeypatch.setenv(name, str(tmp_path / "weights.pth"))
@@ -57,7 +57,7 @@ def located(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def use(config: Config) -> None:
-    """All that a run takes from its settings before the first image."""
+    """Uses settings as a run does before the first image."""
     artefacts = config.artefacts(ImagePreprocessing())
     describe(config)
     config.teacher_space(), config.fused_space()
@@ -88,16 +88,17 @@ def test_settings_text(text: str, folder: Path, inputs: Inputs) -> None:
 
 @tiers(settings_data, 30, 2_000)
 def test_settings_values(data: Any, folder: Path, inputs: Inputs) -> None:
-    """Past the YAML, as from Python."""
+    """Without YAML, as from Python."""
     if isinstance(data, dict):
         inputs.run(lambda: use(parse_settings(Config, data, "config", folders=[REPOSITORY / "configs"])))
 
 
 def places(cls: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every setting as `section.key`, those of all built-in components too."""
+    """Returns every setting as `section.key`, also by its former name, with those of default components."""
     found = []
     for name, field in cls.model_fields.items():
-        found.append(prefix + name)
+        marks = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        found += [prefix + name, *(prefix + str(old) for old in [marks.get("old_name")] if old)]
         inner = field.get_default(call_default_factory=True)
         if isinstance(inner, BaseModel) and prefix.count(".") < 3:
             found += places(type(inner), f"{prefix}{name}.")
@@ -115,7 +116,7 @@ TEACHER = "teacher.model={kind: module, builder: 'tests.models:tiny_teacher'}"
 BASES = [[TEACHER], [TEACHER, "fusion.rule=best"], [TEACHER, "sam.generator=sam"], []]
 
 
-#: Values that some setting may have.
+#: Values that are valid for some settings.
 mild = st.one_of(
     st.integers(0, 600).map(str),
     st.floats(0, 1).map(str),
@@ -153,7 +154,7 @@ def test_set(options: list[str], folder: Path, inputs: Inputs) -> None:
 
 
 def lay_out(folder: Path) -> None:
-    """A tree with ordinary files and with all that may stand in the way."""
+    """Creates a tree of ordinary files, links, loops, folders and a FIFO."""
     data = folder / "data"
     if data.exists():
         return
@@ -179,7 +180,7 @@ def find(folder: Path, text: str) -> Manifest:
 
 
 def rooted(data: Any) -> Any:
-    """The same, but not with a root that holds the machine's own files."""
+    """Returns the manifest with a root inside the test's folder."""
     if isinstance(data, dict) and data.get("root") not in ("data", "", "nowhere"):
         return data | {"root": "data"}
     return data

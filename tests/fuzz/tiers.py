@@ -1,4 +1,4 @@
-"""A test of random input in two sizes: a few inputs each time, many in the slow tests."""
+"""Tests of random input in two sizes: few inputs in the fast tests, many in the slow ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.fuzz.guard import Inputs
 
 
 def tiers(strategy: st.SearchStrategy[Any], fast: int, slow: int) -> Callable[[Callable[..., None]], Any]:
-    """The test as a quick one and as one of many more inputs, `test.slow`."""
+    """Returns a decorator that runs a test with `fast` inputs and, marked slow, with `slow` inputs."""
     quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 
     def both(test: Callable[..., None]) -> Any:

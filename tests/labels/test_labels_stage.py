@@ -1,4 +1,4 @@
-"""Pseudo-labels as files: what the cache holds, under the names of Cityscapes."""
+"""Pseudo-labels as files under the names of Cityscapes, and mmsegmentation reading them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -16,10 +17,10 @@ from PIL import Image
 
 from pipeline.cache.fused_reader import CacheReader
 from pipeline.core.errors import UserError
+from pipeline.core.progress import SilentProgress
 from pipeline.data.labels import load_label_space
 from pipeline.models.mmseg_import import import_mmseg
 from stages.fuse.stage import fuse
-from stages.labels import stage
 from stages.labels.stage import label_file, write_labels
 from stages.precompute.stage import precompute
 from stages.train.configs import CONFIGS
@@ -47,12 +48,13 @@ def test_every_fused_panorama_becomes_a_label_map(project: Project, tmp_path: Pa
     for image_id in done:
         fused = reader.fused(image_id)
         np.testing.assert_array_equal(fused.label, reader.label(image_id))
-        written = np.asarray(Image.open(tmp_path / "out" / label_file(image_id)))
-        np.testing.assert_array_equal(written, fused.label)
+        path = tmp_path / "out" / label_file(image_id)
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), fused.label)
+        np.testing.assert_array_equal(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), fused.label)
         sure = np.asarray(Image.open(tmp_path / "confident" / label_file(image_id)))
         np.testing.assert_array_equal(sure, np.where(fused.weight >= 128, fused.label, 255))
         ignored += int((sure == 255).sum())
-    assert ignored, "the paper's rule doubts some masks"
+    assert ignored, "the rule of the paper gives some masks a low weight"
     described = json.loads((tmp_path / "out" / "pseudo_labels.json").read_text())
     assert described["fused"] == reader.artefact.key
     assert described["classes"] == list(config.fused_space().classes)
@@ -60,7 +62,7 @@ def test_every_fused_panorama_becomes_a_label_map(project: Project, tmp_path: Pa
     assert not list((tmp_path / "out").rglob("*.tmp"))
 
 
-def test_what_is_not_fused_is_told(project: Project, tmp_path: Path) -> None:
+def test_panoramas_that_are_not_fused_are_failures(project: Project, tmp_path: Path) -> None:
     manifest, config = project.manifest(), project.config()
     precompute(manifest, config)
     fuse(manifest, config)
@@ -72,7 +74,7 @@ def test_what_is_not_fused_is_told(project: Project, tmp_path: Path) -> None:
 
 
 def data_set(monkeypatch: pytest.MonkeyPatch, base: str, **variables: object) -> Any:
-    """mmsegmentation's data set of a base config, with what changes no pixel of its pipeline."""
+    """Returns mmsegmentation's data set of a base config, without the random steps of its pipeline."""
     for name, value in variables.items():
         monkeypatch.setenv(name, str(value))
     import_mmseg()
@@ -131,7 +133,7 @@ def test_mmsegmentation_reads_other_endings_too(
         np.testing.assert_array_equal(sample["data_samples"].gt_sem_seg.data[0], reader.label(image_id))
 
 
-def test_where_the_manifest_crops_the_images_that_fit_are_written_too(
+def test_cropped_images_are_written_beside_their_labels(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = yaml.safe_load(project.manifest_path.read_text())
@@ -151,26 +153,24 @@ def test_where_the_manifest_crops_the_images_that_fit_are_written_too(
             np.testing.assert_array_equal(np.asarray(written), reader.image(image_id))
 
 
-def test_labels_that_were_not_finished_have_no_list(
-    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_is_stopped_leaves_no_list(project: Project, tmp_path: Path) -> None:
     manifest, config = project.manifest(), project.config("fusion.rule=ta")
     precompute(manifest, config, only=["teacher"])
     fuse(manifest, config)
     out = tmp_path / "out"
     write_labels(manifest, config, out)
 
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
+    class Interrupted(SilentProgress):
+        def advance(self, failed: bool = False) -> None:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(stage, "_save", killed)
     with pytest.raises(KeyboardInterrupt):
-        write_labels(manifest, config, out, confident=True)
+        write_labels(manifest, config, out, confident=True, progress=Interrupted())
     assert not (out / "images.txt").exists()
     assert not (out / "pseudo_labels.json").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_told_first(project: Project, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_refused_first(project: Project, tmp_path: Path) -> None:
     manifest, config = project.manifest(), project.config("fusion.rule=ta")
     precompute(manifest, config, only=["teacher"])
     fuse(manifest, config)

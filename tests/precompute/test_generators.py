@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import label
+from scipy.ndimage import gaussian_filter, label
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.utils import amg
 
 from pipeline.core.errors import ImageError, UserError
 from pipeline.execution.devices import BatchSize
-from pipeline.geometry.masks import MAX_MASKS, MaskSet
+from pipeline.geometry.masks import MaskSet, mask_box
 from stages.fuse.stage import fuse
 from stages.precompute.generators.felzenszwalb import Felzenszwalb, from_partition
 from stages.precompute.generators.sam import Sam
 from stages.precompute.generators.sam_reference import SamReference
 from stages.precompute.sam.binary import mask_nms, prompt_component, remove_small_regions
-from stages.precompute.sam.lowres import Axis
+from stages.precompute.sam.lowres import Axis, Geometry, find_candidates
 from stages.precompute.stage import precompute
 from tests.conftest import Project
 from tests.models import street, tiny_sam
@@ -112,7 +112,7 @@ def test_several_windows_and_other_batches_are_the_same_masks() -> None:
 
 
 @pytest.mark.parametrize(("points", "layers"), [(10, 0), (5, 1)])
-def test_pieces_and_mask_nms_replace_the_boxes(points: int, layers: int) -> None:
+def test_components_and_mask_nms_replace_the_boxes(points: int, layers: int) -> None:
     view = street(192, 256)
     settings = BLOBS | {"stability_score_thresh": 0.5, "keep_prompt_component": True, "mask_nms_thresh": 0.4}
     settings |= {"points_per_side": points, "crop_n_layers": layers}
@@ -125,7 +125,7 @@ def test_pieces_and_mask_nms_replace_the_boxes(points: int, layers: int) -> None
         assert label(mask, structure=np.ones((3, 3)))[1] == 1
         for other in masks[:k]:
             assert (mask & other).sum() <= 0.4 * (mask | other).sum()
-    # low-resolution pieces may meet where full-size ones do not, so not all are the reference's: nearly all are
+    # Low-resolution components may touch where full-size ones do not, so a few masks differ from the reference.
     best = [max((mask & other).sum() / (mask | other).sum() for other in masks) for mask in expected]
     assert np.mean(np.array(best) > 0.9) > 0.8
 
@@ -140,15 +140,40 @@ def test_an_axis_up_samples_as_the_model_does(size: int, input_size: int, low: i
     values = torch.randn(1, 1, low, generator=torch.Generator().manual_seed(seed))
     padded = interpolate(values, size=64, mode="linear", align_corners=False)[..., :input_size]
     expected = interpolate(padded, size=size, mode="linear", align_corners=False)[0, 0]
-    torch.testing.assert_close(axis.weights @ values[0, 0, : axis.taken], expected)
-    profile = values[0, :, : axis.taken].numpy()
+    torch.testing.assert_close(axis.weights @ values[0, 0, : axis.used], expected)
+    profile = values[0, :, : axis.used].numpy()
     if (profile > 0).any():
-        begin, end, first, last = (int(part[0]) for part in axis.span(profile, 0.0))
+        begin, end, first, last = (int(part[0]) for part in axis.region(profile, 0.0))
         above = np.flatnonzero(expected.numpy() > 1e-6)
         assert not len(above) or first <= above[0] <= above[-1] < last
         weights = axis.weights.clone()
         weights[:, begin:end] = 0
         assert not weights[first:last].any(), "nothing outside of begin..end matters inside of first..last"
+
+
+@given(st.integers(0, 10**6), st.sampled_from([(40, 60), (90, 50), (64, 64), (200, 30)]))
+@settings(max_examples=30, deadline=None)
+def test_the_box_of_an_up_sampled_mask_is_between_its_bounds(seed: int, size: tuple[int, int]) -> None:
+    model = tiny_sam()
+    geometry = Geometry.of(model, size)
+    low_size = [4 * n for n in model.prompt_encoder.image_embedding_size]
+    rng = np.random.default_rng(seed)
+    logits = gaussian_filter(rng.normal(size=(8, *low_size)), (0, 2, 2)).astype(np.float32) * 20 - 1
+    candidates = find_candidates(torch.from_numpy(logits), torch.rand(8), rng.random((8, 2)), geometry, 0.0, 0.5)
+    assert candidates
+    for candidate in candidates:
+        x, y, width, height = mask_box((candidate.upsampled(geometry) > 0).numpy())
+        if not width:
+            continue
+        left, top, right, bottom = candidate.region
+        assert 0 <= left + x < left + x + width <= right <= size[1]
+        assert 0 <= top + y < top + y + height <= bottom <= size[0]
+        box = np.array([left + x, top + y, left + x + width - 1, top + y + height - 1])
+        outwards = np.array([-1, -1, 1, 1])
+        assert ((candidate.outer - box) * outwards >= -1).all()
+        for first, last in ((0, 2), (1, 3)):
+            if candidate.inner[first] <= candidate.inner[last]:
+                assert box[first] <= candidate.inner[first] <= candidate.inner[last] <= box[last]
 
 
 @given(st.integers(0, 10**6), st.sampled_from([0.05, 0.3, 0.6, 0.95]), st.integers(1, 30))
@@ -195,7 +220,7 @@ def test_when_memory_runs_out_the_batch_is_halved(weights: Path) -> None:
     alone = Sam(builder=TINY, checkpoint=weights, windows_per_batch=1, points_per_batch=2, **PERMISSIVE).build("cpu")
     for found, expected in zip(limited(views), alone(views), strict=True):
         assert_same(found, expected)
-    assert (limited.windows.size, limited.points.size) == (1, 2), "halved for good"  # type: ignore[attr-defined]
+    assert (limited.encoder_batch.size, limited.decoder_batch.size) == (1, 2), "halved for good"  # type: ignore[attr-defined]
 
 
 def test_a_batch_of_one_that_does_not_fit_fails_its_image() -> None:
@@ -245,19 +270,19 @@ def test_constant_and_one_pixel_views_are_views(kind: type, shape: tuple[int, in
     assert (masks.table["area"] > 0).all()
 
 
-def test_a_view_too_narrow_for_sam_is_told(weights: Path) -> None:
+def test_a_view_too_narrow_for_sam_is_refused(weights: Path) -> None:
     generate = Sam(builder=TINY, checkpoint=weights, **PERMISSIVE).build("cpu")
     with pytest.raises(ImageError, match=r"a view of 1 x 200 \(H x W\) is 0 x 64 at the input size of SAM"):
         generate([np.zeros((1, 200, 3), np.uint8)])
 
 
-def test_more_masks_than_a_set_holds_is_told(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.precompute.sam.batched.MAX_MASKS", 5)
+def test_more_masks_than_a_set_holds_are_refused(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.geometry.masks.MAX_MASKS", 5)
     generate = Sam(builder=TINY, checkpoint=weights, **PERMISSIVE).build("cpu")
-    with pytest.raises(ImageError, match=r"found \d+ masks in one view, expected at most 5; raise pred_iou_thresh"):
+    with pytest.raises(ImageError, match="found more than 5 masks, expected at most as many; raise the smallest area"):
         generate([street(48, 64)])
-    with pytest.raises(ImageError, match=rf"found 65600 segments in one view, expected at most {MAX_MASKS}"):
-        from_partition(np.arange(65600).reshape(656, 100))
+    with pytest.raises(ImageError, match="found more than 5 masks"):
+        from_partition(np.arange(6).reshape(2, 3))
 
 
 def test_views_of_two_shapes_are_refused_and_the_stage_sorts_them(weights: Path) -> None:
@@ -274,13 +299,13 @@ def test_views_of_two_shapes_are_refused_and_the_stage_sorts_them(weights: Path)
 # -- operations on binary masks
 
 
-def test_prompt_component_keeps_the_piece_under_the_point() -> None:
+def test_prompt_component_is_the_component_at_the_point() -> None:
     mask = np.zeros((5, 6), bool)
-    mask[0, 0] = mask[1, 1] = True  # one piece, across a corner
+    mask[0, 0] = mask[1, 1] = True  # one component, across a corner
     mask[3:5, 3:6] = True
     np.testing.assert_array_equal(np.argwhere(prompt_component(mask, 0.5, 0.5)), [[0, 0], [1, 1]])
     for x, y in ((5.0, 0.0), (-0.5, 0.5), (6.0, 5.0)):
-        assert prompt_component(mask, x, y).sum() == 6, "no piece there: the largest"
+        assert prompt_component(mask, x, y).sum() == 6, "no component there: the largest"
     assert not prompt_component(np.zeros((2, 2), bool), 0, 0).any()
 
 

@@ -16,6 +16,7 @@ from pipeline.core.errors import UserError
 from pipeline.execution.executor import Execution
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
+from tests.caches import finished
 from tests.conftest import Project, write_yaml
 from tests.models import street
 
@@ -127,11 +128,11 @@ def test_more_masks_than_the_table_holds_fail_their_image_only(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.add_image("plain.png", np.full((64, 256, 3), 99, np.uint8))
-    monkeypatch.setattr("stages.precompute.generators.felzenszwalb.MAX_MASKS", 2)
+    monkeypatch.setattr("pipeline.geometry.masks.MAX_MASKS", 2)
     sam = precompute(project.manifest(), project.config())[0]
     assert sam.computed == 1
     assert sorted(sam.failures) == ["p000", "p001", "p002"]
-    assert "segments in one view, expected at most 2; raise min_size" in sam.failures["p000"]
+    assert "found more than 2 masks, expected at most as many; raise the smallest area" in sam.failures["p000"]
 
 
 def test_odd_images_are_just_images(project: Project) -> None:
@@ -152,7 +153,7 @@ def test_odd_images_are_just_images(project: Project) -> None:
     [
         (["teacher.model.options={classes: 13}"], "cityscapes19 has 19 classes, but the TA gives 13"),
         (["teacher.model.options={stride: 3}"], "an output stride that divides the view's width"),
-        (["teacher.model.builder=tests.models:none"], "'tests.models:none' cannot be called"),
+        (["teacher.model.builder=tests.models:none"], "'tests.models:none' cannot be imported"),
         (["teacher.model.checkpoint=nowhere.pth"], "nowhere.pth: no such file"),
         (["teacher.model=null"], "teacher.model is missing; expected a TA"),
         (["sam.views.kind=whole"], "sam.views: found kind whole with padding 0"),
@@ -167,7 +168,7 @@ def test_what_cannot_work_is_refused_before_any_image_is_done(
     with pytest.raises(UserError, match=message):
         precompute(project.manifest(), project.config(*overrides))
     cache = Cache(str(tmp_path / "cache"), "toy")
-    assert all(not artefact.done() for artefact in cache.artefacts())
+    assert all(not finished(artefact) for artefact in cache.artefacts())
 
 
 def test_pinhole_photos_are_refused(project: Project) -> None:
@@ -226,7 +227,7 @@ def test_shards_together_are_the_whole(project: Project) -> None:
 def test_threads_give_the_same_bytes(project: Project, tmp_path: Path) -> None:
     def contents(cache: Path) -> dict[str, str]:
         opened = Cache(str(cache), "toy")
-        return {f"{a.path}/{i}": m.content for a in opened.artefacts() for i, m in a.done().items()}
+        return {f"{a.path}/{i}": m.content for a in opened.artefacts() for i, m in finished(a).items()}
 
     precompute(project.manifest(), project.config())
     precompute(project.manifest(), project.config(f"cache={tmp_path / 'other'}"), execution=Execution(threads=3))

@@ -1,4 +1,4 @@
-"""A project with a whole cache, and copies of it to damage."""
+"""A project with a complete cache, and copies of it to damage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.repair.helpers import compute
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project of two panoramas with a whole cache, one of which failed before."""
+    """A project of two panoramas with a complete cache."""
     folder = tmp_path_factory.mktemp("made")
     project = Project(folder)
     for k in range(2):
@@ -33,7 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A copy of it, times kept, with a record of a failure."""
+    """A copy of the project with its times, and with a failed image."""
     folder = tmp_path / "project"
     shutil.copytree(made, folder)
     monkeypatch.chdir(folder)

@@ -1,4 +1,4 @@
-"""A small cache, what a reader gets of it, and ways to damage it."""
+"""A small cache, its contents for a reader, and ways to damage it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import Any
 
 from pipeline.cache import Cache
 from pipeline.core.errors import ImageError, UserError
-from pipeline.core.progress import SilentProgress
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
-from stages.verify.check import Checked, Problem, check_cache, repair
+from stages.verify.check import CacheCheck, Problem, repair
 from tests.conftest import Project
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -31,7 +30,7 @@ def opened(project: Project) -> Cache:
 
 
 def everything(project: Project) -> dict[str, Any]:
-    """What a reader gets: every array and attribute of every finished image that can be read, and every failure."""
+    """Returns every array and attribute of every finished image that can be read, and every failure."""
     result: dict[str, Any] = {}
     for artefact in opened(project).artefacts():
         try:
@@ -45,8 +44,8 @@ def everything(project: Project) -> dict[str, Any]:
             try:
                 group = artefact.read(image_id)
                 result[f"{artefact.path} {image_id}"] = group.attributes
-                for name in group.names():
-                    result[f"{artefact.path} {image_id} {name}"] = group.array(name).tobytes()
+                for name in group.array_names():
+                    result[f"{artefact.path} {image_id} {name}"] = group.read_array(name).tobytes()
             except ImageError:
                 pass
         result |= {f"{artefact.path} {failure.id} failed": failure.reason for failure in artefact.failures()}
@@ -55,16 +54,16 @@ def everything(project: Project) -> dict[str, Any]:
 
 def problems(project: Project) -> list[Problem]:
     records = project.manifest().images
-    return list(check_cache(opened(project), records, SilentProgress(), Checked()))
+    return list(CacheCheck(opened(project), records).problems())
 
 
 def repaired(project: Project) -> int:
-    """Repairs, and returns how many problems there were."""
-    found = 0
-    for problem in check_cache(opened(project), project.manifest().images, SilentProgress(), Checked()):
+    """Repairs the cache and returns the number of problems."""
+    count = 0
+    for problem in CacheCheck(opened(project), project.manifest().images).problems():
         repair(opened(project), problem)
-        found += 1
-    return found
+        count += 1
+    return count
 
 
 def root(project: Project) -> Path:
@@ -72,13 +71,13 @@ def root(project: Project) -> Path:
 
 
 def files(project: Project) -> dict[str, list[Path]]:
-    """Every file of the cache by what it is."""
-    found: dict[str, list[Path]] = {"root": [], "marker": [], "failure": [], "image": []}
+    """Returns every file of the cache by its kind."""
+    paths: dict[str, list[Path]] = {"root": [], "marker": [], "failure": [], "image": []}
     for path in sorted(root(project).rglob("*")):
         if path.is_file():
             kind = {"done": "marker", "failed": "failure", "images": "image"}.get(path.parent.name, "root")
-            found[kind].append(path)
-    return found
+            paths[kind].append(path)
+    return paths
 
 
 def cut(path: Path) -> None:
@@ -96,7 +95,7 @@ def empty(path: Path) -> None:
 
 
 def swap(path: Path) -> None:
-    """With another file of its folder; a file that is alone is filled with something else."""
+    """Copies another file of the folder over `path`, or other text if it is the only one."""
     others = [other for other in sorted(path.parent.iterdir()) if other != path and other.is_file()]
     path.write_bytes(others[0].read_bytes() if others else b'{"a": 1}')
 

@@ -1,4 +1,4 @@
-"""What sweeping and repairing must leave alone, and in which order they work."""
+"""Files that `gc` and `verify --repair` must leave alone, and the order in which they remove others."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.cache import Artefact, Attempt, Cache, Marker
+from pipeline.cache import Artefact, Cache, ImageWriter, Marker
 from pipeline.cache.local import LocalStorage
 from pipeline.cache.zip_file import pack
 from pipeline.core.errors import UserError
-from pipeline.core.progress import SilentProgress
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
-from stages.verify.check import Checked, check_cache, repair
+from stages.verify.check import CacheCheck, repair
+from tests.caches import finished
 from tests.conftest import Project
 from tests.repair.helpers import (
     RULE,
@@ -34,11 +34,11 @@ from tests.repair.helpers import (
     snapshot,
 )
 
-# -- what sweeping and repairing leave alone
+# -- files that are left alone
 
 
 def test_gc_and_verify_never_follow_a_link(project: Project, tmp_path: Path) -> None:
-    """A cache that somebody else handed over: links to a home folder where folders of images are."""
+    """A cache from somebody else, with links to a home folder in place of folders of images."""
     home = tmp_path / "home"
     for name in ("documents/letters", "documents/done"):
         (home / name).mkdir(parents=True)
@@ -68,7 +68,7 @@ def test_nothing_is_removed_behind_a_link(tmp_path: Path) -> None:
     cache = Cache(str(tmp_path / "cache"), "toy")
     cache.storage.replace("a/b", b"")
     (tmp_path / "cache" / "toy" / "a" / "link").symlink_to(tmp_path / "home")
-    with pytest.raises(UserError, match=r"lies behind a link in the cache .* nothing is removed there"):
+    with pytest.raises(UserError, match=r"is reached through a link in the cache .* nothing is removed there"):
         cache.storage.delete("a/link/x")
     cache.storage.delete("a/link")
     assert (tmp_path / "home" / "x").is_dir()
@@ -94,14 +94,14 @@ def test_another_format_is_left_alone(project: Project) -> None:
     assert (done.returncode, sentence in done.stderr) == (2, True)
 
 
-def test_the_command_names_damage_and_heals_it(project: Project) -> None:
+def test_the_command_names_damage_and_repairs_it(project: Project) -> None:
     path = next(path for path in files(project)["image"] if "teacher" in path.parts)
     flip(path)
-    done = command(project, "verify")
+    done = command(project, "verify", "--json")
     figures = json.loads(done.stdout.splitlines()[-1])
     assert (done.returncode, figures["damaged"], figures["forgotten"]) == (3, 1, 0)
-    assert path.name in done.stdout
-    done = command(project, "verify", "--repair")
+    assert path.name in done.stderr
+    done = command(project, "verify", "--repair", "--json")
     figures = json.loads(done.stdout.splitlines()[-1])
     assert (done.returncode, figures["damaged"], figures["forgotten"]) == (0, 1, 2)
     compute(project)
@@ -118,57 +118,57 @@ def test_verify_counts_an_image_file_that_changed(project: Project) -> None:
     assert np.all([report.computed == 0 for report in precompute(project.manifest(), project.config())])
 
 
-def test_an_adapted_ta_that_learned_from_repaired_labels_is_named(project: Project) -> None:
-    from stages.verify.check import learned_from
+def test_a_ta_adapted_on_repaired_labels_is_named(project: Project) -> None:
+    from stages.verify.check import find_adapted_teachers
 
     (fused,) = [artefact for artefact in opened(project).artefacts() if artefact.kind == "fused"]
     Artefact(fused.storage, "teacher", "adapted").create({}, {}, adapted_from={"teacher": "x", "fused": fused.key})
-    assert learned_from(opened(project), fused.path) == ["teacher/adapted"]
+    assert find_adapted_teachers(opened(project), fused.path) == ["teacher/adapted"]
 
 
-# -- what a repair must leave, and in which order it works
+# -- order and extent of a repair
 
 
-def by_hand(project: Project, value: int) -> Artefact:
-    """A foreign program's logits, with nothing in root and marker but what is needed."""
+def write_foreign_logits(project: Project, value: int) -> Artefact:
+    """Returns logits of a foreign program, whose root group and markers hold the required entries only."""
     (teacher,) = [a for a in opened(project).artefacts() if a.kind == "teacher" and a.key != "my_model"]
     artefact = opened(project).artefact("teacher", "my_model")
     document = {"zarr_format": 3, "node_type": "group", "attributes": {"format": 2}}
     artefact.storage.replace(f"{artefact.path}/zarr.json", json.dumps(document).encode())
     for image_id in ("p000", "p001"):
         group = teacher.read(image_id)
-        attempt = Attempt(image_id)
-        attempt.attributes |= group.attributes
-        logits = np.zeros_like(group.array("logits"))
+        writer = ImageWriter(image_id)
+        writer.attributes |= group.attributes
+        logits = np.zeros_like(group.read_array("logits"))
         logits[:, value] = 4
-        attempt.array("logits", logits)
+        writer.add_array("logits", logits)
         file = f"{image_id}.by-hand-{value}.zip"
-        artefact.storage.replace(f"{artefact.path}/images/{file}", pack(attempt.members()))
+        artefact.storage.replace(f"{artefact.path}/images/{file}", pack(writer.members()))
         artefact.storage.replace(f"{artefact.path}/done/{image_id}.json", Marker(image_id, file).to_json())
     return artefact
 
 
-def test_a_repair_never_forgets_what_was_made_from_images_alone(project: Project) -> None:
+def test_a_repair_never_removes_artefacts_computed_from_images_alone(project: Project) -> None:
     """Logits of a foreign program: nothing computes them again."""
-    mine = by_hand(project, 3)
+    foreign = write_foreign_logits(project, 3)
     for kind in ("sam", "masks"):
         flip(next(path for path in files(project)["image"] if kind in path.parts and path.name.startswith("p000")))
         assert repaired(project) == 1
         compute(project)
-    assert set(mine.done()) == {"p000", "p001"}
+    assert set(finished(foreign)) == {"p000", "p001"}
 
 
 def test_a_new_file_name_is_new_content(project: Project) -> None:
-    """Of a program that says no more than the name, as the format allows."""
+    """Of a program that records the file name alone, as the format allows."""
     settings = ("teacher.artefact=my_model", "fusion.rule=ta")
     for value in (3, 7):
-        by_hand(project, value)
+        write_foreign_logits(project, value)
         report = fuse(project.manifest(), project.config(*settings))
         assert report.computed == 2
-        assert (report.artefact.read("p000").array("label") == value).all()
+        assert (report.artefact.read("p000").read_array("label") == value).all()
 
 
-def test_a_lost_root_is_written_again_though_nothing_is_computed(project: Project) -> None:
+def test_a_lost_root_group_is_written_again_though_nothing_is_computed(project: Project) -> None:
     (project.folder / "images" / "broken.png").unlink()
     whole = everything(project)
     for path in files(project)["root"]:
@@ -198,7 +198,7 @@ def test_a_killed_repair_leaves_the_damage_to_be_found_again(project: Project, m
     assert len(problems(project)) == 1
 
 
-def test_what_was_computed_since_is_not_forgotten(project: Project) -> None:
+def test_an_image_computed_since_the_check_is_not_removed(project: Project) -> None:
     flip(next(path for path in files(project)["image"] if "teacher" in path.parts))
     (problem,) = problems(project)
     repair(opened(project), problem)
@@ -209,12 +209,12 @@ def test_what_was_computed_since_is_not_forgotten(project: Project) -> None:
     assert repair(opened(project), problem) == []
 
 
-def test_images_that_are_away_are_no_damage(project: Project) -> None:
+def test_missing_image_files_are_no_damage(project: Project) -> None:
     records, cache = project.manifest().images, opened(project)
     (project.folder / "images").rename(project.folder / "unmounted")
-    found = list(check_cache(cache, records, SilentProgress(), Checked()))
-    assert found
-    assert not any(repair(cache, problem) for problem in found)
+    unreadable = list(CacheCheck(cache, records).problems())
+    assert unreadable
+    assert not any(repair(cache, problem) for problem in unreadable)
     (project.folder / "unmounted").rename(project.folder / "images")
     assert problems(project) == []
 
@@ -236,7 +236,7 @@ def test_a_bad_sector_is_damage(project: Project, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("kind", ["folder", "loop"])
-def test_something_else_in_the_place_of_a_marker_blocks_nothing(project: Project, kind: str) -> None:
+def test_a_folder_or_a_link_in_the_place_of_a_marker_blocks_nothing(project: Project, kind: str) -> None:
     whole = everything(project)
     path = next(path for path in files(project)["marker"] if "sam" in path.parts)
     path.unlink()
@@ -265,29 +265,29 @@ def test_a_link_inside_the_cache_is_refused_by_every_stage(project: Project, tmp
     assert snapshot(tmp_path / "elsewhere") == before
 
 
-def test_nothing_is_swept_while_the_markers_are_away(project: Project) -> None:
-    """A copy that has not come to its end, or a disk that is not mounted."""
+def test_nothing_is_removed_while_the_markers_are_missing(project: Project) -> None:
+    """An unfinished copy, or a disk that is not mounted."""
     (sam, *_) = opened(project).artefacts()
     (root(project) / sam.path / "done").rename(root(project) / sam.path / "done-later")
-    assert list(opened(project).orphans([sam], 0)) == []
+    assert list(opened(project).find_orphans([sam], 0)) == []
 
 
-def test_a_file_that_is_named_while_it_is_swept_stays(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Computed again, a forgotten image has the name of its old file: `gc` may have that name already."""
+def test_a_file_referenced_during_its_removal_stays(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image that is computed again has the name of its old file, which `gc` may have listed before."""
     (sam, *_) = opened(project).artefacts()
-    marker = sam.done()["p000"]
-    sam.forget("p000")
-    (orphan,) = opened(project).orphans([sam], 0)
-    set_aside = LocalStorage.set_aside
+    marker = finished(sam)["p000"]
+    sam.remove_marker("p000")
+    (orphan,) = opened(project).find_orphans([sam], 0)
+    move_to_temporary = LocalStorage.move_to_temporary
 
     def commit_first(self: LocalStorage, path: str) -> str:
         compute(project)
-        return set_aside(self, path)
+        return move_to_temporary(self, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalStorage, "set_aside", commit_first)
-        assert not opened(project).sweep(orphan, 0)
-    assert sam.marker("p000") == marker
+        patch.setattr(LocalStorage, "move_to_temporary", commit_first)
+        assert not opened(project).remove_orphan(orphan, 0)
+    assert sam.find_marker("p000") == marker
     sam.verify(marker)
 
 

@@ -1,4 +1,4 @@
-"""What torchrun starts in the test of distributed training: `ddp.py WORK_DIR BATCH_SIZE`."""
+"""The program that torchrun starts in the test of distributed training: `ddp.py WORK_DIR BATCH_SIZE`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,9 @@ import torch
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
-from stages.train.run import train
-from tests.train.helpers import CLASSES, PALETTE, TINY_STUDENT, MemoryReader
+from tests.train.helpers import MemoryReader, run
 
 STEPS = 4
-
-
-def six_panoramas() -> MemoryReader:
-    return MemoryReader(count=6)
 
 
 @HOOKS.register_module(force=True)
@@ -46,21 +41,14 @@ class WritingHook(Hook):
 
 def main(work_dir: Path, batch_size: int, distributed: bool) -> Path:
     torch.set_num_threads(1)
-    return train(
-        "goodsam_m",
-        {"type": "tests.train.ddp:six_panoramas"},
+    return run(
         work_dir,
-        classes=CLASSES,
-        palette=PALETTE,
-        schedule="schedule_demo",
-        max_iters=STEPS,
+        STEPS,
+        reader=MemoryReader(count=6),
         batch_size=batch_size,
-        device="cpu",
         distributed=distributed,
-        log_level="ERROR",
         overrides={
-            **TINY_STUDENT,
-            # nothing that looks at a whole batch or drops at random: two halves of a batch are then the batch
+            # without batch norm, dropout and dropped paths, the gradient of a batch is the mean of those of its halves
             "model.decode_head.norm_cfg": dict(type="GN", num_groups=4),
             "model.decode_head.dropout_ratio": 0.0,
             "model.backbone.drop_path_rate": 0.0,

@@ -1,16 +1,24 @@
-"""A tiny world for the training tests: random panoramas, their fused samples in memory, a small student."""
+"""Random panoramas with fused samples in memory, small students, and short trainings of them."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from pipeline.data.samples import FusedSample
+from pipeline.core.progress import Progress
+from pipeline.data.images import ImagePreprocessing
+from pipeline.data.labels import LabelSpace
+from pipeline.data.samples import FusedSample, Reader
 from pipeline.geometry.boundaries import label_boundary
+from pipeline.models.weights import load_state_dict
+from stages.train.settings import TrainSettings
 
 CLASSES = ("road", "building", "sky", "person")
 PALETTE = ((128, 64, 128), (70, 70, 70), (70, 130, 180), (220, 20, 60))
+SPACE = LabelSpace(name="student", classes=CLASSES, palette=PALETTE)
 STRIDE = 4
 
 TINY_STUDENT: dict[str, Any] = {
@@ -82,5 +90,41 @@ class MemoryReader:
         return self.fused(image_id).label
 
 
-def memory_reader(**arguments: Any) -> MemoryReader:
-    return MemoryReader(**arguments)
+def run(
+    work_dir: Path,
+    iterations: int = 10,
+    *,
+    reader: Reader | None = None,
+    space: LabelSpace = SPACE,
+    tiny: dict[str, Any] = TINY_STUDENT,
+    preprocessing: ImagePreprocessing = ImagePreprocessing(),
+    resume: bool = False,
+    distributed: bool = False,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Path:
+    """A short training of a small student; `settings` are those of `TrainSettings`."""
+    from stages.train.launch import launch
+    from stages.train.run import TrainingRun
+
+    overrides = {**tiny, **settings.pop("overrides", {})}
+    defaults: dict[str, Any] = {"schedule": "schedule_demo", "workers": 0, "memory": 0, "iterations": iterations}
+    train = TrainSettings.model_validate({**defaults, "overrides": overrides, **settings})
+    training = TrainingRun(
+        train,
+        space,
+        reader or MemoryReader(),
+        work_dir,
+        preprocessing=preprocessing,
+        device=device,
+        resume=resume,
+        distributed=distributed,
+    )
+    return launch(training, progress)
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    """Whether two checkpoints hold the same weights, bit for bit."""
+    first, second = load_state_dict(a)[0], load_state_dict(b)[0]
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)

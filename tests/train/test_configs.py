@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,21 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from PIL import Image
 
+from pipeline.core.errors import UserError
 from pipeline.models.weights import load_into
-from stages.train.configs import CONFIGS, fit_schedule, read_config, replace_schedule, student_config
+from stages.train.configs import (
+    CONFIGS,
+    build_config,
+    fit_model,
+    fit_schedule,
+    read_config,
+    requested_config,
+    student_config,
+)
+from stages.train.run import TrainingRun
 from stages.train.segmentor import MKASegmentor, MKATerms
+from stages.train.settings import TrainSettings
+from tests.train.helpers import SPACE, TINY_STUDENT, MemoryReader
 
 REAL = Path(__file__).parents[3] / "shared" / "real"
 
@@ -43,15 +56,59 @@ def test_students(name: str, size: float) -> None:
     [("schedule_gpu", 6e-5, 20000), ("schedule_gpus", 1.2e-4, 10000), ("schedule_demo", 1e-3, 300)],
 )
 def test_schedules_replace_a_students_own(name: str, rate: float, steps: int) -> None:
-    cfg = read_config(student_config("goodsam_m"))
-    replace_schedule(cfg, name)
+    cfg = requested_config(TrainSettings(student="goodsam_m", schedule=name))
     assert cfg.optim_wrapper.optimizer.lr == rate
     warm_up, decay = cfg.param_scheduler
     assert (warm_up.begin, warm_up.end) == (0, decay.begin)
     assert decay.end == cfg.train_cfg.max_iters == steps
-    fit_schedule(cfg, 100, amp=False)
-    assert cfg.train_cfg.max_iters == 100
-    assert cfg.param_scheduler[-1].end == 100
+    fitted = fit_schedule(cfg, 100)
+    assert fitted.train_cfg.max_iters == fitted.param_scheduler[-1].end == 100
+    assert cfg.train_cfg.max_iters == cfg.param_scheduler[-1].end == steps, "the argument is not changed"
+
+
+def test_overrides_and_schedules_that_cannot_be_merged(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train\.overrides: model\.backbone\.embed_dims\.x: cannot become 1"):
+        requested_config(TrainSettings(overrides={"model.backbone.embed_dims.x": 1}))
+    bare = tmp_path / "bare.py"
+    bare.write_text("train_cfg = dict(max_iters=10)\n")
+    with pytest.raises(UserError, match=r"bare\.py: has no optim_wrapper"):
+        requested_config(TrainSettings(schedule=str(bare)))
+    cfg = read_config(student_config("goodsam_m"))
+    cfg.pop("param_scheduler")
+    with pytest.raises(UserError, match="has no param_scheduler"):
+        fit_schedule(cfg, 10)
+    cfg.param_scheduler = [dict(type="PolyLR", end=10)]
+    with pytest.raises(UserError, match="PolyLR has no end or counts epochs"):
+        fit_schedule(cfg, 10)
+
+
+def test_a_model_is_fitted_without_changing_its_config() -> None:
+    norm = dict(type="SyncBN", requires_grad=True)
+    head = dict(type="FCNHead", num_classes=19, out_channels=19, norm_cfg=norm)
+    model = dict(type="EncoderDecoder", decode_head=head, auxiliary_head=[head], data_preprocessor=dict(mean=[0.0] * 3))
+    before = copy.deepcopy(model)
+    fitted = fit_model(model, SPACE)
+    assert model == before
+    assert fitted["type"] == "MKASegmentor"
+    for head in (fitted["decode_head"], *fitted["auxiliary_head"]):
+        assert (head["num_classes"], head["ignore_index"], head["norm_cfg"]["type"]) == (4, 255, "BN")
+        assert "out_channels" not in head
+    assert fitted["data_preprocessor"]["rgb_to_bgr"]
+    assert fit_model(model, SPACE, sync_bn=True)["decode_head"]["norm_cfg"]["type"] == "SyncBN"
+
+
+def test_equal_runs_have_equal_configs(tmp_path: Path) -> None:
+    def config(**changes: Any) -> dict[str, Any]:
+        settings = TrainSettings(overrides=TINY_STUDENT, class_balance=0.5, ema=0.1, iterations=50, **changes)
+        run = TrainingRun(settings, SPACE, MemoryReader(), tmp_path / "run", device="cpu")
+        return build_config(run).to_dict() | {"experiment_name": None}
+
+    assert config() == config()
+    assert not (tmp_path / "run").exists(), "nothing is written"
+    assert config(seed=1) != config()
+    selecting = config(select="pseudo_label_miou")
+    assert selecting["default_hooks"]["checkpoint"]["interval"] == 10
+    assert selecting["model"]["class_weights"] != config()["model"]["class_weights"], "of the panoramas to train on"
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.py")), ids=lambda p: p.stem)

@@ -1,4 +1,4 @@
-"""The dataset checks what a reader returns, pickles by its spec, and opens the reader once per process."""
+"""The dataset checks what a reader returns, seeds augmentation by the sample, and reads ahead."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import pickle
 import threading
-from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,9 @@ from mmengine.registry import init_default_scope
 from pipeline.core.errors import ImageError, UserError
 from pipeline.data.samples import FusedSample, Reader
 from stages.train import register  # noqa: F401 (registers the transforms)
-from stages.train.dataset import PseudoLabelDataset, open_reader
+from stages.train.dataset import PanoramaStore, PseudoLabelDataset
 from stages.train.sampler import NumberedSampler
-from tests.train.helpers import CLASSES, PALETTE, MemoryReader
-
-META = {"classes": CLASSES, "palette": PALETTE}
-SPEC = {"type": "tests.train.helpers:memory_reader", "count": 3}
+from tests.train.helpers import CLASSES, SPACE, MemoryReader
 
 
 class Spoiled(MemoryReader):
@@ -38,27 +34,21 @@ class Spoiled(MemoryReader):
         return dataclasses.replace(super().fused(image_id), **self.fields)
 
 
-def test_reads_through_a_spec_and_survives_pickling() -> None:
-    dataset = PseudoLabelDataset(SPEC, META)
-    assert isinstance(dataset.reader, Reader)
-    assert dataset.reader is dataset.reader
+def test_a_copy_for_a_loader_process_reads_the_same() -> None:
+    reader = MemoryReader(count=3)
+    assert isinstance(reader, Reader)
+    dataset = PseudoLabelDataset(reader, SPACE)
     assert len(dataset) == 3
-    again = pickle.loads(pickle.dumps(dataset))
-    assert again.ids == dataset.ids
-    np.testing.assert_array_equal(again[1]["img"], dataset[1]["img"])
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert copy.ids == dataset.ids
+    np.testing.assert_array_equal(copy[1]["img"], dataset[1]["img"])
     assert dataset.metainfo["classes"] == CLASSES
 
 
 def test_supervised_samples_have_no_pseudo_label_arrays() -> None:
-    results = PseudoLabelDataset(MemoryReader(supervised=True), META)[0]
+    results = PseudoLabelDataset(MemoryReader(supervised=True), SPACE)[0]
     assert {"img", "label"} <= set(results)
     assert not {"stitched", "gate", "weight", "boundary"} & set(results)
-
-
-@pytest.mark.parametrize("name", ["", "nothing", "no.such:thing", "tests.train.helpers:absent", ":x"])
-def test_unknown_reader(name: str) -> None:
-    with pytest.raises(UserError, match="importable 'module:function'"):
-        open_reader({"type": name})
 
 
 @pytest.mark.parametrize(
@@ -81,132 +71,119 @@ def test_unknown_reader(name: str) -> None:
 )
 def test_what_does_not_fit_is_refused(reader: MemoryReader, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        PseudoLabelDataset(reader, META)[0]
+        PseudoLabelDataset(reader, SPACE)[0]
 
 
 def test_no_images() -> None:
     with pytest.raises(UserError, match="no images"):
-        PseudoLabelDataset(MemoryReader(count=0), META)
+        PseudoLabelDataset(MemoryReader(count=0), SPACE)
 
 
 def test_the_number_of_a_sample_seeds_its_augmentation() -> None:
     init_default_scope("mmseg")
     pipeline = [{"type": "CyclicShift"}, {"type": "MirrorPanorama"}, {"type": "PhotoMetricDistortion"}]
-    dataset = PseudoLabelDataset(MemoryReader(), META, pipeline, seed=3)
+    dataset = PseudoLabelDataset(MemoryReader(), SPACE, pipeline, seed=3)
     first = dataset[(1, 7)]["img"]
     np.random.rand(5)  # noqa: NPY002 (whatever else has drawn numbers)
     np.testing.assert_array_equal(dataset[(1, 7)]["img"], first)
     assert (dataset[(1, 8)]["img"] != first).any()
-    other_seed = PseudoLabelDataset(MemoryReader(), META, pipeline, seed=4)
+    other_seed = PseudoLabelDataset(MemoryReader(), SPACE, pipeline, seed=4)
     assert (other_seed[(1, 7)]["img"] != first).any()
 
 
 def test_a_dataset_of_some_images() -> None:
-    dataset = PseudoLabelDataset(MemoryReader(), META, ids=["pano/2.png", "pano/0.png"])
+    dataset = PseudoLabelDataset(MemoryReader(), SPACE, ids=["pano/2.png", "pano/0.png"])
     assert [dataset[i]["image_id"] for i in range(len(dataset))] == ["pano/2.png", "pano/0.png"]
 
 
-def test_processes_share_one_stream_of_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two processes each draws every other sample; together they draw what one process draws."""
+def draw(count: int, *, skip: int = 0, size: int = 5, seed: int = 1, **options: int) -> list[tuple[int, ...]]:
+    sampler = NumberedSampler(size, seed, **options)
+    if skip:
+        sampler.skip(skip)
+    return list(itertools.islice(iter(sampler), count))
 
-    def drawn(rank: int, world: int, count: int, skip: int = 0) -> list[tuple[int, int]]:
-        monkeypatch.setattr("mmengine.dataset.sampler.get_dist_info", lambda: (rank, world))
-        sampler = NumberedSampler(range(5), seed=1)
-        if skip:
-            sampler.skip(skip)
-        return list(itertools.islice(iter(sampler), count))
 
-    alone = drawn(0, 1, 20)
+def test_processes_share_one_stream_of_samples() -> None:
+    """Of two processes each draws every other sample; together they draw the stream of one process."""
+    alone = draw(20)
     assert [number for _, number in alone] == list(range(20))
     assert sorted(index for index, _ in alone[:5]) == list(range(5)), "every image once before any twice"
-    both = [drawn(rank, 2, 10) for rank in range(2)]
+    assert draw(20, seed=2) != alone
+    both = [draw(10, rank=rank, world_size=2) for rank in range(2)]
     assert [pair for step in zip(*both, strict=True) for pair in step] == alone
-    assert drawn(1, 2, 4, skip=6) == both[1][6:], "a resumed run goes on in the stream"
+    assert draw(4, skip=6, rank=1, world_size=2) == both[1][6:], "a resumed run continues the stream"
 
 
-@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("world_size", [1, 2])
 @pytest.mark.parametrize("ahead", [1, 3, 7])
-def test_samples_tell_what_is_drawn_later(monkeypatch: pytest.MonkeyPatch, ahead: int, world: int) -> None:
-    monkeypatch.setattr("mmengine.dataset.sampler.get_dist_info", lambda: (world - 1, world))
-    plain = list(itertools.islice(iter(NumberedSampler(range(5), seed=1)), 40))
-    told = NumberedSampler(range(5), seed=1, ahead=ahead)
-    found = list(itertools.islice(iter(told), 30))
-    assert [sample[:2] for sample in found] == plain[:30]
-    assert [sample[2] for sample in found] == [index for index, _ in plain[ahead : ahead + 30]]
-    told.skip(11)
-    assert list(itertools.islice(iter(told), 19)) == found[11:], "a resumed run goes on in the stream"
+def test_samples_name_the_image_that_is_drawn_later(ahead: int, world_size: int) -> None:
+    process = {"rank": world_size - 1, "world_size": world_size}
+    plain, samples = draw(40, **process), draw(30, ahead=ahead, **process)
+    assert [sample[:2] for sample in samples] == plain[:30]
+    assert [sample[2] for sample in samples] == [index for index, _ in plain[ahead : ahead + 30]]
+    assert draw(19, skip=11, ahead=ahead, **process) == samples[11:], "a resumed run continues the stream"
+
+
+class ThreadNoting(MemoryReader):
+    """Notes the thread of every read image."""
+
+    def __init__(self) -> None:
+        super().__init__(height=512, width=1024)
+        self.threads: list[str] = []
+
+    def image(self, image_id: str) -> np.ndarray:
+        self.threads.append(threading.current_thread().name)
+        return super().image(image_id)
 
 
 @pytest.mark.parametrize("memory", [0, 8])
 def test_reading_ahead_changes_no_sample(memory: int) -> None:
-    """All but the first ones are read by another thread; nothing stays behind of what was drawn."""
-
-    class Noting(MemoryReader):
-        def __init__(self) -> None:
-            super().__init__(height=512, width=1024)
-            self.threads: list[str] = []
-
-        def image(self, image_id: str) -> np.ndarray:
-            self.threads.append(threading.current_thread().name)
-            return super().image(image_id)
-
     init_default_scope("mmseg")
     pipeline = [{"type": "CyclicShift"}, {"type": "RandomScaleCrop", "crop_size": (256, 256), "scale_range": (1, 2)}]
-    plain, ahead = (PseudoLabelDataset(Noting(), META, pipeline, memory=memory, seed=3) for _ in range(2))
-    samples = [list(itertools.islice(iter(NumberedSampler(range(4), seed=0, ahead=n)), 12)) for n in (0, 3)]
-    for item, told in zip(*samples, strict=True):
-        expected, found = plain[item], ahead[told]
-        assert set(found) == set(expected)
+    readers = ThreadNoting(), ThreadNoting()
+    plain, ahead = (PseudoLabelDataset(reader, SPACE, pipeline, memory=memory, seed=3) for reader in readers)
+    for item, longer in zip(draw(12, size=4), draw(12, size=4, ahead=2), strict=True):
+        expected, sample = plain[item], ahead[longer]
+        assert set(sample) == set(expected)
         for name, value in expected.items():
-            np.testing.assert_array_equal(found[name], value)
-    assert plain.reader.threads == ["MainThread"] * len(plain.reader.threads)  # type: ignore[attr-defined]
-    threads = ahead.reader.threads  # type: ignore[attr-defined]
-    assert threads.count("MainThread") <= 3
-    assert "reading_0" in threads
-    assert sum(draws for _, draws in ahead._coming.values()) <= 3
+            np.testing.assert_array_equal(sample[name], value)
+    assert set(readers[0].threads) == {"MainThread"}
+    in_main = readers[1].threads.count("MainThread")
+    assert in_main < len(readers[1].threads) / 2
 
 
-def test_what_cannot_be_read_ahead_is_told_when_it_is_drawn() -> None:
-    dataset = PseudoLabelDataset(Spoiled(), META)
+def test_an_error_of_reading_ahead_is_raised_when_the_panorama_is_drawn() -> None:
+    class Damaged(MemoryReader):
+        def fused(self, image_id: str) -> FusedSample:
+            raise ImageError(f"{image_id}: is damaged")
 
-    def fail(_image_id: str) -> FusedSample:
-        raise ImageError("pano/1.png: is damaged")
-
-    dataset.reader.fused = fail  # type: ignore[method-assign]
-    dataset._begin("pano/1.png")
-    with pytest.raises(ImageError, match="is damaged"):
-        dataset[1]
-    assert not pickle.loads(pickle.dumps(PseudoLabelDataset(SPEC, META)))._coming
+    store = PanoramaStore(Damaged(), 0)
+    store.prefetch("pano/1.png")
+    with pytest.raises(ImageError, match=r"pano/1\.png: is damaged"):
+        store.fetch("pano/1.png")
 
 
-def test_a_fork_reads_for_itself() -> None:
-    """Threads stay behind in a fork: what they were to read must not be waited for."""
-    dataset = PseudoLabelDataset(MemoryReader(), META)
-    dataset[(0, 0, 1)]
-    dataset._coming = {image_id: (Future(), 1) for image_id in dataset.ids}  # never done, as seen from a fork
-    dataset._thread = (-1, dataset._thread[1])  # type: ignore[index]
-    assert dataset[(1, 1, 2)]["image_id"] == dataset.ids[1]
+class Counting(MemoryReader):
+    def __init__(self) -> None:
+        super().__init__(height=512, width=1024)
+        self.reads = 0
+
+    def image(self, image_id: str) -> np.ndarray:
+        self.reads += 1
+        return super().image(image_id)
 
 
 def test_what_fits_into_memory_is_read_once() -> None:
-    class Counting(MemoryReader):
-        reads = 0
-
-        def image(self, image_id: str) -> np.ndarray:
-            self.reads += 1
-            return super().image(image_id)
-
-    kept, read = Counting(height=512, width=1024), Counting(height=512, width=1024)
+    stored, read = Counting(), Counting()
     one = 512 * 1024 * (3 + 4) + 4 * 128 * 256 * 2
     assert 2**20 * 8 < 3 * one < 2**20 * 12
-    dataset, plain = PseudoLabelDataset(kept, META, memory=8), PseudoLabelDataset(read, META)
+    dataset, plain = PseudoLabelDataset(stored, SPACE, memory=8), PseudoLabelDataset(read, SPACE)
     for _ in range(3):
         for index in range(4):
-            found, expected = dataset[index], plain[index]
+            sample, expected = dataset[index], plain[index]
             for name, value in expected.items():
-                np.testing.assert_array_equal(found[name], value)
-            found["img"][:] = 0  # what a transform does to a sample is no one else's
-            found["label"][:] = 0
+                np.testing.assert_array_equal(sample[name], value)
+            sample["img"][:] = 0  # a transform may change its sample, which must not change the next one
+            sample["label"][:] = 0
     assert read.reads == 12
-    assert kept.reads == 2 + 3 * 2, "two of four fit"
-    assert not pickle.loads(pickle.dumps(PseudoLabelDataset(SPEC, META, memory=8)))._kept
+    assert stored.reads == 2 + 3 * 2, "two of four fit"

@@ -68,7 +68,7 @@ def test_the_command_by_torchrun(small: Project, tmp_path: Path) -> None:  # noq
     precompute(small.manifest(), small.config())
     fuse(small.manifest(), small.config())
     printed = torchrun(
-        "pipeline", "train", "--distributed", *small.arguments(), "--work-dir", str(tmp_path / "runs"),
+        "pipeline", "train", "--distributed", "--json", *small.arguments(), "--work-dir", str(tmp_path / "runs"),
         "--set", "device=cpu", "--set", "train.select=pseudo_label_miou",
     )  # fmt: skip
     results = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]

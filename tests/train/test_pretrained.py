@@ -10,14 +10,13 @@ import torch
 from mmengine.config import Config
 
 from pipeline.core.errors import UserError
-from pipeline.data.labels import load_label_space
+from pipeline.data.labels import LabelSpace, load_label_space
 from pipeline.models.weights import load_state_dict
 from stages.config import load_config
-from stages.train.configs import CONFIGS, fit_schedule, override, read_config, replace_schedule, student_config
-from stages.train.pretrained import labels_of, resolve_pretrained
+from stages.train.configs import CONFIGS, read_config, student_config
+from stages.train.pretrained import checkpoint_classes, resolve_pretrained
 from stages.train.run import last_checkpoint
-from tests.train.helpers import CLASSES
-from tests.train.test_run import run
+from tests.train.helpers import CLASSES, SPACE, MemoryReader, run
 
 ROOT = CONFIGS.parent
 STILL = {"optim_wrapper.optimizer.lr": 0.0, "optim_wrapper.optimizer.weight_decay": 0.0}
@@ -28,18 +27,18 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
     return {k: v for k, v in load_state_dict(path)[0].items() if "running" not in k and "num_batches" not in k}
 
 
-def test_the_demos_student_begins_where_its_config_says(tmp_path: Path) -> None:
-    """Other students do not: the demo's settings name no file, so `--student goodsam_m` works with them."""
-    assert load_config(ROOT / "configs" / "demo.yaml").train.load_from is None
-    space = load_label_space("cityscapes19")
-    labels = {"classes": space.classes, "palette": space.palette}
-    settings: dict[str, Any] = {
-        "student": "goodsam_demo",
-        "tiny": STILL | CROP,
-        "reader": {"supervised": True},
-        **labels,
-    }
-    begun = run(tmp_path / "run", 1, **settings)
+def test_the_demos_student_starts_from_the_weights_that_its_settings_name(tmp_path: Path) -> None:
+    train = load_config(ROOT / "configs" / "demo.yaml").train
+    assert train.load_from is not None
+    begun = run(
+        tmp_path / "run",
+        1,
+        student=train.student,
+        load_from=train.load_from,
+        tiny=STILL | CROP,
+        reader=MemoryReader(supervised=True),
+        space=load_label_space("cityscapes19"),
+    )
     start = weights_of(ROOT / "demo" / "weights" / "start_goodsam_demo.safetensors")
     for name, value in weights_of(begun).items():
         torch.testing.assert_close(value, start[name].float(), rtol=0, atol=0)
@@ -48,10 +47,9 @@ def test_the_demos_student_begins_where_its_config_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize("classes", [CLASSES, ("a", "b", "c")])
 def test_with_other_classes_the_layer_that_names_them_begins_anew(tmp_path: Path, classes: tuple[str, ...]) -> None:
     first = run(tmp_path / "first", 1)
-    names = {"classes": classes, "palette": [(c, c, c) for c in range(len(classes))]}
-    reader = {"type": "tests.train.test_pretrained:three_classes"} if len(classes) == 3 else {}
-    settings: dict[str, Any] = {"load_from": first, "overrides": STILL, "seed": 5, "reader": reader}
-    begun = run(tmp_path / "second", 1, **settings, **names)
+    space = LabelSpace(name="other", classes=classes, palette=tuple((c, c, c) for c in range(len(classes))))
+    reader = three_classes() if len(classes) == 3 else MemoryReader()
+    begun = run(tmp_path / "second", 1, load_from=first, overrides=STILL, seed=5, reader=reader, space=space)
     old, new = weights_of(first), weights_of(begun)
     for name, value in new.items():
         if "conv_seg" not in name or classes == CLASSES:
@@ -60,9 +58,7 @@ def test_with_other_classes_the_layer_that_names_them_begins_anew(tmp_path: Path
             assert value.shape[0] == len(classes)
 
 
-def three_classes() -> Any:
-    from tests.train.helpers import MemoryReader
-
+def three_classes() -> MemoryReader:
     reader = MemoryReader(supervised=True)
     reader.labels = {name: label.clip(max=2) for name, label in reader.labels.items()}
     return reader
@@ -70,7 +66,8 @@ def three_classes() -> Any:
 
 def test_other_names_for_as_many_classes_begin_anew_too(tmp_path: Path) -> None:
     first = run(tmp_path / "first", 1)
-    begun = run(tmp_path / "second", 1, load_from=first, overrides=STILL, seed=5, classes=("a", "b", "c", "d"))
+    space = SPACE.model_copy(update={"classes": ("a", "b", "c", "d")})
+    begun = run(tmp_path / "second", 1, load_from=first, overrides=STILL, seed=5, space=space)
     old, new = weights_of(first), weights_of(begun)
     assert not torch.equal(new["decode_head.conv_seg.weight"], old["decode_head.conv_seg.weight"])
     torch.testing.assert_close(new["decode_head.fusion_conv.conv.weight"], old["decode_head.fusion_conv.conv.weight"])
@@ -107,8 +104,8 @@ def test_addresses_of_weights_are_refused_or_not_needed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("meta", [{}, {"student": "{"}, {"student": "[]"}, {"student": 3}, {"student": "{}"}])
 def test_classes_that_cannot_be_read_are_none(meta: dict[str, Any]) -> None:
-    assert labels_of(meta) is None
-    assert labels_of({"student": '{"classes": ["a", "b"]}'}) == ["a", "b"]
+    assert checkpoint_classes(meta) is None
+    assert checkpoint_classes({"student": '{"classes": ["a", "b"]}'}) == ["a", "b"]
 
 
 def test_processes_that_would_train_alone_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,24 +114,8 @@ def test_processes_that_would_train_alone_are_refused(tmp_path: Path, monkeypatc
         run(tmp_path)
 
 
-def test_changes_and_schedules_that_cannot_be(tmp_path: Path) -> None:
-    cfg = read_config(student_config("goodsam_m"))
-    with pytest.raises(UserError, match=r"train\.overrides: model\.backbone\.embed_dims\.x: cannot become 1"):
-        override(cfg, {"model.backbone.embed_dims.x": 1})
-    bare = tmp_path / "bare.py"
-    bare.write_text("train_cfg = dict(max_iters=10)\n")
-    with pytest.raises(UserError, match=r"bare\.py: has no optim_wrapper"):
-        replace_schedule(cfg, bare)
-    cfg.pop("param_scheduler")
-    with pytest.raises(UserError, match="has no param_scheduler"):
-        fit_schedule(cfg, 10, amp=False)
-    cfg.param_scheduler = [dict(type="PolyLR", end=10)]
-    with pytest.raises(UserError, match="PolyLR has no end or counts epochs"):
-        fit_schedule(cfg, 10, amp=False)
-
-
 def test_checkpoints_of_mmsegmentation_say_their_classes_too() -> None:
     for meta in ({"dataset_meta": {"classes": ("road", "car")}}, {"CLASSES": ["road", "car"]}):
-        assert labels_of(meta) == ["road", "car"]
+        assert checkpoint_classes(meta) == ["road", "car"]
     for nothing in ({}, {"dataset_meta": None}, {"dataset_meta": {}}, {"CLASSES": None}):
-        assert labels_of(nothing) is None
+        assert checkpoint_classes(nothing) is None

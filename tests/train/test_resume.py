@@ -17,8 +17,7 @@ from pipeline.core.errors import UserError
 from pipeline.models.weights import load_state_dict
 from stages.train.run import checkpoints_of, last_checkpoint
 from stages.train.selection import pseudo_label_miou
-from tests.train.helpers import MemoryReader
-from tests.train.test_run import run, same_weights
+from tests.train.helpers import MemoryReader, run, same_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,12 +31,12 @@ OPTIONS: dict[str, Any] = {
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_resumed_run_ends_where_an_undisturbed_one_does(tmp_path: Path, workers: int) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    expected = run(whole, 10, num_workers=workers, **OPTIONS)
+    expected = run(whole, 10, workers=workers, **OPTIONS)
     stopped.mkdir()
     at = checkpoints_of(whole)[0]
     assert at.name == "iter_8.pth", "two are kept"
     (stopped / at.name).write_bytes(at.read_bytes())
-    resumed = run(stopped, 10, resume=True, num_workers=workers, **OPTIONS)
+    resumed = run(stopped, 10, resume=True, workers=workers, **OPTIONS)
     assert resumed.name == expected.name == "iter_10.pth"
     assert same_weights(expected, resumed)
     assert not same_weights(expected, run(tmp_path / "other", 10, seed=1, **OPTIONS))
@@ -57,7 +56,7 @@ def test_a_killed_training_goes_on_and_scores_the_same(tmp_path: Path) -> None:
     steps, whole, killed = 40, tmp_path / "whole", tmp_path / "killed"
     code = (
         "import sys; from pathlib import Path; from tests.train.test_resume import OPTIONS; "
-        "from tests.train.test_run import run; "
+        "from tests.train.helpers import run; "
         f"run(Path(sys.argv[1]), {steps}, resume=True, **OPTIONS)"
     )
     command = [sys.executable, "-c", code, str(killed)]
@@ -88,12 +87,12 @@ def test_a_killed_training_goes_on_and_scores_the_same(tmp_path: Path) -> None:
 
 def test_select_needs_panoramas_to_hold_out(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="leaves none to train on"):
-        run(tmp_path, 2, reader={"count": 1}, select="pseudo_label_miou")
+        run(tmp_path, 2, reader=MemoryReader(count=1), select="pseudo_label_miou")
 
 
 def test_one_training_in_a_folder_at_a_time(tmp_path: Path) -> None:
-    code = "import sys, time; from pathlib import Path; from pipeline.core.atomic_files import locked\n"
-    code += "with locked(Path(sys.argv[1]), 'held'):\n    print('held', flush=True); time.sleep(60)"
+    code = "import sys, time; from pathlib import Path; from pipeline.core.atomic_files import lock_folder\n"
+    code += "with lock_folder(Path(sys.argv[1]), 'held'):\n    print('held', flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout is not None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +16,12 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.core.errors import UserError
-from pipeline.models.student import load_student
+from pipeline.core.progress import SilentProgress
+from pipeline.models.load import load_student
 from pipeline.models.weights import load_state_dict
 from stages.train.configs import CONFIGS
-from stages.train.run import last_checkpoint, train
-from tests.train.helpers import CLASSES, PALETTE, TINY_CGNET, TINY_STUDENT, MemoryReader
-
-READER = {"type": "tests.train.helpers:memory_reader"}
-
-
-def run(work_dir: Path, max_iters: int = 10, reader: dict[str, Any] | None = None, **kwargs: Any) -> Path:
-    settings: dict[str, Any] = {"student": "goodsam_m", "classes": CLASSES, "palette": PALETTE}
-    settings |= {"schedule": "schedule_demo", "device": "cpu", "log_level": "ERROR"}
-    settings |= {"overrides": kwargs.pop("tiny", TINY_STUDENT) | kwargs.pop("overrides", {})}
-    return train(reader={**READER, **(reader or {})}, work_dir=work_dir, max_iters=max_iters, **settings | kwargs)
+from stages.train.run import last_checkpoint
+from tests.train.helpers import CLASSES, PALETTE, SPACE, TINY_CGNET, TINY_STUDENT, MemoryReader, run, same_weights
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +34,9 @@ def accuracy(checkpoint: Path) -> float:
     return float(np.mean([student(reader.image(i)) == reader.labels[i] for i in reader.ids]))
 
 
-def same_weights(a: Path, b: Path) -> bool:
-    first, second = load_state_dict(a)[0], load_state_dict(b)[0]
-    return all(torch.equal(first[key], second[key]) for key in first)
+def channels(student: Any, image: torch.Tensor) -> list[float]:
+    """The pixel `(1, 3, 1, 1)` as the network takes it."""
+    return student.model.data_preprocessor({"inputs": image})["inputs"][0, :, 0, 0].tolist()
 
 
 def test_writes_checkpoint_and_the_ids_it_used(trained: Path) -> None:
@@ -104,7 +98,7 @@ def test_backbones_start_from_weights_of_their_own_or_of_a_whole_segmentor(train
 
 
 def test_supervised_training_runs_too(tmp_path: Path) -> None:
-    assert run(tmp_path, 5, reader={"supervised": True}).is_file()
+    assert run(tmp_path, 5, reader=MemoryReader(supervised=True)).is_file()
 
 
 def test_a_plain_mmseg_config_becomes_a_student(tmp_path: Path) -> None:
@@ -117,10 +111,11 @@ def test_a_plain_mmseg_config_becomes_a_student(tmp_path: Path) -> None:
         "train_pipeline = [dict(type='LoadImageFromFile')]\n"
         "val_dataloader = dict(dataset=dict(type='CityscapesDataset', data_root='nowhere'))\n"
     )
-    checkpoint = run(tmp_path / "run", 5, student=config)
+    checkpoint = run(tmp_path / "run", 5, student=str(config))
     assert json.loads(load_state_dict(checkpoint)[1]["student"])["model"]["type"] == "MKASegmentor"
     student = load_student(checkpoint, "cpu")
-    assert not student.model.data_preprocessor._channel_conversion
+    image = torch.tensor([123.675, 116.28, 103.53 + 57.375]).view(1, 3, 1, 1)  # in RGB, as the mean and std
+    torch.testing.assert_close(channels(student, image), [0.0, 0.0, 1.0])
     assert student.model.num_classes == len(CLASSES)
 
 
@@ -129,10 +124,8 @@ def test_a_student_of_bgr_images_gets_them_in_training_and_use(tmp_path: Path) -
     config = tmp_path / "bgr.py"
     preprocessor = "dict(bgr_to_rgb=False, mean=[1.0, 2.0, 3.0], std=[1.0, 1.0, 1.0])"
     config.write_text(f"_base_ = [{str(base)!r}]\nmodel = dict(data_preprocessor={preprocessor})\n")
-    model = load_student(run(tmp_path / "run", 1, student=config), "cpu").model
-    image = torch.tensor([10.0, 20.0, 30.0]).view(1, 3, 1, 1).expand(1, 3, 4, 4)
-    seen = model.data_preprocessor({"inputs": image})["inputs"][0, :, 0, 0]
-    assert seen.tolist() == [29.0, 18.0, 7.0]
+    student = load_student(run(tmp_path / "run", 1, student=str(config)), "cpu")
+    assert channels(student, torch.tensor([10.0, 20.0, 30.0]).view(1, 3, 1, 1)) == [29.0, 18.0, 7.0]
 
 
 def test_a_config_of_mmsegmentation_with_auxiliary_heads(tmp_path: Path) -> None:
@@ -140,7 +133,7 @@ def test_a_config_of_mmsegmentation_with_auxiliary_heads(tmp_path: Path) -> None
     if not config.is_file():
         pytest.skip(f"this mmsegmentation has no {config}")
     hooks = {k: v for k, v in TINY_STUDENT.items() if k.startswith("default_hooks")}
-    settings = {"student": config, "reader": {"type": READER["type"], "height": 64, "width": 128}}
+    settings: dict[str, Any] = {"student": str(config), "reader": MemoryReader(height=64, width=128)}
     checkpoint = run(tmp_path, 2, tiny=hooks, **settings)
     student = load_student(checkpoint, "cpu")
     assert len(student.model.auxiliary_head) == 2
@@ -155,24 +148,23 @@ def test_crops_and_worker_processes(tmp_path: Path) -> None:
         dict(type="PhotoMetricDistortion"),
         dict(type="PackMKAInputs"),
     ]
-    reader = {"height": 64, "width": 128}
-    assert run(tmp_path, 5, reader=reader, num_workers=1, overrides={"train_pipeline": pipeline}).is_file()
+    reader = MemoryReader(height=64, width=128)
+    assert run(tmp_path, 5, reader=reader, workers=1, overrides={"train_pipeline": pipeline}).is_file()
 
 
 def test_bad_settings_are_refused_before_training(trained: Path, tmp_path: Path) -> None:
     odd = tmp_path / "odd.safetensors"  # names of another library, which mmengine would pass over in silence
     save_file({"patch_embed1.proj.weight": torch.zeros(8, 3, 7, 7)}, odd)
     for settings, message in (
-        ({"student": "goodsam_x"}, "expected a config file or one of .*goodsam_m, goodsam_s, goodsam_t"),
-        ({"schedule": "schedule_x"}, "expected a config file or schedule_gpu"),
+        ({"student": "goodsam_x"}, "found 'goodsam_x'; expected a file or one of .*goodsam_m, goodsam_s, goodsam_t"),
+        ({"schedule": "schedule_x"}, "found 'schedule_x'; expected a file or one of .*schedule_gpu"),
         ({"device": "tpu"}, "expected auto, cpu or cuda"),
         ({"distributed": True}, "found no LOCAL_RANK"),
-        ({"reader": {"type": "x:y"}}, "importable"),
-        ({"reader": {"count": 0}}, "no images"),
+        ({"reader": MemoryReader(count=0)}, "no images"),
         ({"load_from": tmp_path / "absent.pth"}, "no such checkpoint"),
-        ({"load_from": trained, "overrides": {"model.decode_head.channels": 8}}, "does not fit the student"),
+        ({"load_from": trained, "overrides": {"model.decode_head.channels": 8}}, "fit the student.*load_from=null"),
         ({"pretrained_backbone": odd}, r"does not fit the student's backbone; .* missing"),
-        ({"overrides": {"model.mka.wole": 1.0}}, "no such term"),
+        ({"overrides": {"model.mka.wole": 1.0}}, "wole: unknown key"),
         ({"overrides": {"model.backbone.type": "Nothing"}}, "the student goodsam_m: found type 'Nothing'"),
         ({"overrides": {"model.backbone.depth": 18}}, "goodsam_m: the training cannot be set up"),
         ({"overrides": {"model.type": "SegTTAModel"}}, "expected EncoderDecoder or MKASegmentor"),
@@ -192,7 +184,7 @@ def test_bad_settings_are_refused_before_training(trained: Path, tmp_path: Path)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / trained.name).write_bytes(trained.read_bytes())
     with pytest.raises(UserError, match="was trained for the classes"):
-        run(tmp_path / "other", 15, resume=True, classes=("a", "b", "c", "d"))
+        run(tmp_path / "other", 15, resume=True, space=SPACE.model_copy(update={"classes": ("a", "b", "c", "d")}))
 
 
 class Bomb:
@@ -264,9 +256,9 @@ def test_a_student_learns_its_labels(tmp_path: Path) -> None:
 
 
 def test_options_reach_the_student(tmp_path: Path) -> None:
-    checkpoint = run(tmp_path, 2, class_balance=0.5, cyclic_padding=True)
+    checkpoint = run(tmp_path, 2, class_balance=0.5, circular_padding=True)
     described = json.loads(load_state_dict(checkpoint)[1]["student"])["model"]
-    assert described["cyclic"] is True
+    assert described["circular_padding"] is True
     assert len(described["class_weights"]) == len(CLASSES)
     assert len(set(described["class_weights"])) > 1
     student, image = load_student(checkpoint, "cpu"), MemoryReader().image("pano/0.png")
@@ -289,6 +281,33 @@ def test_tensorboard_gets_scalars_and_pictures(tmp_path: Path) -> None:
     pictures = found.Images("image, pseudo-label, student")
     assert [picture.step for picture in pictures] == [1, 2, 3, 4]
     assert (pictures[0].width, pictures[0].height) == (64, 3 * 32)
+
+
+class Steps(SilentProgress):
+    """Notes what is reported."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[str, int, str]] = []
+        self.figures: list[str] = []
+
+    def start(self, description: str, total: int, unit: str = "image") -> None:
+        self.started.append((description, total, unit))
+
+    def advance(self, failed: bool = False, figures: str = "") -> None:
+        self.figures.append(figures)
+
+
+def test_every_step_is_reported_with_the_loss(trained: Path, tmp_path: Path) -> None:
+    steps = Steps()
+    run(tmp_path / "short", 3, progress=steps)
+    assert steps.started == [("train", 3, "step")]
+    assert len(steps.figures) == 3
+    assert re.fullmatch(r"loss \d+\.\d\d", steps.figures[-1])
+    (tmp_path / "resumed").mkdir()
+    shutil.copy(trained, tmp_path / "resumed")
+    rest = Steps()
+    run(tmp_path / "resumed", 12, resume=True, progress=rest)
+    assert rest.started == [("train", 2, "step")], "only the steps that are left"
 
 
 def test_cgnet_by_its_config_alone(tmp_path: Path) -> None:

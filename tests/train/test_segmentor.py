@@ -19,12 +19,12 @@ from pipeline.geometry.views import ViewSettings, make_views
 from pipeline.models import losses
 from stages.train.configs import student_config
 from stages.train.dataset import PseudoLabelDataset
-from stages.train.segmentor import MKASegmentor, MKATerms, Term, _distill
+from stages.train.segmentor import MKASegmentor, MKATerms, Term, distillation_loss
 from stages.train.transforms import MirrorPanorama, PackMKAInputs, RandomScaleCrop
-from tests.train.helpers import CLASSES, PALETTE, TINY_STUDENT, MemoryReader
+from tests.train.helpers import CLASSES, SPACE, TINY_STUDENT, MemoryReader
 
-META = {"classes": CLASSES, "palette": PALETTE}
 TERMS = ("whole", "ensemble", "confident", "boundary")
+OFF = dict.fromkeys(TERMS, 0)
 
 
 def build(mka: Mapping[str, Any] | None = None, **overrides: Any) -> MKASegmentor:
@@ -34,14 +34,14 @@ def build(mka: Mapping[str, Any] | None = None, **overrides: Any) -> MKASegmento
     cfg.merge_from_dict({k: v for k, v in TINY_STUDENT.items() if k.startswith("model.")})
     cfg.merge_from_dict({"model.decode_head.num_classes": len(CLASSES), "model.backbone.drop_path_rate": 0.0})
     cfg.merge_from_dict({"model.decode_head.dropout_ratio": 0.0, **overrides})
-    cfg.model.mka = {name: (mka or {}).get(name, 0) for name in TERMS}
+    cfg.model.mka = {**OFF, **(mka or {})}
     return MODELS.build(cfg.model)
 
 
 def batch(
     count: int = 2, transforms: Any = (), reader: type[MemoryReader] = MemoryReader, **options: Any
 ) -> dict[str, Any]:
-    dataset = PseudoLabelDataset(reader(**options), META)
+    dataset = PseudoLabelDataset(reader(**options), SPACE)
     packed = []
     for image_id in dataset.ids[:count]:
         results = dataset.load(image_id)
@@ -65,7 +65,7 @@ def test_each_term_can_be_switched_on_alone_and_scaled(name: str) -> None:
     model = build({name: 1.0})
     found = loss_of(model, batch())
     assert set(found) == {f"decode.loss_{name}", "decode.pseudo_label_acc"}
-    model.terms = MKATerms.from_config({n: 2.5 if n == name else 0 for n in TERMS})
+    model.terms = MKATerms.model_validate({n: 2.5 if n == name else 0 for n in TERMS})
     torch.testing.assert_close(loss_of(model, batch())[f"decode.loss_{name}"], 2.5 * found[f"decode.loss_{name}"])
 
 
@@ -135,10 +135,10 @@ def test_temperature_and_hard_targets() -> None:
     model, data = build({"whole": 1.0}).eval(), batch(count=1)
     logits = logits_of(model, data)
     stitched = losses.upsample_log_probs(data["data_samples"][0].stitched.data[None], (32, 64), cyclic=True)
-    model.terms = MKATerms(whole=Term(temperature=2.0), ensemble=Term(0), confident=Term(0), boundary=Term(0))
+    model.terms = MKATerms.model_validate({**OFF, "whole": {"temperature": 2.0}})
     soft = losses.soft_cross_entropy(logits / 2, losses.sharpen(stitched, 2.0)) * 4
     torch.testing.assert_close(loss_of(model, data)["decode.loss_whole"], soft)
-    model.terms = MKATerms(whole=Term(hard=True), ensemble=Term(0), confident=Term(0), boundary=Term(0))
+    model.terms = MKATerms.model_validate({**OFF, "whole": {"hard": True}})
     hard = losses.hard_cross_entropy(logits, stitched.argmax(1))
     torch.testing.assert_close(loss_of(model, data)["decode.loss_whole"], hard)
 
@@ -150,7 +150,7 @@ def test_distillation_at_a_temperature(temperature: float, hard: bool) -> None:
     target = torch.randn(1, 4, 6, 8).softmax(1)
     logits = target.log().requires_grad_()
     term = Term(weight=2.0, temperature=temperature, hard=hard)
-    loss = _distill(logits, target, term).mean() * term.factor
+    loss = distillation_loss(logits, target, term).mean() * term.factor
     soft = (target.log() / temperature).softmax(1)
     if hard:
         by_hand = torch.nn.functional.cross_entropy(target.log() / temperature, target.argmax(1))
@@ -163,11 +163,11 @@ def test_distillation_at_a_temperature(temperature: float, hard: bool) -> None:
     logits.grad = None
     keep = torch.zeros(1, 6, 8)
     keep[:, :2] = 1
-    losses.weighted_mean(_distill(logits, target.flip(1), term), keep).backward()
+    losses.weighted_mean(distillation_loss(logits, target.flip(1), term), keep).backward()
     assert logits.grad[:, :, 2:].abs().max() == 0, "what is ignored pulls nowhere"
     assert logits.grad[:, :, :2].abs().max() > 1e-4
     logits.grad = None
-    nothing = losses.weighted_mean(_distill(logits, target, term), torch.zeros(1, 6, 8))
+    nothing = losses.weighted_mean(distillation_loss(logits, target, term), torch.zeros(1, 6, 8))
     assert nothing == 0
     nothing.backward()
     assert logits.grad.abs().max() == 0
@@ -223,16 +223,16 @@ def test_images_of_different_sizes_in_a_batch_are_refused() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"wole": 1}, "mka.wole: no such term; expected one of whole, ensemble"),
-        ({"whole": {"wait": 1}}, "mka.whole.wait: no such key"),
-        ({"whole": -1}, "weight >= 0"),
-        ({"boundary": {"temperature": 0}}, "temperature > 0"),
-        ({"confident": {"hard": True}}, "mka.confident.hard"),
+        ({"wole": 1}, "wole: unknown key; expected one of: boundary, confident, ensemble, whole"),
+        ({"whole": {"wait": 1}}, "whole.wait: unknown key; expected one of: hard, temperature, weight"),
+        ({"whole": -1}, "whole.weight: found -1; .*greater than or equal to 0"),
+        ({"boundary": {"temperature": 0}}, "boundary.temperature: found 0; .*greater than 0"),
+        ({"confident": {"hard": True}}, ".*expected hard only for whole and ensemble"),
     ],
 )
 def test_wrong_terms_are_named(config: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        MKATerms.from_config(config)
+    with pytest.raises(UserError, match=rf"mka: 1 problem\n  - {message}"):
+        build(config)
 
 
 def test_class_weights_weigh_pixels_by_their_label() -> None:
@@ -259,12 +259,15 @@ def test_class_weights_weigh_pixels_by_their_label() -> None:
     torch.testing.assert_close(loss_of(model, supervised)["decode.loss_label"], plain)
 
 
-def test_cyclic_padding_is_for_whole_rings_alone() -> None:
-    plain, cyclic = build({"confident": 1.0}).eval(), build({"confident": 1.0}, **{"model.cyclic": True}).eval()
-    cyclic.load_state_dict(plain.state_dict())
-    ring, crop = batch(), batch(transforms=[RandomScaleCrop((32, 48))])
-    assert not torch.allclose(*(loss_of(m, ring)["decode.loss_confident"] for m in (plain, cyclic)), rtol=1e-5)
-    torch.testing.assert_close(*(loss_of(m, crop)["decode.loss_confident"] for m in (plain, cyclic)))
+def test_circular_padding_is_for_full_panoramas_alone() -> None:
+    plain, circular = (
+        build({"confident": 1.0}).eval(),
+        build({"confident": 1.0}, **{"model.circular_padding": True}).eval(),
+    )
+    circular.load_state_dict(plain.state_dict())
+    panorama, crop = batch(), batch(transforms=[RandomScaleCrop((32, 48))])
+    assert not torch.allclose(*(loss_of(m, panorama)["decode.loss_confident"] for m in (plain, circular)), rtol=1e-5)
+    torch.testing.assert_close(*(loss_of(m, crop)["decode.loss_confident"] for m in (plain, circular)))
 
 
 WINDOWS = tuple(make_views(ViewSettings(width=32, stride=16), 32, 64))
@@ -300,9 +303,9 @@ def test_patch_terms_of_a_rule_that_works_per_window_are_those_of_its_windows(mk
     torch.testing.assert_close(found["decode.loss_confident"], confident * temperature**2)
 
 
-def test_windows_that_are_not_told_apart_are_refused() -> None:
+def test_window_planes_without_their_windows_are_refused() -> None:
     reader = WindowReader()
-    dataset = PseudoLabelDataset(reader, META)
+    dataset = PseudoLabelDataset(reader, SPACE)
     reader.fused = lambda image_id: replace(WindowReader().fused(image_id), windows=WINDOWS[1:])  # type: ignore[method-assign]
     with pytest.raises(UserError, match="one plane for each of 3 windows, found uint8"):
         dataset.load("pano/0.png")

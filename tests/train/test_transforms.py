@@ -24,13 +24,13 @@ from stages.train.transforms import (
     grid_unit,
     row_unit,
 )
-from tests.train.helpers import CLASSES, PALETTE, MemoryReader
+from tests.train.helpers import SPACE, MemoryReader
 
 STRIDE = 4
 
 
 def coded(height: int = 32, width: int = 64, stride: int | None = STRIDE) -> dict[str, Any]:
-    """The image holds y and x of each pixel, planes hold x, y and mixtures, `stitched` its cell's y and x."""
+    """The image holds y and x of each pixel, planes hold x, y and mixtures, `stitched` holds y and x of its cells."""
     y, x = np.mgrid[:height, :width].astype(np.uint8)
     results: dict[str, Any] = {
         "img": np.stack([y, x, y ^ x], axis=-1),
@@ -43,13 +43,13 @@ def coded(height: int = 32, width: int = 64, stride: int | None = STRIDE) -> dic
         "image_id": "coded",
         "ori_shape": (height, width),
         "img_shape": (height, width),
-        "full_ring": True,
+        "is_full_panorama": True,
         "last_row": True,
         "flip": False,
     }
     if stride is not None:
-        cells = np.mgrid[: height // stride, : width // stride]
-        results["stitched"] = cells.astype(np.float16)
+        grid_cells = np.mgrid[: height // stride, : width // stride]
+        results["stitched"] = grid_cells.astype(np.float16)
     return results
 
 
@@ -65,8 +65,8 @@ def assert_planes_aligned(results: dict[str, Any], stride: int = STRIDE) -> None
     np.testing.assert_array_equal(results["boundary"], x ^ y)
     np.testing.assert_array_equal(results["window_label"], np.stack([x, y]))
     np.testing.assert_array_equal(results["window_weight"], np.stack([y, x]))
-    cells = results["stitched"].repeat(stride, axis=1).repeat(stride, axis=2)
-    np.testing.assert_array_equal(cells, np.stack([y // stride, x // stride]))
+    grid_cells = results["stitched"].repeat(stride, axis=1).repeat(stride, axis=2)
+    np.testing.assert_array_equal(grid_cells, np.stack([y // stride, x // stride]))
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -78,12 +78,12 @@ def test_shift_flip_and_crop_stay_aligned(seed: int) -> None:
         assert_aligned(results)
     assert results["img"].shape == (16, 24, 3)
     assert results["stitched"].shape == (2, 4, 6)
-    assert not results["full_ring"]
+    assert not results["is_full_panorama"]
     columns = results["label"][0].astype(int)
-    assert set(np.diff(columns) % 64) == {63 if results["flip"] else 1}, "columns are consecutive on the ring"
+    assert set(np.diff(columns) % 64) == {63 if results["flip"] else 1}, "columns are consecutive, also across the seam"
 
 
-def test_shift_moves_by_whole_cells_and_reaches_them_all() -> None:
+def test_shifts_are_whole_cells_and_reach_all_of_them() -> None:
     np.random.seed(0)  # noqa: NPY002
     starts = set()
     for _ in range(300):
@@ -119,9 +119,9 @@ def test_scaling_resizes_the_image_alone(scale: float, region: tuple[int, int]) 
     np.testing.assert_allclose(results["img"][:, 0, 0], expected, atol=1)
 
 
-def test_a_full_width_crop_stays_a_ring() -> None:
+def test_a_crop_of_full_width_stays_a_full_panorama() -> None:
     results = RandomScaleCrop((16, 64))(coded())
-    assert results["full_ring"]
+    assert results["is_full_panorama"]
     assert results["label"][0, 0] == 0
     assert_aligned(results)
 
@@ -149,11 +149,11 @@ def test_crops_keep_their_shape_where_the_stride_does_not_divide_the_height(
 ) -> None:
     assert row_unit(height, coarse) == (stride, 1)
     rows = np.arange(height, dtype=np.uint8)[:, None].repeat(2048, axis=1)
-    cells = np.arange(coarse)[:, None].repeat(2048 // stride, axis=1)
-    arrays = {"img": rows[..., None].repeat(3, axis=2), "label": rows, "stitched": cells[None].astype(np.float16)}
+    grid_cells = np.arange(coarse)[:, None].repeat(2048 // stride, axis=1)
+    arrays = {"img": rows[..., None].repeat(3, axis=2), "label": rows, "stitched": grid_cells[None].astype(np.float16)}
     np.random.seed(0)  # noqa: NPY002
     for _ in range(20):
-        made = RandomScaleCrop((200, 256), (1.0, 1.5))({**arrays, "full_ring": True, "image_id": "a"})
+        made = RandomScaleCrop((200, 256), (1.0, 1.5))({**arrays, "is_full_panorama": True, "image_id": "a"})
         region_height, region_width = made["label"].shape
         assert region_height / region_width == pytest.approx(200 / 256, rel=0.05)
         np.testing.assert_array_equal(made["label"][::stride, 0], (made["stitched"][0, :, 0] * stride) % 256)
@@ -168,7 +168,7 @@ def test_a_width_that_the_stride_does_not_divide_is_refused() -> None:
         "stitched": np.zeros((2, 100, 513), np.float16),
     }
     with pytest.raises(UserError, match="2050 columns are no multiple of the TA's output stride"):
-        RandomScaleCrop((200, 256))({**arrays, "full_ring": True, "image_id": "a"})
+        RandomScaleCrop((200, 256))({**arrays, "is_full_panorama": True, "image_id": "a"})
 
 
 def test_crop_refuses_what_cannot_be() -> None:
@@ -195,7 +195,7 @@ def test_flipped_boundary_is_compared_in_its_own_orientation() -> None:
 
 
 def test_pack() -> None:
-    dataset = PseudoLabelDataset(MemoryReader(), {"classes": CLASSES, "palette": PALETTE})
+    dataset = PseudoLabelDataset(MemoryReader(), SPACE)
     results = MirrorPanorama(1.0)(dataset.load("pano/1.png"))
     packed = PackMKAInputs()(results)
     sample = packed["data_samples"]

@@ -1,4 +1,4 @@
-# The same with the 13 classes that later papers report; fuse with --set fusion.label_space=densepass13.
+# As pseudo_labels_19.py, with the 13 classes of later papers; fuse with --set fusion.label_space=densepass13.
 _base_ = ['./pseudo_labels_19.py']
 metainfo = dict(
     classes=(

@@ -1,8 +1,9 @@
-# Pseudo-labels as `make labels` writes them, 19 Cityscapes classes, as an ordinary mmsegmentation data set: for training
-# any model with any of mmsegmentation's own tools. LABELS names the folder of the labels, whose images.txt lists the
-# images that have one; IMAGES the root of the data manifest or, where that crops or resizes, the folder images in LABELS
-# (PNGs), on which the labels lie. IMG_SUFFIX is the ending of your images: '.png' if it is not
-# set, '.jpg', or '_leftImg8bit.png' for files named as Cityscapes', whose SEG_SUFFIX is '_gtFine_labelTrainIds.png'.
+# Pseudo-labels that the command `labels` has written, 19 Cityscapes classes, as an ordinary mmsegmentation data set for
+# mmsegmentation's own tools. Environment variables:
+# LABELS: the folder of the labels; its images.txt lists the labelled images.
+# IMAGES: the root of the data manifest; if the manifest crops or resizes, the folder `images` in LABELS (PNGs).
+# IMG_SUFFIX: ending of the image files, default '.png'; '_leftImg8bit.png' for files named as in Cityscapes.
+# SEG_SUFFIX: ending of the label files, default '_labelTrainIds.png'; with the former '_gtFine_labelTrainIds.png'.
 metainfo = dict(
     classes=(
         'road', 'sidewalk', 'building', 'wall', 'fence', 'pole', 'traffic light', 'traffic sign', 'vegetation',

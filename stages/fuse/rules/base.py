@@ -1,4 +1,4 @@
-"""What a fusion rule gets and gives. A rule is pure: arrays in, arrays out."""
+"""The base class of fusion rules, their input and their output. Rules are pure functions on arrays."""
 
 from __future__ import annotations
 
@@ -15,20 +15,26 @@ from pipeline.geometry.masks import MaskSet
 from pipeline.geometry.upsample import most_likely, upsample
 from pipeline.geometry.windows import Window
 
-#: The largest value of the stored gate and weight; they stand for value / FULL.
+#: Stored value of a gate or weight of 1.
 FULL = 255
 
 
 @dataclass(frozen=True)
 class FusionInput:
-    """One panorama of `(H, W)` pixels.
+    """The input of a rule for one panorama of `(H, W)` pixels.
 
-    `labels` uint8 `(H, W)`: argmax of the stitched prediction, at pixels. `masks`: panorama masks (None if the
-    rule needs none). `window_labels`: for each of `windows` the argmax of the TA's own prediction there, uint8
-    `(h, w)`; `window_masks`: that window's mask set. `num_classes` counts the classes of all labels.
-    `stitched` float32 `(C, h, w)`: log-probabilities of the stitched prediction on its native grid, of output
-    stride `stride`; `log_probabilities`: the same up-sampled to pixels, `(C, H, W)`, not normalised; `boundary`
-    bool `(H, W)`: `B_ref` (None without masks); `things`: of every class, whether it is one of countable objects.
+    Attributes:
+        num_classes: number of classes of all labels.
+        labels: argmax of the stitched prediction at pixels, uint8 `(H, W)`.
+        masks: panorama masks; None if the rule needs none.
+        windows: the TA's windows; empty if the rule needs none.
+        window_labels: argmax of the TA's prediction in each window, uint8 `(h, w)`.
+        window_masks: the masks of each window.
+        stitched: log-probabilities of the stitched prediction on its native grid, float32 `(C, h, w)`.
+        stride: output stride of that grid.
+        boundary: `B_ref`, bool `(H, W)`; None without masks.
+        things: whether each class consists of countable objects.
+        log_probabilities: `stitched` up-sampled to pixels, `(C, H, W)`, not normalised.
     """
 
     num_classes: int
@@ -41,19 +47,18 @@ class FusionInput:
     stride: int = 1
     boundary: np.ndarray | None = None
     things: tuple[bool, ...] = ()
-
     log_probabilities: np.ndarray | None = None
 
     @classmethod
     def of_stitched(cls, stitched: np.ndarray, stride: int, height: int, things: tuple[bool, ...] = ()) -> FusionInput:
-        """The input of a rule that needs no masks, from log-probabilities `(C, h, w)` on the native grid."""
+        """Returns the input of a rule that needs no masks, from log-probabilities `(C, h, w)` on the native grid."""
         full = upsample(stitched, stride, height, cyclic=True)
         labels = most_likely(full)
         return cls(len(stitched), labels, stitched=stitched, stride=stride, things=things, log_probabilities=full)
 
     @cached_property
     def confidence(self) -> np.ndarray:
-        """Probability of the most likely class in the stitched prediction, up-sampled, in 1/255: uint8 `(H, W)`."""
+        """Highest probability of the stitched prediction, up-sampled, in 1/255: uint8 `(H, W)`."""
         assert self.stitched is not None
         highest = 1 / np.exp(self.stitched - self.stitched.max(axis=0)).sum(axis=0)
         return np.rint(upsample(highest, self.stride, self.labels.shape[0], cyclic=True) * FULL).astype(np.uint8)
@@ -63,22 +68,25 @@ class FusionInput:
 class Ensemble:
     """The ensemble `E = (1 - g) S + g onehot(label)` and its weight map, all uint8 `(H, W)`.
 
-    `label`: class, or 255 (ignore); `gate`: g in 1/255; `weight`: M in 1/255. `more` holds further arrays by
-    name, for instance those of single windows.
+    Attributes:
+        label: class, or 255 (ignore).
+        gate: mixing weight g in 1/255.
+        weight: weight map M in 1/255.
+        extra_arrays: further arrays to be stored, by name.
     """
 
     label: np.ndarray
     gate: np.ndarray
     weight: np.ndarray
-    more: dict[str, np.ndarray] = field(default_factory=dict)
+    extra_arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class FusionRule(Component):
-    """Turns predictions and masks into an ensemble."""
+    """Computes an ensemble from predictions and masks."""
 
-    #: The artefacts that the rule reads; "teacher" always, "masks" and "sam" (window masks) where it uses them.
+    #: Artefacts that the rule reads: "teacher", and "masks" and "sam" (window masks) if it uses them.
     needs: ClassVar[tuple[str, ...]] = ("teacher",)
 
     @abstractmethod
     def __call__(self, inputs: FusionInput) -> Ensemble:
-        """The ensemble of one panorama."""
+        """Returns the ensemble of one panorama."""

@@ -1,4 +1,4 @@
-"""Our own rule: soft votes of panorama masks, mixed with the stitched prediction (docs/method.md 3.3, ours)."""
+"""Preset `best`: soft votes of panorama masks, mixed with the stitched prediction (docs/method.md 3.3) [O]."""
 
 from __future__ import annotations
 
@@ -6,85 +6,108 @@ from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
+from scipy.special import softmax
 
+from pipeline.core.settings import renamed
 from stages.fuse.boundary import inpaint_boundary_band
 from stages.fuse.regions import Regions, distance_to_boundary, find_regions, small_unmasked_components, soft_votes
 from stages.fuse.rules.base import Ensemble, FusionInput, FusionRule
-from stages.fuse.soft import certainty, encode_ensemble, probabilities, ramp
+from stages.fuse.soft import certainty, encode_ensemble, ramp
 
 #: Weights and logarithms are rounded to 1 / _STEPS before they are summed, so that their order does not matter.
 _STEPS = 1 << 16
 
-#: Rows that are fused at a time.
+#: Rows that are fused at a time: few, so that they stay in the CPU cache.
 _ROWS = 8
 
 
 class SoftMaskVote(FusionRule):
-    """Each mask's class distribution, pulled together with the stitched prediction by a product of powers (ours).
+    """Mixes the stitched prediction with the mean class distributions of the masks [O].
 
-    Inside a mask the stitched probabilities are averaged, pixels weighted by how sure the TA is and by how far inside
-    they lie, because the TA bleeds over edges. A pixel's fused prediction is `S^(1-b)` times the geometric mean of
-    its masks' averages to the power `b`; `b` is `strength` times SAM's own score of the masks, 0 in no mask. So a
-    clear mask overrules single pixels, and a mixed or doubtful one says little. A compact and confident TA region
-    without a mask of its own, one that lies at least half inside it, is left alone (a pole or a sign on a facade). The
-    weight map rises with the fused probability of the label from 0 at `theta` to 1.
+    The distribution of a mask is the mean of the stitched probabilities inside it. Pixels count by the TA's certainty
+    and by their distance to the next region, because the TA bleeds over edges. The fused prediction of a pixel is
+    `S^(1-b)` times the geometric mean of its masks' distributions to the power `b`; `b` is `strength` times SAM's score
+    of the masks, and 0 in no mask. Small and confident connected regions of one TA label without a mask of their own (a
+    pole or a sign on a facade) are protected: they keep the stitched prediction. The weight map rises with the label's
+    fused probability from 0 at `theta` to 1.
     """
 
     kind: str = "best"
     needs: ClassVar[tuple[str, ...]] = ("teacher", "masks")
-    strength: float = Field(0.65, ge=0, le=1, description="Power of the masks' averages where SAM's score is 1.")
-    floor: float = Field(0.01, gt=0, lt=1, description="Smallest probability that a mask gives to a class.")
-    deepest: int = Field(4, ge=1, description="Depth in pixels from which on a pixel's vote counts fully.")
-    island: float = Field(0.002, ge=0, le=1, description="Largest protected TA region, in parts of the panorama.")
-    island_confidence: float = Field(0.7, ge=0, le=1, description="Lowest mean probability of a protected TA region.")
-    island_mask: float = Field(0.5, gt=0, le=1, description="Part of a mask inside a TA region that makes it its own.")
-    snap_radius: int = Field(0, ge=0, description="Pixels round B_ref that are filled from inside before; 0: none.")
-    theta: float = Field(0.5, ge=0, lt=1, description="Fused probability from which on a label has weight.")
+    strength: float = Field(0.65, ge=0, le=1, description="Power of the masks' distributions where SAM's score is 1.")
+    floor: float = Field(0.01, gt=0, lt=1, description="Smallest probability of a class in a mask's distribution.")
+    full_vote_distance: int = Field(
+        4, ge=1, json_schema_extra=renamed("deepest"), description="Distance in pixels from which on a vote is full."
+    )
+    protected_area: float = Field(
+        0.002, ge=0, le=1, json_schema_extra=renamed("island"), description="Largest protected region, part of pixels."
+    )
+    protected_confidence: float = Field(
+        0.7,
+        ge=0,
+        le=1,
+        json_schema_extra=renamed("island_confidence"),
+        description="Lowest confidence of such a region.",
+    )
+    protected_mask_overlap: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        json_schema_extra=renamed("island_mask"),
+        description="Part of a mask that ends the protection.",
+    )
+    inpaint_radius: int = Field(
+        0, ge=0, json_schema_extra=renamed("snap_radius"), description="Pixels around B_ref to inpaint before; 0: none."
+    )
+    theta: float = Field(
+        0.5, ge=0, lt=1, description="Fused probability at which the weight of a label begins to rise."
+    )
 
     def __call__(self, inputs: FusionInput) -> Ensemble:
         assert inputs.masks is not None
         assert inputs.log_probabilities is not None
         stitched = inputs.log_probabilities
         regions = find_regions(inputs.masks)
-        logs, power = self.mask_votes(inputs, regions)
-        power_at = power[regions.index]
-        if self.island:
-            power_at[self.islands(inputs, regions)] = 0
-        own = stitched
-        if self.snap_radius and inputs.boundary is not None:
-            own = inpaint_boundary_band(stitched, regions.index, inputs.boundary, self.snap_radius)
-        said = np.ascontiguousarray(logs.T)
+        region_logs, region_power = self.mask_votes(inputs, regions)
+        power = region_power[regions.index]
+        if self.protected_area:
+            power[self.protected_pixels(inputs, regions)] = 0
+        base = stitched
+        if self.inpaint_radius and inputs.boundary is not None:
+            base = inpaint_boundary_band(stitched, regions.index, inputs.boundary, self.inpaint_radius)
+        class_logs = np.ascontiguousarray(region_logs.T)
         label, gate, weight = (np.empty_like(inputs.labels) for _ in range(3))
-        # a few rows at a time, which stay in the processor's cache
         for first in range(0, len(label), _ROWS):
             rows = slice(first, first + _ROWS)
-            fused = np.take(said, regions.index[rows], axis=1)
-            fused *= power_at[rows]
-            fused += own[:, rows] * (1 - power_at[rows])
+            fused = np.take(class_logs, regions.index[rows], axis=1)
+            fused *= power[rows]
+            fused += base[:, rows] * (1 - power[rows])
             result = encode_ensemble(stitched[:, rows], fused)
             label[rows], gate[rows], weight[rows] = result.label, result.gate, ramp(result.probability, self.theta)
         return Ensemble(label, gate, weight)
 
     def mask_votes(self, inputs: FusionInput, regions: Regions) -> tuple[np.ndarray, np.ndarray]:
-        """What the masks of a region say, as log-probabilities float32 `(R, C)`, and its power, float32 `(R,)`."""
+        """Returns the log-probabilities of each region's masks, float32 `(R, C)`, and their power, float32 `(R,)`."""
         assert inputs.stitched is not None
         assert inputs.masks is not None
-        votes = probabilities(inputs.stitched)
+        votes = softmax(inputs.stitched, axis=0)
         votes = votes * certainty(votes)
-        total = regions.sum_over_regions(soft_votes(regions, distance_to_boundary(regions.index, self.deepest), votes))
+        distance = distance_to_boundary(regions.index, self.full_vote_distance)
+        total = regions.sum_over_regions(soft_votes(regions, distance, votes))
         share = total / np.maximum(total.sum(axis=1, keepdims=True), 1e-12)
         logs = np.rint(np.log(np.maximum(share, self.floor)) * _STEPS)
         table = inputs.masks.table
-        known = [np.nan_to_num(table[name].astype(np.float64), nan=1) for name in ("predicted_iou", "stability_score")]
-        score = np.rint((known[0] * known[1]).clip(0, 1) * 255) + 1
+        scores = (np.nan_to_num(table[n].astype(np.float64), nan=1) for n in ("predicted_iou", "stability_score"))
+        score = np.rint(np.multiply(*scores).clip(0, 1) * 255) + 1
         total_score = np.maximum(regions.sum_over_masks(score), 1)
-        said = regions.sum_over_masks(logs * score[:, None]) / total_score[:, None] / _STEPS
+        region_logs = regions.sum_over_masks(logs * score[:, None]) / total_score[:, None] / _STEPS
         power = self.strength * regions.sum_over_masks(score * score) / total_score / 256
-        return said.astype(np.float32), power.astype(np.float32)
+        return region_logs.astype(np.float32), power.astype(np.float32)
 
-    def islands(self, inputs: FusionInput, regions: Regions) -> np.ndarray:
-        """The compact confident TA regions without a mask of their own: bool `(H, W)`."""
-        limits = int(self.island * inputs.labels.size), self.island_confidence, self.island_mask
+    def protected_pixels(self, inputs: FusionInput, regions: Regions) -> np.ndarray:
+        """Returns the pixels that keep the stitched prediction: bool `(H, W)`."""
+        max_area = int(self.protected_area * inputs.labels.size)
+        limits = max_area, self.protected_confidence, self.protected_mask_overlap
         return small_unmasked_components(inputs.labels, inputs.confidence, regions, *limits)
 
 

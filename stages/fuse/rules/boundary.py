@@ -1,4 +1,4 @@
-"""The stitched prediction with its class boundaries moved onto `B_ref`; no fusion yet (docs/method.md 3.2)."""
+"""The stitched prediction with its class boundaries moved onto `B_ref`, without fusion (docs/method.md 3.2)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stages.fuse.soft import encode_ensemble
 
 
 class Boundary(FusionRule):
-    """Inside a band round `B_ref` the prediction is filled anew from the inside of each SAM cell (ours)."""
+    """Inpaints a band around `B_ref` from the inside of each region of the masks [O]."""
 
     kind: str = "boundary"
     needs: ClassVar[tuple[str, ...]] = ("teacher", "masks")
@@ -27,9 +27,9 @@ class Boundary(FusionRule):
         assert inputs.log_probabilities is not None
         assert inputs.boundary is not None
         stitched = inputs.log_probabilities
-        cells = find_regions(inputs.masks).index
-        snapped = inpaint_boundary_band(stitched, cells, inputs.boundary, self.radius or inputs.stride)
-        result = encode_ensemble(stitched, snapped)
+        region_ids = find_regions(inputs.masks).index
+        inpainted = inpaint_boundary_band(stitched, region_ids, inputs.boundary, self.radius or inputs.stride)
+        result = encode_ensemble(stitched, inpainted)
         return Ensemble(result.label, result.gate, np.full_like(result.label, FULL))
 
 

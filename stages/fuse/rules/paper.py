@@ -1,4 +1,4 @@
-"""CTCF, cross-task complementary fusion, as the paper's figure draws it: per window (docs/method.md 3.3)."""
+"""CTCF, cross-task complementary fusion, per window as in the paper's figure (docs/method.md 3.3)."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ from stages.fuse.voting import majority, paste_masks
 
 
 class Paper(FusionRule):
-    """`E_i`, `M_i` of every window from its masks `I_i` and its own TA prediction `S_i` (paper).
+    """Computes `E_i`, `M_i` of every window from its masks `I_i` and its TA prediction `S_i` [P].
 
-    Inside a mask the whole mask takes the majority label; the weight is 1 if the majority's share reaches `theta`,
-    else 0. Ours: the arg-max as Eq. (3), the value of theta, large masks first, and pixels in no mask keep the TA with
-    weight 1. The panorama's `label` and `weight` take each column from the window in whose middle it lies (ours).
+    A mask takes the majority label of its pixels; its weight is 1 if the majority's share reaches `theta`, else 0. The
+    argmax as Eq. (3), the value of theta, masks pasted largest first, and the TA with weight 1 in no mask are ours [O].
+    The panorama's `label` and `weight` take each column from the window whose middle is nearest [O].
     """
 
     algorithm: ClassVar[int] = 2
     kind: str = "paper"
     needs: ClassVar[tuple[str, ...]] = ("teacher", "masks", "sam")
-    theta: float = Field(0.7, ge=0, le=1, description="Share of the majority label from which a mask is trusted.")
+    theta: float = Field(0.7, ge=0, le=1, description="Share of the majority label from which on a mask has weight 1.")
 
     def __call__(self, inputs: FusionInput) -> Ensemble:
         fused = [
             ctcf(masks, labels, inputs.num_classes, self.theta)
             for masks, labels in zip(inputs.window_masks, inputs.window_labels, strict=True)
         ]
-        window_label = np.stack([label for label, _ in fused])
-        window_weight = np.stack([weight for _, weight in fused])
-        owner, column = nearest_window(inputs.windows, inputs.labels.shape[1])
-        label = window_label[owner, :, column].T
-        weight = window_weight[owner, :, column].T
+        window_label, window_weight = (np.stack(arrays) for arrays in zip(*fused, strict=True))
+        window, column = nearest_window(inputs.windows, inputs.labels.shape[1])
+        label = window_label[window, :, column].T
+        weight = window_weight[window, :, column].T
         return Ensemble(
             np.ascontiguousarray(label),
             np.full_like(label, FULL, order="C"),
@@ -45,7 +44,7 @@ class Paper(FusionRule):
 
 
 def ctcf(masks: MaskSet, labels: np.ndarray, num_classes: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
-    """`E` (labels) and `M` (0 or 255) of one window, both uint8 `(h, w)`, from the TA's `labels` there."""
+    """Returns `E` (labels) and `M` (0 or 255) of one window, both uint8 `(h, w)`, from the TA's `labels` there."""
     votes = majority(masks, labels, num_classes)
     trusted = np.where(votes.share >= theta, FULL, 0)
     return (

@@ -14,27 +14,26 @@ _IGNORE = 255
 
 
 class Sepl(FusionRule):
-    """A mask goes to the first class of which it holds enough; the other masks' pixels are ignored.
+    """Assigns each mask to the first class that takes it; pixels of masks that no class takes are ignored.
 
-    A class takes a mask that no earlier class took if more than `share` of the mask is that class, or if the mask
-    holds at least `cover` of the class. Pixels in no mask keep the TA. Ours: classes in the order of their labels;
-    large masks first, small ones over them.
+    A class takes a mask if more than `share` of the mask is of that class, or if the mask holds at least `cover` of the
+    class. Pixels in no mask keep the TA. Classes in the order of labels, and masks pasted largest first, are ours [O].
     """
 
     kind: str = "sepl"
     needs: ClassVar[tuple[str, ...]] = ("teacher", "masks")
-    share: float = Field(0.5, ge=0, le=1, description="Part of a mask, above which a class takes it.")
-    cover: float = Field(0.85, ge=0, le=1, description="Part of a class, from which on a mask goes to it.")
+    share: float = Field(0.5, ge=0, le=1, description="A class takes a mask if it is more than this part of the mask.")
+    cover: float = Field(0.85, ge=0, le=1, description="A class takes a mask that holds at least this part of it.")
 
     def __call__(self, inputs: FusionInput) -> Ensemble:
         assert inputs.masks is not None
         counts = inputs.masks.histograms(inputs.labels, inputs.num_classes)
-        whole = np.bincount(inputs.labels.ravel(), minlength=256)[: inputs.num_classes]
+        class_area = np.bincount(inputs.labels.ravel(), minlength=256)[: inputs.num_classes]
         area = inputs.masks.table["area"]
-        takes = (counts > self.share * area[:, None]) | ((counts >= self.cover * whole) & (counts > 0))
-        used = np.asarray(takes.any(axis=1))
-        left = np.where(inputs.masks.covered(), np.uint8(_IGNORE), inputs.labels)
-        label = paste_masks(inputs.masks.select(used), takes[used].argmax(axis=1), left)
+        takes = (counts > self.share * area[:, None]) | ((counts >= self.cover * class_area) & (counts > 0))
+        is_taken = np.asarray(takes.any(axis=1))
+        background = np.where(inputs.masks.covered(), np.uint8(_IGNORE), inputs.labels)
+        label = paste_masks(inputs.masks.select(is_taken), takes[is_taken].argmax(axis=1), background)
         weight = np.where(label == _IGNORE, 0, FULL).astype(np.uint8)
         return Ensemble(label, weight, weight)
 

@@ -12,14 +12,14 @@ from stages.fuse.voting import paste_masks
 
 
 class Sgml(FusionRule):
-    """The majority's label, or the second one's if that is a small class behind a large one and near enough.
+    """Takes the majority label of a mask, or the second one if it is a small class, near enough to a large majority.
 
-    Ours: small classes are the label space's things, large ones the rest; large masks first, small ones over them.
+    Small classes are the label space's things, large ones the rest; masks are pasted largest first [O].
     """
 
     kind: str = "sgml"
     needs: ClassVar[tuple[str, ...]] = ("teacher", "masks")
-    ratio: float = Field(0.2, ge=0, le=1, description="Second count by first count, from which on the second may win.")
+    ratio: float = Field(0.2, ge=0, le=1, description="Second count by first count from which on the second may win.")
 
     def __call__(self, inputs: FusionInput) -> Ensemble:
         assert inputs.masks is not None
@@ -28,9 +28,9 @@ class Sgml(FusionRule):
         order = np.argsort(-counts, axis=1, kind="stable")
         first = order[:, 0]
         second = order[:, min(1, inputs.num_classes - 1)]
-        every = np.arange(len(counts))
-        near = (counts[every, second] > 0) & (counts[every, second] >= self.ratio * counts[every, first])
-        winner = np.where(near & small[second] & ~small[first], second, first)
+        first_count, second_count = (np.take_along_axis(counts, c[:, None], axis=1)[:, 0] for c in (first, second))
+        is_near = (second_count > 0) & (second_count >= self.ratio * first_count)
+        winner = np.where(is_near & small[second] & ~small[first], second, first)
         label = paste_masks(inputs.masks, winner, inputs.labels)
         full = np.full_like(label, FULL)
         return Ensemble(label, full, full)

@@ -11,7 +11,7 @@ from stages.fuse.voting import majority, paste_masks
 
 
 class Ssa(FusionRule):
-    """Largest mask first, its majority label; smaller masks overwrite; uncovered pixels keep the TA."""
+    """Pastes the majority labels of masks, largest mask first; pixels in no mask keep the TA."""
 
     kind: str = "ssa"
     needs: ClassVar[tuple[str, ...]] = ("teacher", "masks")

@@ -1,4 +1,4 @@
-"""The TA's stitched prediction alone; needs no masks (docs/method.md 3.4, baseline)."""
+"""The TA's stitched prediction alone; reads no masks (docs/method.md 3.4, baseline)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stages.fuse.rules.base import FULL, Ensemble, FusionInput, FusionRule
 
 
 class Ta(FusionRule):
-    """`E` is the stitched prediction itself: gate 0, weight 1 everywhere."""
+    """Returns the stitched prediction: gate 0, weight 1 everywhere."""
 
     kind: str = "ta"
 

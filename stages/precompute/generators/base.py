@@ -1,4 +1,4 @@
-"""What a mask generator is."""
+"""The base class of mask generators."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ Generate = Callable[[Sequence[np.ndarray]], list[MaskSet]]
 
 
 class MaskGenerator(Component):
-    """Makes class-agnostic instance masks of views."""
+    """Generates class-agnostic instance masks of views."""
 
     @abstractmethod
     def build(self, device: str) -> Generate:
-        """Loads what is needed, once a worker.
+        """Loads models and weights on `device`; called once per worker.
 
-        Returns the function from views of one size (each RGB uint8 `(h, w, 3)`) to their mask sets, in order. It may
-        raise `pipeline.core.errors.ImageError` for views that it cannot work on. Raises
-        `pipeline.core.errors.UserError` if the settings cannot work (a missing or foreign checkpoint).
+        Returns:
+            The function from views of one size (each RGB uint8 `(h, w, 3)`) to their mask sets, in order. It may raise
+            `pipeline.core.errors.ImageError` for views that it cannot process.
+
+        Raises:
+            pipeline.core.errors.UserError: the settings cannot work, for instance for want of a checkpoint.
         """

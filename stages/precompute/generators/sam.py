@@ -1,4 +1,4 @@
-"""SAM's automatic masks, batched (ours, see `stages.precompute.sam.batched`)."""
+"""SAM's automatic masks, batched [O], see `stages.precompute.sam.batched`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pipeline.core.settings import NOT_IN_KEY
 from stages.precompute.generators.base import Generate
 from stages.precompute.sam.settings import AutomaticMasks
 
-#: Points the decoder sees at a time on a CPU: its peak memory is in proportion to them.
+#: Prompts per call of the decoder on a CPU: its peak memory is in proportion to them.
 CPU_POINTS = 8
 
 
 class Sam(AutomaticMasks):
-    """The masks of `SamAutomaticMaskGenerator`, in a fraction of its time besides the networks.
+    """The masks of `SamAutomaticMaskGenerator`, in a fraction of its time outside the networks.
 
-    Its second algorithm: the first was segment_anything's own generator, which is now `sam_reference`.
+    `algorithm` is 2 because kind `sam` was segment_anything's generator before, which is now `sam_reference`.
     """
 
     algorithm: ClassVar[int] = 2
@@ -27,17 +27,17 @@ class Sam(AutomaticMasks):
         None,
         ge=1,
         json_schema_extra=NOT_IN_KEY,
-        description="Views the encoder sees at a time; null: as many as suit the device.",
+        description="Views per call of the encoder; null: as many as suit the device.",
     )
 
     def with_model(self, model: Any, device: str) -> Generate:
         from stages.precompute.sam.batched import BatchedMasks
 
-        # a GPU needs much to do at a time, a CPU is no faster for it and its memory is what the decoder takes
+        # A GPU needs large batches. A CPU is no faster with them, and its memory is what the decoder takes.
         cuda = device.startswith("cuda")
-        windows = self.windows_per_batch or (4 if cuda else 1)
-        points = self.points_per_batch or (128 if cuda else CPU_POINTS)
-        return BatchedMasks(model, self, device, windows, points)
+        views_per_batch = self.windows_per_batch or (4 if cuda else 1)
+        points_per_batch = self.points_per_batch or (128 if cuda else CPU_POINTS)
+        return BatchedMasks(model, self, device, views_per_batch, points_per_batch)
 
 
 COMPONENT = Sam

@@ -7,14 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.execution.devices import autocast
+from pipeline.execution.devices import inference_context
 from pipeline.geometry.masks import MaskSet, from_masks
 from stages.precompute.generators.base import Generate
 from stages.precompute.sam.settings import AutomaticMasks
 
+_SHARED_SETTINGS = {
+    *("points_per_side", "pred_iou_thresh", "stability_score_thresh", "stability_score_offset"),
+    *("crop_n_layers", "crop_overlap_ratio", "crop_n_points_downscale_factor", "min_mask_region_area"),
+}
+
 
 class SamReference(AutomaticMasks):
-    """`SamAutomaticMaskGenerator` itself, to compare with: kind `sam` finds the same masks much cheaper."""
+    """`SamAutomaticMaskGenerator` itself, for comparison: kind `sam` finds the same masks at lower cost."""
 
     kind: str = "sam_reference"
 
@@ -23,40 +28,34 @@ class SamReference(AutomaticMasks):
 
         from stages.precompute.sam.binary import mask_nms, prompt_component
 
+        by_boxes = self.mask_nms_thresh is None
         generator = SamAutomaticMaskGenerator(
             model,
-            points_per_side=self.points_per_side,
             points_per_batch=self.points_per_batch or 64,
-            pred_iou_thresh=self.pred_iou_thresh,
-            stability_score_thresh=self.stability_score_thresh,
-            stability_score_offset=self.stability_score_offset,
-            box_nms_thresh=self.box_nms_thresh if self.mask_nms_thresh is None else 1.0,
-            crop_n_layers=self.crop_n_layers,
-            crop_nms_thresh=self.crop_nms_thresh if self.mask_nms_thresh is None else 1.0,
-            crop_overlap_ratio=self.crop_overlap_ratio,
-            crop_n_points_downscale_factor=self.crop_n_points_downscale_factor,
-            min_mask_region_area=self.min_mask_region_area,
+            box_nms_thresh=self.box_nms_thresh if by_boxes else 1.0,
+            crop_nms_thresh=self.crop_nms_thresh if by_boxes else 1.0,
+            **self.model_dump(include=_SHARED_SETTINGS),
         )
 
-        def masks_of(image: np.ndarray) -> MaskSet:
-            with autocast(device, self.precision):
-                found = generator.generate(image)
-            masks = [mask["segmentation"] for mask in found]
+        def segment(image: np.ndarray) -> MaskSet:
+            with inference_context(device, self.precision):
+                records = generator.generate(image)
+            masks = [record["segmentation"] for record in records]
             if self.keep_prompt_component:
-                masks = [prompt_component(mask["segmentation"], *mask["point_coords"][0]) for mask in found]
+                masks = [prompt_component(record["segmentation"], *record["point_coords"][0]) for record in records]
             if self.mask_nms_thresh is not None:
-                kept = mask_nms(masks, [mask["predicted_iou"] for mask in found], self.mask_nms_thresh)
-                masks, found = [masks[k] for k in kept], [found[k] for k in kept]
+                indices = mask_nms(masks, [record["predicted_iou"] for record in records], self.mask_nms_thresh)
+                masks, records = [masks[k] for k in indices], [records[k] for k in indices]
             return from_masks(
                 masks,
                 *image.shape[:2],
-                predicted_iou=[mask["predicted_iou"] for mask in found],
-                stability_score=[mask["stability_score"] for mask in found],
-                points=[tuple(mask["point_coords"][0]) for mask in found],
+                predicted_iou=[record["predicted_iou"] for record in records],
+                stability_score=[record["stability_score"] for record in records],
+                point=[tuple(record["point_coords"][0]) for record in records],
             )
 
         def generate(views: Sequence[np.ndarray]) -> list[MaskSet]:
-            return [masks_of(view) for view in views]
+            return [segment(view) for view in views]
 
         return generate
 

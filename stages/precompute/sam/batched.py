@@ -1,10 +1,10 @@
-"""SAM's automatic masks without their cost: several windows an encoder call, and only few masks are up-sampled (ours).
+"""SAM's automatic masks at low cost: several views per encoder call, and only few masks are up-sampled [O].
 
 The points, filters and the removal of duplicates are those of segment_anything's `SamAutomaticMaskGenerator`
-(Kirillov et al., Segment Anything, ICCV 2023). It up-samples every mask of every point before it filters. Here, what
-the low-resolution logits tell goes first: candidates below the predicted IoU, empty ones, those that a crop cuts off,
-and, best first, those that a better mask surely suppresses. Only the others are up-sampled, each once, each alone in
-its own region, and the quality, boxes and duplicates that count are those of the up-sampled mask, as in the reference.
+(Kirillov et al., Segment Anything, ICCV 2023), which up-samples every mask of every point before it filters. Here the
+low-resolution logits drop most candidates first: those of low predicted IoU, empty ones, those that a crop cuts off
+and, best first, those that a better mask surely suppresses. Only the others are up-sampled, each in its region. Their
+quality, boxes and duplicates are then computed from the up-sampled mask, as in the reference.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.errors import ImageError
-from pipeline.execution.devices import BatchSize, autocast
-from pipeline.geometry.masks import MAX_MASKS, MaskSet, MaskSetBuilder, mask_box
+from pipeline.execution.devices import BatchSize, inference_context
+from pipeline.geometry.masks import Mask, MaskSet, from_crops
 from stages.precompute.sam.binary import mask_nms, prompt_component, remove_small_regions
-from stages.precompute.sam.duplicates import Duplicates, Mask, SimilarBoxes, SimilarMasks
-from stages.precompute.sam.lowres import Candidates, Geometry
+from stages.precompute.sam.duplicates import BoxSuppression, MaskSuppression
+from stages.precompute.sam.lowres import Candidate, Geometry, find_candidates
 from stages.precompute.sam.settings import AutomaticMasks
 
-#: A mask that comes this near (pixels) to an edge of its crop inside the view is cut off there: it is dropped.
-EDGE = 20
+#: A mask this near (pixels) to an edge of its crop inside the view is cut off there, and dropped.
+EDGE_DISTANCE = 20
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of a view that SAM looks at: box XYXY (the end not included), prompts `(N, 2)` in its own pixels."""
+    """A part of a view that SAM runs on: box XYXY (the end not included), prompts `(N, 2)` in pixels of the crop."""
 
     x0: int
     y0: int
@@ -43,8 +43,8 @@ class Crop:
         return self.y1 - self.y0, self.x1 - self.x0
 
 
-def crops_of(size: tuple[int, int], settings: AutomaticMasks) -> list[Crop]:
-    """The view of `size` (h, w) itself, then the crops of each layer, with their grids of points."""
+def make_crops(size: tuple[int, int], settings: AutomaticMasks) -> list[Crop]:
+    """Returns the view of `size` (h, w) itself and the crops of each layer, with their grids of points."""
     from segment_anything.utils.amg import build_all_layer_point_grids, generate_crop_boxes
 
     layers = settings.crop_n_layers
@@ -58,23 +58,27 @@ def crops_of(size: tuple[int, int], settings: AutomaticMasks) -> list[Crop]:
 
 
 class BatchedMasks:
-    """The masks of views, by a segment_anything `Sam` on `device`.
+    """Generates the masks of views with the image encoder, prompt encoder and mask decoder of a `Sam` on `device`.
 
-    Needs its image encoder, prompt encoder and mask decoder only. `windows` views go through the encoder at a time,
-    `points` prompts through the decoder.
+    `views_per_batch` views go through the encoder at a time, `points_per_batch` prompts through the decoder. Batches
+    are halved when memory runs out.
     """
 
-    def __init__(self, model: Any, settings: AutomaticMasks, device: str, windows: int, points: int) -> None:
+    def __init__(
+        self, model: Any, settings: AutomaticMasks, device: str, views_per_batch: int, points_per_batch: int
+    ) -> None:
         self.model = model
         self.settings = settings
         self.device = device
-        self.windows = BatchSize(windows)
-        self.points = BatchSize(points)
+        self.encoder_batch = BatchSize(views_per_batch)
+        self.decoder_batch = BatchSize(points_per_batch)
 
     def __call__(self, views: Sequence[np.ndarray]) -> list[MaskSet]:
-        """The mask set of each of `views` (RGB uint8, all of one shape `(h, w, 3)`), best masks first.
+        """Returns the mask set of each of `views` (RGB uint8, all of one shape `(h, w, 3)`), best masks first.
 
-        Raises `ImageError` if the model's output is not finite, or for more masks than a set can hold.
+        Raises:
+            ImageError: the model's output is not finite, or there are more masks than a set can hold.
+            ValueError: the views differ in shape.
         """
         import torch
 
@@ -83,18 +87,19 @@ class BatchedMasks:
         if len({view.shape for view in views}) > 1:
             raise ValueError(f"views are of shapes {sorted({view.shape for view in views})}, expected one shape")
         size = views[0].shape[:2]
-        crops = crops_of(size, self.settings)
-        found: list[list[Mask]] = [[] for _ in views]
+        crops = make_crops(size, self.settings)
+        selected: list[list[tuple[Crop, Mask]]] = [[] for _ in views]
         with torch.inference_mode():
             for crop in crops:
                 geometry = Geometry.of(self.model, crop.size)
                 for part, embeddings in self._encode(views, crop):
-                    for masks, embedding in zip(found[part], embeddings.split(1), strict=True):
-                        masks += self._select(self._propose(embedding, crop, geometry), crop, geometry, size)
-        return [_mask_set(self._finish(masks, size, len(crops)), size) for masks in found]
+                    for masks, embedding in zip(selected[part], embeddings.split(1), strict=True):
+                        candidates = self._propose(embedding, crop, geometry)
+                        masks += [(crop, mask) for mask in self._select(candidates, crop, geometry, size)]
+        return [from_crops(self._finish(masks, size, len(crops)), *size) for masks in selected]
 
     def _encode(self, views: Sequence[np.ndarray], crop: Crop) -> Iterator[tuple[slice, Any]]:
-        """Embeddings of `crop` of some views at a time: their slice, and a float tensor `(n, c, h, w)`."""
+        """Yields slices of views and the embeddings of their `crop`, float tensors `(n, c, h, w)`."""
         import torch
         from segment_anything.utils.transforms import ResizeLongestSide
 
@@ -103,25 +108,25 @@ class BatchedMasks:
         def encode(part: slice) -> Any:
             images = [resize.apply_image(view[crop.y0 : crop.y1, crop.x0 : crop.x1]) for view in views[part]]
             batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-            with autocast(self.device, self.settings.precision):
+            with inference_context(self.device, self.settings.precision):
                 return self.model.image_encoder(self.model.preprocess(batch.to(self.device)))
 
-        return self.windows.run(encode, len(views))
+        return self.encoder_batch.run(encode, len(views))
 
-    def _propose(self, embedding: Any, crop: Crop, geometry: Geometry) -> Candidates:
-        """The decoder's answers to the points of a crop, without empty ones and those of too low predicted IoU."""
+    def _propose(self, embedding: Any, crop: Crop, geometry: Geometry) -> list[Candidate]:
+        """Returns the decoder's masks that are not empty and of sufficient predicted IoU, best first."""
         import torch
         from segment_anything.utils.transforms import ResizeLongestSide
 
         model, settings = self.model, self.settings
-        # float64 up to here, as in the reference: the rounding of a prompt is visible in its mask
+        # float64 up to here, as in the reference: the rounding of a prompt changes its mask.
         prompts = ResizeLongestSide(model.image_encoder.img_size).apply_coords(crop.points, crop.size)
         dense_pe = model.prompt_encoder.get_dense_pe()
 
-        def decode(part: slice) -> Candidates:
+        def decode(part: slice) -> list[Candidate]:
             points = torch.as_tensor(prompts[part], device=self.device)[:, None]
             labels = torch.ones(points.shape[:2], dtype=torch.int, device=self.device)
-            with autocast(self.device, settings.precision):
+            with inference_context(self.device, settings.precision):
                 sparse, dense = model.prompt_encoder(points=(points, labels), boxes=None, masks=None)
                 logits, predicted_iou = model.mask_decoder(
                     image_embeddings=embedding,
@@ -130,7 +135,7 @@ class BatchedMasks:
                     dense_prompt_embeddings=dense,
                     multimask_output=True,
                 )
-            own = np.repeat(crop.points[part], logits.shape[1], axis=0)
+            mask_points = np.repeat(crop.points[part], logits.shape[1], axis=0)
             logits, predicted_iou = logits.flatten(0, 1), predicted_iou.flatten().float()
             good = torch.ones_like(predicted_iou, dtype=torch.bool)
             if settings.pred_iou_thresh > 0:
@@ -138,119 +143,113 @@ class BatchedMasks:
             logits = logits[good].float()
             if not (predicted_iou.isfinite().all() and logits.isfinite().all()):
                 raise ImageError(f"SAM gave NaN or infinite values; precision is {settings.precision}")
-            return Candidates.of(
+            return find_candidates(
                 logits,
                 predicted_iou[good],
-                own[good.cpu().numpy()],
+                mask_points[good.cpu().numpy()],
                 geometry,
                 model.mask_threshold,
                 settings.stability_score_offset,
             )
 
-        return Candidates.joined([some for _, some in self.points.run(decode, len(prompts))])
+        candidates = [candidate for _, batch in self.decoder_batch.run(decode, len(prompts)) for candidate in batch]
+        return sorted(candidates, key=lambda candidate: -candidate.predicted_iou)
 
-    def _select(self, found: Candidates, crop: Crop, geometry: Geometry, size: tuple[int, int]) -> list[Mask]:
-        """The candidates of a crop that are good at full size, and no duplicates of better ones; best first."""
-        settings, threshold = self.settings, self.model.mask_threshold
-        kept: list[Mask] = []
-        by_masks = settings.mask_nms_thresh is not None
-        duplicates: Duplicates = SimilarBoxes(settings.box_nms_thresh, (crop.x0, crop.y0))
+    def _select(self, candidates: list[Candidate], crop: Crop, geometry: Geometry, size: tuple[int, int]) -> list[Mask]:
+        """Returns the candidates of a crop that are stable and no duplicates of better ones, best first."""
+        settings = self.settings
+        suppression: BoxSuppression | MaskSuppression = BoxSuppression(settings.box_nms_thresh, (crop.x0, crop.y0))
+        cut_down = settings.keep_prompt_component and settings.mask_nms_thresh is not None
         if settings.mask_nms_thresh is not None:
-            cut = settings.keep_prompt_component
-            duplicates = SimilarMasks(settings.mask_nms_thresh, size, geometry, threshold, cut)
+            level = self.model.mask_threshold
+            suppression = MaskSuppression(settings.mask_nms_thresh, size, geometry, level, cut_down)
         origin = np.array([crop.x0, crop.y0] * 2)
-        # a side between two others that are near an edge is near it too; one pixel less for errors of estimation
-        near = (at_crop_edges(boxes + origin, crop, size, EDGE - 1) for boxes in (found.inner, found.outer))
-        cut_off = np.logical_and(*near).any(axis=1)
-        for k in np.flatnonzero(~cut_off).tolist():
-            if duplicates.surely(found, k):
+        # A side between two others that are near an edge is near it too; one pixel less for errors of estimation.
+        inner, outer = (
+            near_crop_edges(np.reshape(boxes, (-1, 4)) + origin, crop, size, EDGE_DISTANCE - 1)
+            for boxes in ([c.inner for c in candidates], [c.outer for c in candidates])
+        )
+        is_cut_off = (inner & outer).any(axis=1)
+        masks: list[Mask] = []
+        for k in np.flatnonzero(~is_cut_off).tolist():
+            if suppression.is_sure_duplicate(candidates[k]):
                 continue
-            mask = self._at_full_size(found, k, crop, geometry)
-            if mask is None or at_crop_edges(np.array(mask.box), crop, size).any():
+            mask = self._upsample(candidates[k], crop, geometry)
+            if mask is None or near_crop_edges(np.array(mask.box), crop, size).any():
                 continue
-            if by_masks and settings.keep_prompt_component:
-                mask = at_prompt(mask)
-            if not duplicates.has(mask):
-                duplicates.add(mask, found, k)
-                kept.append(mask)
-        return kept
+            if cut_down:
+                mask = cut_to_prompt_component(mask)
+            if not suppression.is_duplicate(mask):
+                suppression.keep(mask, candidates[k])
+                masks.append(mask)
+        return masks
 
-    def _at_full_size(self, found: Candidates, k: int, crop: Crop, geometry: Geometry) -> Mask | None:
-        """Candidate `k`, up-sampled; None if it is empty or not stable enough."""
+    def _upsample(self, candidate: Candidate, crop: Crop, geometry: Geometry) -> Mask | None:
+        """Returns the mask at full size; None if it is empty or not stable enough."""
         settings, threshold = self.settings, self.model.mask_threshold
-        logits = found.upsampled(k, geometry)
+        logits = candidate.upsampled(geometry)
         higher = int((logits > threshold + settings.stability_score_offset).sum())
         lower = int((logits > threshold - settings.stability_score_offset).sum())
         stability = np.float32(higher) / np.float32(lower) if lower else np.float32(np.nan)
         if settings.stability_score_thresh > 0 and not stability >= np.float32(settings.stability_score_thresh):
             return None
-        inside = (logits > threshold).cpu().numpy()
-        x, y, width, height = mask_box(inside)
-        if not width:
-            return None
-        left, top = found.region[k, :2].tolist()
-        px, py = found.points[k].tolist()
-        return Mask(
-            inside[y : y + height, x : x + width].copy(),
-            crop.x0 + left + x,
-            crop.y0 + top + y,
-            float(found.predicted_iou[k]),
-            float(stability),
-            (crop.x0 + px, crop.y0 + py),
-            crop.size[0] * crop.size[1],
-        )
+        pixels = (logits > threshold).cpu().numpy()
+        left, top = candidate.region[:2]
+        x, y = candidate.point
+        point = (crop.x0 + x, crop.y0 + y)
+        mask = Mask(pixels, crop.x0 + left, crop.y0 + top, candidate.predicted_iou, float(stability), point).trimmed()
+        return mask if mask.crop.size else None
 
-    def _finish(self, masks: list[Mask], size: tuple[int, int], crops: int) -> list[Mask]:
-        """What is done on all masks of a view: duplicates between crops, small regions, pieces."""
+    def _finish(self, selected: list[tuple[Crop, Mask]], size: tuple[int, int], crops: int) -> list[Mask]:
+        """Post-processes all masks of a view: duplicates between crops, small regions, components."""
         settings = self.settings
+        masks = [mask for _, mask in selected]
         by_masks = settings.mask_nms_thresh is not None
         if crops > 1 and not by_masks:
-            # of masks from different crops, the one from the smaller crop was seen larger: it stays
-            masks = _nms(masks, [1 / mask.crop_area for mask in masks], settings.crop_nms_thresh)
+            # Of masks from different crops, that of the smaller crop has more detail and is kept.
+            scores = [1 / (crop.size[0] * crop.size[1]) for crop, _ in selected]
+            masks = _box_nms(masks, scores, settings.crop_nms_thresh)
         if settings.min_mask_region_area > 0:
-            cleaned = [_cleaned(mask, size, settings.min_mask_region_area) for mask in masks]
-            unchanged = [float(new is old) for new, old in zip(cleaned, masks, strict=True)]
+            cleaned = [_remove_small_regions(mask, size, settings.min_mask_region_area) for mask in masks]
+            is_unchanged = [float(new is old) for new, old in zip(cleaned, masks, strict=True)]
             masks = cleaned
             if not by_masks:
-                masks = _nms(masks, unchanged, max(settings.box_nms_thresh, settings.crop_nms_thresh))
+                masks = _box_nms(masks, is_unchanged, max(settings.box_nms_thresh, settings.crop_nms_thresh))
         if settings.keep_prompt_component and not by_masks:
-            masks = [at_prompt(mask) for mask in masks]
+            masks = [cut_to_prompt_component(mask) for mask in masks]
         if settings.mask_nms_thresh is not None and (crops > 1 or settings.min_mask_region_area > 0):
-            whole = [mask.on(size) for mask in masks]
-            kept = mask_nms(whole, [mask.predicted_iou for mask in masks], settings.mask_nms_thresh)
-            masks = [masks[k] for k in kept]
+            dense = [mask.dense(size) for mask in masks]
+            indices = mask_nms(dense, [mask.predicted_iou for mask in masks], settings.mask_nms_thresh)
+            masks = [masks[k] for k in indices]
         return masks
 
 
-def at_crop_edges(boxes: np.ndarray, crop: Crop, size: tuple[int, int], distance: float = EDGE) -> np.ndarray:
-    """Which sides of boxes (XYXY of the view of `size`, `(..., 4)`) lie near an edge of `crop` inside the view.
+def near_crop_edges(
+    boxes: np.ndarray, crop: Crop, size: tuple[int, int], distance: float = EDGE_DISTANCE
+) -> np.ndarray:
+    """Marks the sides of boxes (XYXY of the view of `size`, `(..., 4)`) near an edge of `crop` inside the view.
 
-    bool `(..., 4)`. A side that is near an edge of the view too does not count.
+    A side that is also near an edge of the view does not count. Returns bool `(..., 4)`.
     """
     edges, borders = np.array([crop.x0, crop.y0, crop.x1, crop.y1]), np.array([0, 0, size[1], size[0]])
-    near: np.ndarray = (np.abs(boxes - edges) <= distance) & (np.abs(boxes - borders) > EDGE)
+    near: np.ndarray = (np.abs(boxes - edges) <= distance) & (np.abs(boxes - borders) > EDGE_DISTANCE)
     return near
 
 
-def at_prompt(mask: Mask) -> Mask:
-    """`mask` cut down to its piece under its point."""
-    return _placed(mask, prompt_component(mask.inside, mask.point[0] - mask.x, mask.point[1] - mask.y), mask.x, mask.y)
+def cut_to_prompt_component(mask: Mask) -> Mask:
+    """Returns `mask` cut down to its connected component at the prompt."""
+    pixels = prompt_component(mask.crop, mask.point[0] - mask.x, mask.point[1] - mask.y)
+    return replace(mask, crop=pixels).trimmed()
 
 
-def _cleaned(mask: Mask, size: tuple[int, int], min_area: int) -> Mask:
-    before = mask.on(size)
+def _remove_small_regions(mask: Mask, size: tuple[int, int], min_area: int) -> Mask:
+    before = mask.dense(size)
     after = remove_small_regions(before, min_area)
-    return mask if after is before else _placed(mask, after, 0, 0)
+    return mask if after is before else replace(mask, crop=after, x=0, y=0).trimmed()
 
 
-def _placed(mask: Mask, inside: np.ndarray, x0: int, y0: int) -> Mask:
-    """`mask` with other pixels: `inside`, whose corner is at column x0, row y0 of the view."""
-    x, y, width, height = mask_box(inside)
-    return replace(mask, inside=inside[y : y + height, x : x + width].copy(), x=x0 + x, y=y0 + y)
-
-
-def _nms(masks: list[Mask], scores: list[float], threshold: float) -> list[Mask]:
-    """Suppression by boxes, the highest score first, of equal ones the earlier."""
+def _box_nms(masks: list[Mask], scores: list[float], threshold: float) -> list[Mask]:
+    """Suppression by the IoU of boxes, the highest score first, of equal ones the earlier."""
     import torch
     from torchvision.ops import nms
 
@@ -258,22 +257,3 @@ def _nms(masks: list[Mask], scores: list[float], threshold: float) -> list[Mask]
         return masks
     boxes = torch.tensor([mask.box for mask in masks], dtype=torch.float32)
     return [masks[k] for k in nms(boxes, torch.tensor(scores), threshold).tolist()]
-
-
-def _mask_set(masks: list[Mask], size: tuple[int, int]) -> MaskSet:
-    if len(masks) > MAX_MASKS:
-        raise ImageError(
-            f"found {len(masks)} masks in one view, expected at most {MAX_MASKS}; raise pred_iou_thresh or "
-            f"stability_score_thresh"
-        )
-    builder = MaskSetBuilder(*size)
-    for mask in masks:
-        builder.add(
-            mask.inside,
-            mask.x,
-            mask.y,
-            predicted_iou=mask.predicted_iou,
-            stability_score=mask.stability_score,
-            point=mask.point,
-        )
-    return builder.build()

@@ -1,4 +1,4 @@
-"""Operations on binary masks: connected pieces, small regions, duplicates. Arrays in, arrays out."""
+"""Operations on binary masks: connected components, small regions, duplicates. Pure functions on arrays."""
 
 from __future__ import annotations
 
@@ -6,68 +6,68 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_EIGHT = np.ones((3, 3), dtype=np.int8)
+#: Structuring element of 8-connected components.
+_EIGHT_CONNECTED = np.ones((3, 3), dtype=np.int8)
 
 
 def prompt_component(mask: np.ndarray, x: float, y: float) -> np.ndarray:
-    """The 8-connected piece of `mask` (bool `(h, w)`) that holds the point; the largest one if none does.
+    """Returns the 8-connected component of `mask` (bool `(h, w)`) at a point; the largest one if none is there.
 
-    `x`, `y` are in pixels from the upper left corner, and may lie outside. An empty mask stays empty.
+    `x`, `y` are in pixels from the upper left corner, and may be outside. An empty mask stays empty.
     """
     from scipy.ndimage import label
 
-    pieces, count = label(mask, structure=_EIGHT)
+    components, count = label(mask, structure=_EIGHT_CONNECTED)
     if count <= 1:
         return mask
     row, column = int(np.floor(y)), int(np.floor(x))
-    inside = 0 <= row < mask.shape[0] and 0 <= column < mask.shape[1]
-    piece = pieces[row, column] if inside else 0
-    if piece == 0:
-        piece = 1 + np.bincount(pieces.ravel())[1:].argmax()
-    kept: np.ndarray = pieces == piece
-    return kept
+    is_inside = 0 <= row < mask.shape[0] and 0 <= column < mask.shape[1]
+    component = components[row, column] if is_inside else 0
+    if component == 0:
+        component = 1 + np.bincount(components.ravel())[1:].argmax()
+    result: np.ndarray = components == component
+    return result
 
 
 def remove_small_regions(mask: np.ndarray, min_area: int) -> np.ndarray:
-    """`mask` (bool `(h, w)`) with holes below `min_area` pixels filled, then pieces below it removed.
+    """Fills holes of `mask` (bool `(h, w)`) below `min_area` pixels, then removes components below it.
 
-    Holes and pieces are 8-connected, as in segment_anything; where every piece is small, the largest stays (of
-    equals the first by rows). Returns `mask` itself if there was nothing to do.
+    Holes and components are 8-connected, as in segment_anything. If all components are small, the largest is kept (of
+    equal ones the first by rows). Returns `mask` itself if nothing changes.
     """
     from scipy.ndimage import label
 
-    holes, count = label(~mask, structure=_EIGHT)
+    holes, count = label(~mask, structure=_EIGHT_CONNECTED)
     small = np.bincount(holes.ravel(), minlength=count + 1) < min_area
     small[0] = False
     if small.any():
         mask = mask | small[holes]
-    pieces, count = label(mask, structure=_EIGHT)
-    areas = np.bincount(pieces.ravel(), minlength=count + 1)
+    components, count = label(mask, structure=_EIGHT_CONNECTED)
+    areas = np.bincount(components.ravel(), minlength=count + 1)
     keep = areas >= min_area
     keep[0] = False
     if count and not keep.any():
         keep[1 + areas[1:].argmax()] = True
-    return mask if keep[1:].all() else keep[pieces]
+    return mask if keep[1:].all() else keep[components]
 
 
 def mask_nms(masks: Sequence[np.ndarray], scores: Sequence[float], threshold: float) -> list[int]:
-    """Greedy non-maximum suppression by the IoU of masks (each bool `(h, w)`).
+    """Suppresses masks (each bool `(h, w)`) whose IoU with a better one that is kept exceeds `threshold`.
 
-    Returns the indices that stay, best score first (of equal ones the earlier first): those whose IoU with every
-    better mask that stays is at most `threshold`. Empty masks do not stay.
+    Returns the indices of the kept masks, best score first, of equal ones the earlier first. Empty masks are dropped.
     """
     order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
-    kept: list[int] = []
-    seen = PackedMasks(masks[0].size if masks else 0)
+    indices: list[int] = []
+    packed = PackedMasks(masks[0].size if masks else 0)
     for k in order.tolist():
-        if masks[k].any() and seen.largest_iou(masks[k]) <= threshold:
-            seen.add(masks[k])
-            kept.append(k)
-    return kept
+        if masks[k].any() and packed.largest_iou(masks[k]) <= threshold:
+            packed.add(masks[k])
+            indices.append(k)
+    return indices
 
 
 class PackedMasks:
-    """Masks of `size` pixels each, a bit a pixel."""
+    """Masks of `size` pixels each, one bit per pixel."""
 
     def __init__(self, size: int) -> None:
         self._bits = np.zeros((8, -(-size // 8)), dtype=np.uint8)
@@ -75,15 +75,15 @@ class PackedMasks:
         self._count = 0
 
     def largest_iou(self, mask: np.ndarray) -> float:
-        """The IoU of `mask` (bool, not empty) with the most similar one of these; 0 if there are none."""
+        """Returns the highest IoU of `mask` (bool, not empty) with one of these; 0 if there are none."""
         if not self._count:
             return 0.0
         areas = self._areas[: self._count]
-        both = np.bitwise_count(self._bits[: self._count] & np.packbits(mask)).sum(axis=1, dtype=np.int64)
-        return float((both / (areas + np.count_nonzero(mask) - both)).max())
+        intersection = np.bitwise_count(self._bits[: self._count] & np.packbits(mask)).sum(axis=1, dtype=np.int64)
+        return float((intersection / (areas + np.count_nonzero(mask) - intersection)).max())
 
     def add(self, mask: np.ndarray) -> None:
-        """One more mask (bool)."""
+        """Adds a mask (bool)."""
         if self._count == len(self._areas):
             self._bits = np.concatenate([self._bits, np.zeros_like(self._bits)])
             self._areas = np.concatenate([self._areas, np.zeros_like(self._areas)])

@@ -1,29 +1,29 @@
-"""The settings of SAM's automatic masks, shared by both generators that run them, and the loading of its weights."""
+"""Settings of SAM's automatic masks, shared by both generators that run them, and the loading of its weights."""
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from abc import abstractmethod
 from typing import Any
 
 from pydantic import Field, model_validator
 
 from pipeline.core.errors import UserError
-from pipeline.core.reading import shortened
+from pipeline.core.reading import error_text
 from pipeline.core.settings import NOT_IN_KEY, SettingsFile
 from pipeline.execution.devices import Precision
 from stages.precompute.generators.base import Generate, MaskGenerator
 
 
 class AutomaticMasks(MaskGenerator):
-    """What `SamAutomaticMaskGenerator` can be told; settings of the same name mean the same.
+    """The settings of `SamAutomaticMaskGenerator` under its names, and two of ours.
 
-    The two quality thresholds are lower than segment_anything's (0.88 and 0.95): the cache keeps more, and
-    `masks.filter` decides later without running SAM again (ours).
+    The two quality thresholds are lower than segment_anything's (0.88 and 0.95): the cache keeps more masks, and
+    `masks.filter` selects among them later without running SAM again [O].
 
-    `keep_prompt_component` and `mask_nms_thresh` are ours and off, as Meta's weights need neither. A small SAM's
-    masks have stray islands far from the object; their boxes then span the view, and suppression by boxes deletes
-    nearly all of them. Cut down first, compare masks after.
+    `keep_prompt_component` and `mask_nms_thresh` [O] are off, as Meta's weights need neither. Masks of a small SAM have
+    stray components far from the object. Their boxes then span the view, and suppression by boxes drops nearly all of
+    them. The first setting removes these components, the second compares masks instead of boxes.
     """
 
     model_type: str = Field("vit_h", description="A model of segment_anything's registry: vit_h, vit_l or vit_b.")
@@ -37,7 +37,7 @@ class AutomaticMasks(MaskGenerator):
         None,
         ge=1,
         json_schema_extra=NOT_IN_KEY,
-        description="Points the decoder sees at a time; null: as many as suit the device.",
+        description="Prompts per call of the decoder; null: as many as suit the device.",
     )
     pred_iou_thresh: float = Field(0.7, ge=0, le=1)
     stability_score_thresh: float = Field(0.8, ge=0, le=1)
@@ -50,13 +50,13 @@ class AutomaticMasks(MaskGenerator):
     min_mask_region_area: int = Field(0, ge=0)
     keep_prompt_component: bool = Field(
         False,
-        description="Cut every mask down to the connected piece under its point, for a SAM whose masks have islands.",
+        description="Cut every mask down to the connected component at its prompt, for a SAM with stray components.",
     )
     mask_nms_thresh: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="Remove duplicates by the IoU of masks above this, instead of boxes; null: boxes, as SAM does.",
+        description="Suppress masks by their IoU above this instead of the IoU of boxes; null: boxes, as SAM does.",
     )
     precision: Precision = Field("float32", description="float16 or bfloat16 run under autocast.")
 
@@ -67,7 +67,7 @@ class AutomaticMasks(MaskGenerator):
             raise ValueError(
                 f"crop_n_points_downscale_factor {self.crop_n_points_downscale_factor} leaves no point of "
                 f"points_per_side {self.points_per_side} on crop layer {self.crop_n_layers}; expected fewer layers, "
-                f"a smaller factor or more points"
+                "a smaller factor or more points"
             )
         return self
 
@@ -76,31 +76,31 @@ class AutomaticMasks(MaskGenerator):
 
     @abstractmethod
     def with_model(self, model: Any, device: str) -> Generate:
-        """The function from views to mask sets with a `Sam` that is loaded, on `device`."""
+        """Returns the function from views to mask sets; `model` is a `Sam` with its weights, on `device`."""
 
     def load_model(self, device: str) -> Any:
-        """The `Sam` with its weights, on `device`, in evaluation mode.
+        """Returns the `Sam` with its weights, on `device`, in evaluation mode.
 
-        Raises `UserError` for an unknown model, and for weights that are missing or another model's.
+        Raises:
+            UserError: the model is unknown, or its weights are missing or of another model.
         """
         from segment_anything import sam_model_registry
 
-        from pipeline.models.weights import load_into
+        from pipeline.models.weights import load_into, zero_subnormals
 
         if self.builder is not None:
-            module, _, function = self.builder.partition(":")
             try:
-                model = getattr(importlib.import_module(module), function)()
+                model = pkgutil.resolve_name(self.builder)()
             except Exception as error:  # the user's code may raise anything
-                reason = shortened(error) or type(error).__name__
+                reason = error_text(error)
                 raise UserError(
                     f"sam.generator.builder: {self.builder!r} cannot be imported or called: {reason}"
                 ) from error
         elif self.model_type in sam_model_registry:
             model = sam_model_registry[self.model_type]()
         else:
-            known = ", ".join(sorted(sam_model_registry))
-            raise UserError(f"sam.generator.model_type: found {self.model_type!r}, expected one of {known}")
+            names = ", ".join(sorted(sam_model_registry))
+            raise UserError(f"sam.generator.model_type: found {self.model_type!r}, expected one of {names}")
         if self.checkpoint is not None:
             load_into(model, self.checkpoint, f"SAM {self.builder or self.model_type}")
         elif not self.random_weights:
@@ -108,4 +108,4 @@ class AutomaticMasks(MaskGenerator):
                 "sam.generator.checkpoint: is missing; expected SAM's weights, e.g. sam_vit_h_4b8939.pth "
                 "(without any, use sam.generator=felzenszwalb)"
             )
-        return model.to(device).eval()
+        return zero_subnormals(model.to(device).eval())

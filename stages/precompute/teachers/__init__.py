@@ -1,1 +1,1 @@
-"""TAs (teacher assistants): semantic models trained on ordinary photos, one kind a module. See CONTRIBUTING.md."""
+"""TAs (teacher assistants): semantic models trained on ordinary photos, one kind per module. See CONTRIBUTING.md."""

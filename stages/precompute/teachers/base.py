@@ -1,22 +1,21 @@
-"""What a TA is to this pipeline: a function from views to logits at the model's own output stride."""
+"""The interface of a TA: a function from views to logits at the model's own output stride."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 
 from pipeline.core.components import Component
 from pipeline.core.errors import ImageError, UserError
-from pipeline.core.reading import shortened
-from pipeline.execution.devices import BatchSize, Precision, autocast
-
-#: A standard deviation of pixels, 0..255.
-Deviation = Annotated[float, Field(gt=0)]
+from pipeline.core.reading import error_text
+from pipeline.execution.devices import BatchSize, Precision, inference_context
+from pipeline.models.normalization import Deviation, Normalization
+from pipeline.models.weights import load_into, zero_subnormals
 
 #: Views RGB uint8 (N, h, w, 3) -> logits float32 (N, C, h', w').
 Infer = Callable[[np.ndarray], np.ndarray]
@@ -24,13 +23,35 @@ Infer = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Network:
-    """A TA's network, float32 NCHW, normalised, to logits at its own stride, and what normalises its input."""
+    """A TA's network, a function from `inputs(views, device)` to logits `(N, C, h', w')` at its own output stride.
+
+    Attributes:
+        model: The `torch.nn.Module`, in evaluation mode; its subnormal weights become zero.
+        normalization: Normalization of the views.
+        scale: Factor by which views are enlarged.
+        run: Call of the model, if `model(inputs)` does not return the logits.
+    """
 
     model: Any
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    """on the scale 0..255, in the order of the channels that the model takes"""
-    bgr: bool
+    normalization: Normalization
+    scale: float = 1.0
+    run: Callable[[Any], Any] | None = None
+
+    def __post_init__(self) -> None:
+        zero_subnormals(self.model)
+
+    def inputs(self, views: np.ndarray, device: str) -> Any:
+        """Returns RGB uint8 views `(N, h, w, 3)` as a float32 tensor `(N, 3, scale h, scale w)` on `device`."""
+        from torch.nn.functional import interpolate
+
+        batch = self.normalization.normalize_on(device, views)
+        if self.scale == 1:
+            return batch
+        size = [max(1, round(side * self.scale)) for side in batch.shape[-2:]]
+        return interpolate(batch, size, mode="bilinear")
+
+    def __call__(self, inputs: Any) -> Any:
+        return (self.run or self.model)(inputs)
 
 
 class Teacher(Component):
@@ -43,61 +64,63 @@ class Teacher(Component):
     )
     flip: bool = Field(False, description="Average the logits with those of the mirrored view.")
 
-    @abstractmethod
     def build(self, device: str) -> Infer:
-        """Loads the model, once a worker. Raises `pipeline.core.errors.UserError` if it cannot be."""
+        """Loads the model, once a worker. Raises `UserError` if it cannot be loaded."""
+        return inference(self, self.network(device), device)
 
     def network(self, device: str) -> Network:
-        """The `torch.nn.Module` itself, for adaptation rounds; `pipeline.core.errors.UserError` if it has none."""
+        """Loads the network alone, for TA adaptation. Raises `UserError` if it cannot be loaded, or there is none."""
         raise UserError(
             f"teacher.model.kind: a TA of kind {self.kind!r} cannot be adapted; expected one with a network"
         )
 
 
-def inference(settings: Teacher, network: Network, device: str) -> Infer:
-    """A network as `Infer`, at the settings' precision, batch size (less where memory runs out), scale and flip.
+class NormalizedTeacher(Teacher):
+    """A TA whose settings give mean and standard deviation of RGB pixels; the defaults are those of ImageNet."""
 
-    Enlarged by `scale`, a view gives logits at the same output stride: they are brought back to the size they would
-    have had. The function raises `ImageError` for views that the network cannot run on.
+    mean: tuple[float, float, float] = Field((123.675, 116.28, 103.53), description="RGB mean, 0..255.")
+    std: tuple[Deviation, Deviation, Deviation] = Field(
+        (58.395, 57.12, 57.375), description="RGB standard deviation, 0..255."
+    )
+
+
+def load_checkpoint(model: Any, checkpoint: Path | None, random_weights: bool, what: str) -> None:
+    """Loads a TA's weights strictly. Raises `UserError` if there are none and the settings ask for no random ones."""
+    if checkpoint is not None:
+        load_into(model, checkpoint, what)
+    elif not random_weights:
+        raise UserError("teacher.model.checkpoint: is missing; expected the weights of the TA")
+
+
+def inference(settings: Teacher, network: Network, device: str) -> Infer:
+    """Returns a network as `Infer`, at the precision, flip and batch size (halved where memory runs out) of `settings`.
+
+    Enlarged views give logits at the same output stride: these are resized to the size for views of scale 1. `Infer`
+    raises `ImageError` for views that the network cannot run on.
     """
     import torch
-    from torch.nn.functional import interpolate
 
-    model, scale, batches = network.model, settings.scale, BatchSize(settings.batch_size)
-    offset = torch.tensor(network.mean, device=device).view(1, -1, 1, 1)
-    deviation = torch.tensor(network.std, device=device).view(1, -1, 1, 1)
+    batches = BatchSize(settings.batch_size)
 
-    def logits_of(batch: Any) -> Any:
-        height, width = batch.shape[-2:]
-        if scale != 1:
-            size = max(1, round(height * scale)), max(1, round(width * scale))
-            batch = interpolate(batch, size, mode="bilinear")
-        with autocast(device, settings.precision):
-            logits = model(batch).float()
+    def infer_batch(views: np.ndarray) -> np.ndarray:
+        inputs = network.inputs(views, device)
+        with inference_context(device, settings.precision):
+            logits = network(inputs).float()
             if settings.flip:
-                logits = (logits + model(batch.flip(-1)).float().flip(-1)) / 2
-        if scale != 1:
-            stride = round(batch.shape[-1] / logits.shape[-1])
-            logits = interpolate(logits, (-(-height // stride), -(-width // stride)), mode="bilinear")
-        return logits
+                logits = (logits + network(inputs.flip(-1)).float().flip(-1)) / 2
+        if network.scale != 1:
+            stride = round(inputs.shape[-1] / logits.shape[-1])
+            size = [-(-side // stride) for side in views.shape[1:3]]
+            logits = torch.nn.functional.interpolate(logits, size, mode="bilinear")
+        return logits.cpu().numpy()  # type: ignore[no-any-return]
 
     @torch.inference_mode()
-    def infer_part(views: np.ndarray) -> np.ndarray:
-        batch = torch.from_numpy(np.ascontiguousarray(views)).to(device)
-        batch = batch.permute(0, 3, 1, 2).float()
-        if network.bgr:
-            batch = batch.flip(1)
+    def infer(views: np.ndarray) -> np.ndarray:
         try:
-            logits: np.ndarray = logits_of((batch - offset) / deviation).cpu().numpy()
-        except torch.OutOfMemoryError:
-            raise
+            parts = [logits for _, logits in batches.run(lambda part: infer_batch(views[part]), len(views))]
         except RuntimeError as error:
             height, width = views.shape[1:3]
-            reason = shortened(" ".join(str(error).split()))
-            raise ImageError(f"the TA cannot run on views of {height} x {width} ({reason})") from None
-        return logits
-
-    def infer(views: np.ndarray) -> np.ndarray:
-        return np.concatenate([logits for _, logits in batches.run(lambda part: infer_part(views[part]), len(views))])
+            raise ImageError(f"the TA cannot run on views of {height} x {width} ({error_text(error)})") from None
+        return np.concatenate(parts)
 
     return infer

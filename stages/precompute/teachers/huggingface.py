@@ -1,4 +1,4 @@
-"""A TA from Hugging Face's transformers: SegFormer and whatever else its semantic segmentation models are."""
+"""A TA from Hugging Face's transformers: SegFormer and its other semantic segmentation models."""
 
 from __future__ import annotations
 
@@ -9,22 +9,19 @@ from typing import Any
 from pydantic import Field
 
 from pipeline.core.errors import UserError
-from pipeline.core.reading import is_file, read_json, shortened
+from pipeline.core.reading import error_text, is_file, read_json
 from pipeline.core.settings import SettingsFile
-from stages.precompute.teachers.base import Deviation, Infer, Network, Teacher, inference
+from pipeline.models.normalization import Normalization
+from stages.precompute.teachers.base import Network, NormalizedTeacher, load_checkpoint
 
 
-class HuggingFace(Teacher):
+class HuggingFace(NormalizedTeacher):
     """The two files that `save_pretrained` writes. Nothing is downloaded; the extra `huggingface` is needed."""
 
     kind: str = "huggingface"
     config: SettingsFile = Field(description="The model's config.json.")
     checkpoint: SettingsFile | None = Field(None, description="Weights; .safetensors or .bin.")
     random_weights: bool = Field(False, description="Run without a checkpoint (tests and timings).")
-    mean: tuple[float, float, float] = Field((123.675, 116.28, 103.53), description="RGB mean, 0..255.")
-    std: tuple[Deviation, Deviation, Deviation] = Field(
-        (58.395, 57.12, 57.375), description="RGB standard deviation, 0..255."
-    )
 
     def network(self, device: str) -> Network:
         try:
@@ -34,8 +31,6 @@ class HuggingFace(Teacher):
                 "teacher.model.kind: huggingface needs the package transformers; install the extra 'huggingface'"
             ) from None
 
-        from pipeline.models.weights import load_into
-
         if not is_file(self.config):
             raise UserError(f"teacher.model.config: {self.config} is missing; expected the model's config.json")
         read_json(self.config, "the model's config.json")
@@ -43,27 +38,22 @@ class HuggingFace(Teacher):
             with _offline():
                 config = AutoConfig.from_pretrained(str(self.config), local_files_only=True, trust_remote_code=False)
                 for part in filter(None, (config, getattr(config, "backbone_config", None))):
-                    if getattr(part, "use_pretrained_backbone", False):  # the checkpoint brings its weights
+                    if getattr(part, "use_pretrained_backbone", False):  # the checkpoint holds the backbone's weights
                         part.use_pretrained_backbone = False
                 model: Any = AutoModelForSemanticSegmentation.from_config(config, trust_remote_code=False)
-        except Exception as error:  # transformers checks little: a wrong value shows where it is used
-            reason = shortened(" ".join(str(error).split())) or type(error).__name__
-            raise UserError(f"teacher.model.config: {self.config} gives no segmentation model: {reason}") from error
-        if self.checkpoint is not None:
-            load_into(model, self.checkpoint, f"TA {config.model_type}")
-        elif not self.random_weights:
-            raise UserError("teacher.model.checkpoint: is missing; expected the weights of the TA")
-        outputs = model.forward
-        model.forward = lambda views: outputs(pixel_values=views).logits  # as every Network's; weights keep their names
-        return Network(model.to(device).eval(), mean=self.mean, std=self.std, bgr=False)
-
-    def build(self, device: str) -> Infer:
-        return inference(self, self.network(device), device)
+        except Exception as error:  # transformers checks little: a wrong value fails where it is used
+            raise UserError(
+                f"teacher.model.config: {self.config} gives no segmentation model: {error_text(error)}"
+            ) from error
+        load_checkpoint(model, self.checkpoint, self.random_weights, f"TA {config.model_type}")
+        model = model.to(device).eval()
+        normalization = Normalization(mean=self.mean, std=self.std)
+        return Network(model, normalization, self.scale, run=lambda inputs: model(pixel_values=inputs).logits)
 
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """A config may name a backbone of the hub, which `local_files_only` does not hold back: nothing is asked for."""
+    """Stops downloads of a backbone that the config names, which `local_files_only` does not prevent."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE

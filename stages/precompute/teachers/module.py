@@ -2,48 +2,38 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from pydantic import Field
 
+from pipeline.core.components import import_by_name
 from pipeline.core.errors import UserError
-from pipeline.core.reading import shortened
+from pipeline.core.reading import error_text
 from pipeline.core.settings import SettingsFile
-from stages.precompute.teachers.base import Deviation, Infer, Network, Teacher, inference
+from pipeline.models.normalization import Normalization
+from stages.precompute.teachers.base import Network, NormalizedTeacher, load_checkpoint
 
 
-class Module(Teacher):
-    """Your own model: float32 NCHW RGB, normalised, in; logits NCHW, at any stride, out."""
+class Module(NormalizedTeacher):
+    """Your own model. Input: float32 NCHW RGB, normalized. Output: logits NCHW at any stride."""
 
     kind: str = "module"
     builder: str = Field(description="module:function that returns the torch.nn.Module.")
     options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the function.")
     checkpoint: SettingsFile | None = Field(None, description="Weights, loaded strictly; none if the function loads.")
-    mean: tuple[float, float, float] = Field((123.675, 116.28, 103.53), description="RGB mean, 0..255.")
-    std: tuple[Deviation, Deviation, Deviation] = Field(
-        (58.395, 57.12, 57.375), description="RGB standard deviation, 0..255."
-    )
 
     def network(self, device: str) -> Network:
         import torch
 
-        from pipeline.models.weights import load_into
-
-        name, _, function = self.builder.partition(":")
+        builder = import_by_name(self.builder, "teacher.model.builder")
         try:
-            model = getattr(importlib.import_module(name), function)(**self.options)
+            model = builder(**self.options)
         except Exception as error:  # the user's code may raise anything
-            reason = shortened(error) or type(error).__name__
-            raise UserError(f"teacher.model.builder: {self.builder!r} cannot be called: {reason}") from error
+            raise UserError(f"teacher.model.builder: {self.builder!r} failed: {error_text(error)}") from error
         if not isinstance(model, torch.nn.Module):
             raise UserError(f"teacher.model.builder: {self.builder!r} gave {type(model)}, expected a torch.nn.Module")
-        if self.checkpoint is not None:
-            load_into(model, self.checkpoint, f"TA {self.builder}")
-        return Network(model.to(device).eval(), self.mean, self.std, bgr=False)
-
-    def build(self, device: str) -> Infer:
-        return inference(self, self.network(device), device)
+        load_checkpoint(model, self.checkpoint, True, f"TA {self.builder}")
+        return Network(model.to(device).eval(), Normalization(mean=self.mean, std=self.std), self.scale)
 
 
 COMPONENT = Module
