@@ -31,13 +31,13 @@ FIVE = {
     "mappings": {"cityscapes19": [0, 1, 2, 2, 2, 255, 255, 255, 255, 255, 255, 3, 3, 4, 4, 4, 4, 4, 4]},
 }
 
-MY_TA = '''
+MY_TA = """
 import torch
 
 def build():
     torch.manual_seed(0)
     return torch.nn.Conv2d(3, 19, kernel_size=4, stride=4)
-'''
+"""
 
 RUN_ONNX = """
 import sys
