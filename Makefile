@@ -35,8 +35,11 @@ RUN = $(if $(MANIFEST),--manifest '$(MANIFEST)') $(SETTINGS) $(if $(CACHE),--cac
 WITH_SPLIT = $(if $(SPLIT),--split '$(SPLIT)')
 WITH_FUSION = $(if $(FUSION),--fusion '$(FUSION)')
 WITH_CHECKPOINT = $(if $(CHECKPOINT),--student '$(CHECKPOINT)')
-# $(call need,IMAGES,example): stops with a sentence if the variable is empty.
-need = $(if $($(1)),,$(error $(1) is missing; expected e.g. make $@ $(1)=$(2)))
+# $(call need,target,VARIABLE,example): stops before any work if the target is called without its variable.
+need = $(if $(filter $(1),$(MAKECMDGOALS)),$(if $($(2)),,$(error $(2) is missing; expected e.g. make $(1) $(2)=$(3))))
+$(call need,predict,IMAGES,/data/panoramas)$(call need,predict,CHECKPOINT,student.pth)
+$(call need,export,CHECKPOINT,student.pth)
+$(call need,view,IMAGE,images/target-test/target-test-00000)
 
 .PHONY: help demo demo-models setup test test-all lint bench precompute fuse ablate train adapt evaluate export labels predict view inspect verify gc migrate settings doctor clean
 .DEFAULT_GOAL := help
@@ -86,13 +89,13 @@ evaluate: $(STAMP) ## mIoU, boundaries, calibration, weights of pseudo-labels an
 	@$(GOODSAM) evaluate $(WITH_FUSION) $(WITH_CHECKPOINT) $(WITH_SPLIT) $(RUN)
 
 predict: $(STAMP) ## label PNGs and overlays of panoramas    [IMAGES="file folder glob" CHECKPOINT=]
-	@$(call need,IMAGES,/data/panoramas)$(call need,CHECKPOINT,student.pth)$(GOODSAM) predict $(IMAGES) $(WITH_CHECKPOINT) $(ARGS)
+	@$(GOODSAM) predict $(IMAGES) $(WITH_CHECKPOINT) $(ARGS)
 
 labels: $(STAMP) ## the pseudo-labels as Cityscapes-style PNGs, for any other framework
 	@$(GOODSAM) labels $(WITH_FUSION) $(WITH_SPLIT) $(RUN)
 
 export: $(STAMP) ## a student as ONNX, checked against torch   [CHECKPOINT= ARGS="--size 400x2048"]
-	@$(call need,CHECKPOINT,student.pth)$(GOODSAM) export $(WITH_CHECKPOINT) $(ARGS)
+	@$(GOODSAM) export $(WITH_CHECKPOINT) $(ARGS)
 
 ROUNDS ?= 1
 adapt: $(STAMP) ## TA adaptation: fine-tune the TA on the ensemble, its logits and the fusion again   [ROUNDS=1]
@@ -105,7 +108,7 @@ ablate: $(STAMP) ## a table over one cache, a row for every combination of setti
 	@$(GOODSAM) ablate $(foreach v,$(VARY),--vary '$(v)') $(WITH_FUSION) $(WITH_SPLIT) $(RUN)
 
 view: $(STAMP) ## one panorama: masks, TA, ensemble, weight, student in one picture   [IMAGE=id CHECKPOINT=]
-	@$(call need,IMAGE,images/target-test/target-test-00000)$(GOODSAM) view '$(IMAGE)' $(WITH_FUSION) $(WITH_CHECKPOINT) $(RUN)
+	@$(GOODSAM) view '$(IMAGE)' $(WITH_FUSION) $(WITH_CHECKPOINT) $(RUN)
 
 inspect: $(STAMP) ## the contents of the cache: artefacts, images, bytes per array
 	@$(GOODSAM) inspect $(RUN)

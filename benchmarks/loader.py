@@ -22,8 +22,8 @@ import typer
 import yaml
 
 from benchmarks.training import CONFIG, Bench
-from pipeline.cache.cache_task import CacheTask
 from pipeline.cache.fused_reader import CacheReader
+from pipeline.cache.incremental import CacheTask
 from pipeline.core.cli import echo, print_json, print_table
 from stages.fuse.tasks import FuseTask
 from stages.precompute.tasks import MasksTask, SamTask, TeacherTask

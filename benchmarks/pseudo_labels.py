@@ -8,6 +8,7 @@ finished rows under the keys of their artefacts, so that a stopped run can be co
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import typer
 from PIL import Image
 
 from benchmarks import nano_sam, run_alone
+from benchmarks.rows import Rows
 from demo.domain import Shift
 from demo.splits import Split, WorldSettings
 from demo.teachers.data import write_manifest
@@ -31,7 +33,6 @@ from pipeline.core.progress import Progress, console_progress
 from pipeline.core.settings import parse_settings
 from pipeline.data.manifests import ImageRecord, Manifest
 from pipeline.geometry.views import make_views
-from stages.ablate.rows import RowStore
 from stages.config import Config
 
 ROOT = Path(__file__).parent.parent
@@ -116,7 +117,7 @@ def compare(
     """
     if unknown := set(sources) - set(SOURCES):
         raise UserError(f"--source: found {sorted(unknown)}; expected some of {', '.join(SOURCES)}")
-    store = RowStore(work / "rows.json")
+    store = Rows(work / "rows.json")
     plan: list[tuple[str | None, str, dict[str, Any]]] = [(None, row, change) for row, change in TA_ROWS.items()]
     plan += [(source, rule, {"fusion": {"rule": rule}}) for source in sources for rule in RULES]
     rows: dict[tuple[str | None, str], list[dict[str, Any]]] = {}
@@ -126,10 +127,9 @@ def compare(
             for source, row, change in plan:
                 config = world.config(source, change, teacher)
                 key = config.artefacts(world.manifest.preprocessing).key("fused")
-                name = f"{shift}-{seed} {split} {images} {key}"
-                if name not in store.rows:
-                    store.add(name, measure(world, config, source, progress))
-                rows.setdefault((source, row), []).append(store.rows[name])
+                described = {"shift": shift, "world": seed, "split": split, "images": images, "fused": key}
+                measured = store.get(described, functools.partial(measure, world, config, source, progress))
+                rows.setdefault((source, row), []).append(measured)
     means = {name: _means(figures_by_world) for name, figures_by_world in rows.items()}
     for source in sources:
         _print(means, source, f"{teacher}, {source}: {seeds} worlds ({shift}) of {images} {split} panoramas, mean")

@@ -22,10 +22,9 @@ import yaml
 from PIL import Image
 
 from pipeline.cache import Artefact, Cache, ImageWriter, Marker, Source
-from pipeline.cache.artefact import bytes_by_array
 from pipeline.cache.freshness import read_source
 from pipeline.cache.image_group import IDENTITY_ATTRIBUTE
-from pipeline.cache.marker import encode_id
+from pipeline.cache.marker import bytes_by_array, encode_id
 from pipeline.cache.zip_file import pack
 from pipeline.core.cli import print_table
 from pipeline.data.manifests import Manifest, load_manifest
@@ -158,7 +157,7 @@ def _finish_all(
             os.link(first, path)
         stat = os.stat(record.path)
         source = None if artefact.kind == "fused" else Source(stat.st_size, stat.st_mtime_ns, digest)
-        arrays = bytes_by_array(members)
+        arrays = bytes_by_array({file: len(data) for file, data in members.items()})
         marker = Marker(record.id, path.name, source, inputs, content, len(data), sha256, arrays)
         (folder / "done" / f"{name}.json").write_bytes(marker.to_json())
 

@@ -24,7 +24,8 @@ from pipeline.geometry.upsample import upsample
 from pipeline.geometry.views import ViewSettings, make_views
 from stages.fuse.pooling import TINY, pool
 from stages.fuse.settings import PoolingSettings
-from stages.precompute.tasks import Infer, common_stride, infer_views
+from stages.precompute.tasks import common_stride, infer_views
+from stages.precompute.teachers.base import Infer
 
 IMAGES = 12
 WIDTH = 1024

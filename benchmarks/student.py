@@ -14,16 +14,14 @@ mmseg_configs/teachers/demo_resnet_fpn.py --start demo/weights/ta_resnet_fpn.saf
 
 from __future__ import annotations
 
-import fcntl
-import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
+from benchmarks.rows import Rows
 from benchmarks.training import CONFIG, IMAGES, STUDENT, TERMS, TESTS, WORK, Bench, Row
 from pipeline.core.cli import echo, print_json, print_table
 from pipeline.core.hashing import file_digest
@@ -137,30 +135,6 @@ def run(
         ends = run(images, tests, iterations, 1, photos, adapt_iterations, ENDS, work, LARGER, stored)
         figures |= {f"{LARGER}_{key}": value for key, value in ends.items() if key.startswith("student_")}
     return figures
-
-
-class Rows:
-    """Finished scores in a JSON file, by the hash of everything that determines them; several runs may share it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def done(self) -> dict[str, Any]:
-        """Returns the entries of the file by hash."""
-        return json.loads(self.path.read_text()) if self.path.is_file() else {}
-
-    def get(self, described: dict[str, Any], measure: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """Returns the scores of a row; measures and stores them if they are missing."""
-        name = short_hash(described)
-        if (scores := self.done().get(name)) is not None:
-            return scores
-        scores = {k: round(value, 4) for k, value in measure().items()}
-        with self.path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two runs may end a row at once
-            temporary = self.path.with_suffix(".tmp")
-            temporary.write_text(json.dumps({**self.done(), name: {**described, **scores}}, indent=1) + "\n")
-            temporary.replace(self.path)
-        return scores
 
 
 def _cache_keys(bench: Bench, rule: str) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import inspect
 import os
 import pkgutil
 import sys
-import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
@@ -24,7 +23,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from pipeline.core.cli import SOME_IMAGES_FAILED, Result, messages_on_stderr, print_json
-from pipeline.core.errors import ImageError, PipelineWarning, UserError
+from pipeline.core.errors import ImageError, UserError, print_warnings_once
 
 #: The stages in the order in which they are used; commands of other packages come before them.
 ORDER = (
@@ -35,8 +34,7 @@ ORDER = (
 #: What a system refuses without the program being wrong.
 ENVIRONMENT_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
-#: Exit status of typer after Ctrl-C (128 + SIGINT).
-INTERRUPTED = 130
+INTERRUPTED = 130  #: Exit status of typer after Ctrl-C (128 + SIGINT).
 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one line of JSON on stdout, and everything else on stderr.")
@@ -116,28 +114,13 @@ def typer_command(command: Callable[..., Result | None]) -> Callable[..., None]:
         if result is not None and result.failed:
             raise typer.Exit(result.failed_status)
 
+    parameters = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+        for name, (annotation, default) in options.items()
+    ]
     call.__doc__ = command.__doc__
-    call.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
-            for name, (annotation, default) in options.items()
-        ]
-    )
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return call
-
-
-def print_warnings_once() -> None:
-    """Makes each `PipelineWarning` (an old name, an odd image) one line on stderr, printed once."""
-    print_others, printed = warnings.showwarning, set[str]()
-
-    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        if not issubclass(category, PipelineWarning):
-            print_others(message, category, *place, **more)
-        elif str(message) not in printed:
-            printed.add(str(message))
-            print(f"warning: {message}", file=sys.stderr)
-
-    warnings.showwarning = show
 
 
 def main() -> None:

@@ -77,13 +77,11 @@ class Config(Settings):
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     """Reads the settings in `path` (None: all defaults) and applies the overrides `a.b=value`.
 
-    Raises:
-        UserError: lists every problem in the file and the overrides.
+    Raises a `UserError` that lists every problem.
     """
     data = {} if path is None else read_yaml(path)
     source = "config (defaults)" if path is None else str(path)
     if overrides:
         data = apply_overrides(data, overrides, Config)
         source += f" with --set {' --set '.join(overrides)}"
-    folders = [*([path.parent] if path is not None else []), Path(), PROJECT_ROOT]
-    return parse_settings(Config, data, source, folders=folders)
+    return parse_settings(Config, data, source, folders=[*([path.parent] if path else []), Path(), PROJECT_ROOT])

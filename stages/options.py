@@ -80,10 +80,8 @@ class RunOptions:
     def manifest_file(self) -> Path:
         """The manifest's file. Raises `UserError` if it is not given or does not exist."""
         if self.manifest is None:
-            raise UserError(
-                "--manifest is missing; expected a data manifest, e.g. --manifest my_panoramas.yaml "
-                "(MANIFEST=my_panoramas.yaml for make)"
-            )
+            example = "--manifest my_panoramas.yaml (MANIFEST=my_panoramas.yaml for make)"
+            raise UserError(f"--manifest is missing; expected a data manifest, e.g. {example}")
         return find_project_file("data_manifests", self.manifest.expanduser(), "--manifest")
 
     @property
@@ -105,14 +103,10 @@ class RunOptions:
         return changes
 
     def read_settings(self, fusion: str | None = None, *, keep_unset: bool = False) -> Config:
-        """The settings with the command line's changes.
+        """The settings with the command line's changes, and the rule `fusion` if it is given.
 
-        Args:
-            fusion: The fusion rule, if it is not that of the settings.
-            keep_unset: Keeps `${NAME}` in the settings file where the variable is not set.
-
-        Raises:
-            UserError: lists every problem; without `keep_unset` variables that are not set.
+        With `keep_unset`, `${NAME}` in the settings file stays where the variable is not set; otherwise that is a
+        problem. Raises a `UserError` that lists every problem.
         """
         from stages.config import load_config
 
@@ -124,15 +118,13 @@ class RunOptions:
         """Manifest and settings, with the command line's changes. Raises `UserError`."""
         from pipeline.data.manifests import load_manifest
 
-        path = self.manifest_file
-        settings = self.read_settings(fusion)
+        path, settings = self.manifest_file, self.read_settings(fusion)
         return load_manifest(path), settings
 
     def caches(self) -> dict[str, Cache]:
         """The cache of the data set by its name; without a manifest those of all data sets in a local folder.
 
-        Raises:
-            UserError: there is no such folder, or the cache is not local and there is no manifest.
+        Raises `UserError` if there is no such folder, or the cache is not local and there is no manifest.
         """
         from pipeline.cache import Cache
         from pipeline.core.reading import read_yaml

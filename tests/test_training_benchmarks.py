@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks import deploy, loader, student
-from benchmarks.student import Rows, half_turn_agreement, rows
+from benchmarks.rows import Rows
+from benchmarks.student import half_turn_agreement, rows
 from benchmarks.training import TERMS, Bench
 from pipeline.core.errors import UserError
 from pipeline.data.manifests import load_manifest

@@ -2,8 +2,7 @@
 
 from pipeline.cache.artefact import Artefact
 from pipeline.cache.cache import Cache
-from pipeline.cache.image_group import ImageGroup
-from pipeline.cache.image_writer import ImageWriter
+from pipeline.cache.image_group import ImageGroup, ImageWriter
 from pipeline.cache.marker import Failure, Marker, Source
 
 __all__ = ["Artefact", "Cache", "Failure", "ImageGroup", "ImageWriter", "Marker", "Source"]

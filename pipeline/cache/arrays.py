@@ -6,7 +6,6 @@ decoding them, above all on a busy machine and after a fork. Arrays of other lay
 
 from __future__ import annotations
 
-import itertools
 import struct
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,13 +31,7 @@ _KNOWN_KEYS |= {"storage_transformers", "fill_value", "attributes", "dimension_n
 
 @dataclass(frozen=True)
 class BloscArray:
-    """A regular grid of chunks, each a file `c/i/j/...` that holds one Blosc buffer in C order.
-
-    Attributes:
-        shape: shape of the array.
-        chunks: shape of a chunk.
-        dtype: data type.
-    """
+    """A regular grid of chunks of shape `chunks`, each a file `c/i/j/...` that holds one Blosc buffer in C order."""
 
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
@@ -69,26 +62,20 @@ class BloscArray:
             return None
         return cls(shape, chunks, np.dtype(document["data_type"]))
 
-    def _grid(self) -> Iterator[tuple[int, ...]]:
-        return itertools.product(*(range(-(-n // c)) for n, c in zip(self.shape, self.chunks, strict=True)))
-
     @property
-    def num_chunks(self) -> int:
-        """Number of chunks."""
-        return prod(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True))
+    def grid(self) -> tuple[int, ...]:
+        """Number of chunks along each axis."""
+        return tuple(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True))
 
     def files(self) -> Iterator[str]:
         """Yields every chunk's file, relative to the array's folder."""
-        return ("/".join(["c", *map(str, index)]) for index in self._grid())
+        return ("/".join(["c", *map(str, index)]) for index in np.ndindex(self.grid))
 
     def decode(self, buffers: Sequence[Buffer]) -> np.ndarray:
-        """Decodes the array. No memory is allocated before the headers of all buffers match the metadata.
+        """Decodes the array from the content of every chunk's file, in the order of `files`.
 
-        Args:
-            buffers: the content of every chunk's file, in the order of `files`.
-
-        Raises:
-            ValueError: a buffer is cut or has another size, or the array is larger than `MAX_ARRAY_BYTES`.
+        No memory is allocated before the headers of all buffers match the metadata. Raises `ValueError` if a buffer is
+        cut or has another size, or if the array is larger than `MAX_ARRAY_BYTES`.
         """
         for buffer in buffers:
             self._check_header(buffer)
@@ -96,7 +83,7 @@ class BloscArray:
         if size > MAX_ARRAY_BYTES:
             raise ValueError(f"{self.shape} {self.dtype} takes {size:,} bytes, expected at most {MAX_ARRAY_BYTES:,}")
         values = np.empty(self.shape, self.dtype)
-        for index, buffer in zip(self._grid(), buffers, strict=True):
+        for index, buffer in zip(np.ndindex(self.grid), buffers, strict=True):
             target = values[tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, self.chunks, strict=True))]
             if target.shape == self.chunks and target.flags.c_contiguous:
                 self._decompress(buffer, target)

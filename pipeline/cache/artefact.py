@@ -14,16 +14,14 @@ format 1 (folders in place of zip files) are read too. A damaged marker counts a
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import tee
 from typing import TypeVar
 
 from pipeline.cache.artefact_root import ArtefactRoot
-from pipeline.cache.image_group import ImageGroup
-from pipeline.cache.image_writer import ImageWriter
-from pipeline.cache.marker import Failure, Marker, Source, array_name, encode_id
+from pipeline.cache.image_group import ImageGroup, ImageWriter
+from pipeline.cache.marker import Failure, Marker, Source, bytes_by_array, encode_id
 from pipeline.cache.zip_file import pack
 from pipeline.core.errors import ImageError, UserError
 
@@ -33,20 +31,16 @@ RecordT = TypeVar("RecordT", Marker, Failure)
 OnDamage = Callable[[str, str], None]
 
 
-def _ignore(path: str, reason: str) -> None:
-    return
-
-
 class Artefact(ArtefactRoot):
     """The images of `<kind>/<key>`: markers, failure records, and arrays."""
 
     # ---- markers and failure records of all images
 
-    def markers(self, on_damage: OnDamage = _ignore) -> Iterator[Marker]:
+    def markers(self, on_damage: OnDamage = lambda path, reason: None) -> Iterator[Marker]:
         """Yields the marker of every finished image, in no order. Damaged ones are passed to `on_damage` instead."""
         return self._records("done", Marker, on_damage)
 
-    def failures(self, on_damage: OnDamage = _ignore) -> Iterator[Failure]:
+    def failures(self, on_damage: OnDamage = lambda path, reason: None) -> Iterator[Failure]:
         """Yields the record of every image that failed in its last run, as `markers`."""
         # a run killed between its marker and the removal of this record leaves both: the marker counts
         failures = self._records("failed", Failure, on_damage)
@@ -150,10 +144,8 @@ class Artefact(ArtefactRoot):
     ) -> Iterator[ImageWriter]:
         """Yields a writer for an image's arrays, which are committed at the end; after an exception nothing is written.
 
-        Args:
-            image_id: the image.
-            source: the image file that the arrays are computed from.
-            inputs: kind to `Marker.content` of the upstream images that they are computed from.
+        `source` is the image file that they are computed from; `inputs` gives the `Marker.content` of the upstream
+        images by kind.
         """
         writer = ImageWriter(image_id, source)
         yield writer
@@ -171,14 +163,14 @@ class Artefact(ArtefactRoot):
     ) -> Marker:
         """Writes an image's file, then its marker, which is returned; see `Marker` for the arguments.
 
-        Raises:
-            ImageError: `check` is set, and the file cannot be read and decoded; no marker is written.
+        With `check`, raises `ImageError` and writes no marker if the file cannot be read and decoded.
         """
         data = pack(members)
         digest = hashlib.sha256(data).hexdigest()
         # the name follows from the content: writing the same content again changes nothing
         file = f"{encode_id(image_id)}.{digest[:16]}.zip"
-        marker = Marker(image_id, file, source, inputs, content, len(data), digest, bytes_by_array(members))
+        arrays = bytes_by_array({name: len(member) for name, member in members.items()})
+        marker = Marker(image_id, file, source, inputs, content, len(data), digest, arrays)
         self.storage.replace(self.file_path(marker), data)
         if check:
             self.verify(marker)
@@ -195,14 +187,6 @@ class Artefact(ArtefactRoot):
 
     def _failure_path(self, image_id: str) -> str:
         return f"{self.path}/failed/{encode_id(image_id)}.json"
-
-
-def bytes_by_array(members: Mapping[str, bytes]) -> dict[str, int]:
-    """Returns the stored bytes of each array of a group, its metadata included; `""` is the group itself."""
-    sizes: Counter[str] = Counter()
-    for file, data in members.items():
-        sizes[array_name(file)] += len(data)
-    return dict(sizes)
 
 
 def _parse_record(cls: type[RecordT], path: str, data: bytes) -> RecordT:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,14 +28,7 @@ _PACKAGES = ("goodsam-offline", "numpy", "zarr", "torch", "segment-anything", "o
 
 @dataclass(frozen=True)
 class ArtefactRoot:
-    """Place and root group of `<kind>/<key>` in a cache.
-
-    Attributes:
-        storage: the files of the cache.
-        kind: the kind of artefact, a folder.
-        key: the artefact's folder.
-        made_by: name of the stage that makes it, for messages.
-    """
+    """Place and root group of `<kind>/<key>` in a cache; `made_by` names the stage that makes it, for messages."""
 
     storage: Storage
     kind: str
@@ -56,40 +50,34 @@ class ArtefactRoot:
     def attributes(self) -> dict[str, Any]:
         """Returns the root group's attributes.
 
-        Raises:
-            UserError: the artefact is missing, damaged, of another format, or reached through a link.
+        Raises `UserError` if the artefact is missing, damaged, of another format, or reached through a link.
         """
         try:
             attributes = self.read_root()
         except FileNotFoundError:
             raise UserError(f"{self}: no such artefact in the cache; {self._expected()}") from None
         except ValueError as error:
-            raise UserError(
-                f"{self}/zarr.json: {error}; expected a zarr group's metadata; run `verify --repair`"
-            ) from None
+            advice = "expected a zarr group's metadata; run `verify --repair`"
+            raise UserError(f"{self}/zarr.json: {error}; {advice}") from None
         if not _is_known_format(attributes):
             raise UserError(
                 f"{self}/zarr.json: attribute 'format' is {attributes['format']!r}, expected {FORMAT_VERSION}; "
-                f"the cache was written by another version of this program"
+                "the cache was written by another version of this program"
             )
         self._check_links()
         return attributes
 
     def _check_links(self) -> None:
         """Raises `UserError` if a folder of the artefact is a link, which may lead out of the cache."""
-        folders = (self.kind, self.path, *(f"{self.path}/{name}" for name in ("done", "failed", "images")))
-        for folder in folders:
+        for folder in (self.kind, self.path, *(f"{self.path}/{name}" for name in ("done", "failed", "images"))):
             if self.storage.is_link(folder):
-                raise UserError(
-                    f"{self.storage.url}/{folder}: is a link; expected a folder (the cache as a whole may be a link)"
-                )
+                place = f"{self.storage.url}/{folder}"
+                raise UserError(f"{place}: is a link; expected a folder (the cache as a whole may be a link)")
 
     def read_root(self) -> dict[str, Any]:
         """Returns the root group's attributes, of any format.
 
-        Raises:
-            FileNotFoundError: there is no root group.
-            ValueError: the root group is damaged.
+        Raises `FileNotFoundError` if there is no root group, and `ValueError` if it is damaged.
         """
         attributes = parse_json(self.storage.read(f"{self.path}/zarr.json")).get("attributes", {})
         if not isinstance(attributes, dict):
@@ -134,13 +122,8 @@ class ArtefactRoot:
     def create(self, settings: Mapping[str, Any], upstream: Mapping[str, str], **attributes: Any) -> None:
         """Writes the root group if it is missing or damaged, or if a repair wrote it without settings.
 
-        Args:
-            settings: what determines the content.
-            upstream: kind to key of the artefacts that this one is computed from.
-            **attributes: further attributes.
-
-        Raises:
-            UserError: the artefact is of another format, or a folder of it is a link.
+        The settings determine the content; `upstream` gives kind and key of the artefacts that it is computed from.
+        Raises `UserError` if the artefact is of another format, or a folder of it is a link.
         """
         current = self.find_root()
         if current is not None:
@@ -205,8 +188,6 @@ def _package_versions() -> dict[str, str]:
 
     versions = {}
     for package in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return versions

@@ -1,4 +1,4 @@
-"""Kinds of artefacts: their inputs, and the cache keys that follow from the settings.
+"""Kinds of artefacts: their settings and inputs, and the cache keys that follow from these.
 
 A stage declares an `ArtefactSpec` for each kind of artefact that it makes. A key is a hash of everything that
 determines an artefact's content, and of nothing else (no path, device, batch size or worker count). See
@@ -7,14 +7,27 @@ docs/cache-format.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import Field
+
 from pipeline.cache.artefact import Artefact
 from pipeline.cache.cache import Cache
-from pipeline.core.settings import short_hash
+from pipeline.core.settings import NOT_IN_KEY, Settings, short_hash
 from pipeline.data.images import ImagePreprocessing
+
+
+class ArtefactSettings(Settings):
+    """Settings of an artefact, which may also be one that was made elsewhere."""
+
+    artefact: str | None = Field(
+        None,
+        json_schema_extra=NOT_IN_KEY,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$",
+        description="Use the artefact of this name in the cache, made elsewhere, instead of computing one.",
+    )
 
 
 @dataclass(frozen=True)
@@ -85,5 +98,13 @@ class ArtefactKeys:
 
     def create(self, cache: Cache, kind: str, **attributes: Any) -> None:
         """Writes the artefact's root group unless it exists undamaged; `attributes` are added to those of its spec."""
-        all_attributes = {**self.specs[kind].attributes(self.config), **attributes}
-        self.artefact(cache, kind).create(self.settings(kind), self.upstream(kind), **all_attributes)
+        attributes = self.specs[kind].attributes(self.config) | attributes
+        self.artefact(cache, kind).create(self.settings(kind), self.upstream(kind), **attributes)
+
+
+def open_artefacts(cache: Cache, artefacts: ArtefactKeys, kinds: Iterable[str]) -> dict[str, Artefact]:
+    """Returns the artefacts of these kinds. Raises `UserError` if one is missing, damaged or of another format."""
+    opened = {kind: artefacts.artefact(cache, kind) for kind in kinds}
+    for artefact in opened.values():
+        artefact.attributes()
+    return opened

@@ -20,15 +20,7 @@ _ARTEFACT_FOLDERS = {"done", "failed", "images"}
 
 @dataclass(frozen=True)
 class ArtefactSummary:
-    """Counts and sizes of one artefact.
-
-    Attributes:
-        artefact: the artefact.
-        images: number of finished images.
-        failed: number of failed images.
-        damaged: number of damaged markers and failure records.
-        bytes_by_array: stored bytes of all finished images, by array.
-    """
+    """Counts of finished and failed images and of damaged records, and stored bytes by array of all finished images."""
 
     artefact: Artefact
     images: int
@@ -97,16 +89,13 @@ class Cache:
         return ArtefactSummary(artefact, images, failed, len(damaged), dict(sorted(sizes.items())))
 
     def find_orphans(self, artefacts: list[Artefact], older_than_seconds: float) -> Iterator[str]:
-        """Yields temporary files and image files that no marker references, unless they changed recently.
+        """Yields temporary files and image files that no marker references, if they are old enough.
 
-        Args:
-            artefacts: the artefacts to search. One without `done` is passed over: its copy or its disk may be on the
-                way.
-            older_than_seconds: smallest age of an orphan; a run may still write younger ones.
+        A run may still write younger ones. An artefact without `done` is passed over: its copy may be on the way, or
+        its disk missing.
         """
-        for path in self._unreferenced_files(artefacts):
-            if self.storage.seconds_since_change(path) >= older_than_seconds:
-                yield path
+        files = self._unreferenced_files(artefacts)
+        return (path for path in files if self.storage.seconds_since_change(path) >= older_than_seconds)
 
     def _unreferenced_files(self, artefacts: list[Artefact]) -> Iterator[str]:
         yield from self._temporary_files("")
@@ -156,7 +145,7 @@ class Cache:
 
 
 def _encoded_id(file: str) -> str:
-    """The encoded image id in the name of an image's zip file."""
+    """Returns the encoded image id in the name of an image's zip file."""
     return file.removesuffix(".zip").rpartition(".")[0]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.cache.artefact import Artefact
 from pipeline.cache.marker import Marker, Source
 from pipeline.core.errors import ImageError
 from pipeline.core.hashing import file_digest
@@ -29,10 +30,8 @@ def source_matches(marker: Marker | None, path: Path | str, *, by_content: bool 
 def refresh_marker(marker: Marker | None, path: Path | str, *, by_content: bool = False) -> Marker | None:
     """Compares a marker with its image file: first size and time, and the digest if only the time differs.
 
-    Args:
-        marker: the marker; one without a source (of a foreign program) matches every file.
-        path: the image file.
-        by_content: compare the digest in any case. It detects a file replaced by another of equal size and time.
+    A marker without a source (of a foreign program) matches every file. `by_content` compares the digest in any case,
+    which detects a file replaced by another of equal size and time.
 
     Returns:
         `marker`, with the file's time if that alone differs; `None` if the file has changed, or without a marker.
@@ -51,6 +50,25 @@ def refresh_marker(marker: Marker | None, path: Path | str, *, by_content: bool 
     return replace(marker, source=replace(marker.source, mtime_ns=stat.st_mtime_ns)) if is_touched else marker
 
 
-def inputs_match(marker: Marker | None, upstream: Mapping[str, Marker]) -> bool:
-    """Returns whether there is a marker and its image was computed from these upstream images."""
-    return marker is not None and marker.inputs == {kind: source.content for kind, source in upstream.items()}
+def upstream_markers(image_id: str, upstream: Mapping[str, Artefact]) -> dict[str, Marker]:
+    """Returns the marker of an image in every upstream artefact, by kind.
+
+    Raises `ImageError` if the image failed or is not computed in one of them, or if they hold different versions of it
+    (after a run that did not finish).
+    """
+    markers = {}
+    for kind, artefact in upstream.items():
+        marker = artefact.find_marker(image_id)
+        if marker is None:
+            raise ImageError(f"{kind}: {artefact.failure_reason(image_id) or f'not computed ({artefact.path})'}")
+        markers[kind] = marker
+    digests = {kind: marker.source.sha256 for kind, marker in markers.items() if marker.source is not None}
+    if len(set(digests.values())) > 1:
+        kinds = " and ".join(digests)
+        raise ImageError(f"{kinds} were made from different versions of the image; run precompute again")
+    for kind, marker in markers.items():
+        for other in set(marker.inputs) & set(markers):
+            if marker.inputs[other] != markers[other].content:
+                reason = f"was made from another version of {other} than the cache holds"
+                raise ImageError(f"{kind}: {reason}; run precompute again")
+    return markers

@@ -24,9 +24,7 @@ from pipeline.geometry.upsample import upsample
 
 @dataclass(frozen=True)
 class FusedReader:
-    """A `Reader` of fused panoramas, made of plain values.
-
-    Loader processes receive a copy of it. They parse no settings and list no markers.
+    """A `Reader` of fused panoramas, made of plain values: loader processes parse no settings and list no markers.
 
     Attributes:
         cache: folder or URL of the cache.
@@ -79,13 +77,7 @@ def _open_fused(cache: str, dataset: str, key: str, process_id: int) -> Artefact
 
 @dataclass(frozen=True)
 class CacheReader:
-    """The images of a data set that are fused under the settings of a run, as a `Reader`.
-
-    Attributes:
-        manifest: the data set.
-        config: the settings of the run.
-        splits: the splits to use; empty for all.
-    """
+    """The images of the splits (empty: of all) that are fused under the settings of a run, as a `Reader`."""
 
     manifest: Manifest
     config: Any

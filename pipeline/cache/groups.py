@@ -32,18 +32,16 @@ def views_to_attributes(views: Sequence[View], image_size: tuple[int, int]) -> d
 def views_from_attributes(group: ImageGroup) -> tuple[tuple[View, ...], tuple[int, int]]:
     """Returns the views and the panorama's (H, W).
 
-    Raises:
-        ImageError: an attribute is missing or malformed, or a view does not fit the panorama.
+    Raises `ImageError` if an attribute is missing or malformed, or a view does not fit the panorama.
     """
-    attributes = group.attributes
     try:
-        height, width = (int(n) for n in attributes["image_size"])
-        views = tuple(_view(stored) for stored in attributes["views"])
+        height, width = (int(n) for n in group.attributes["image_size"])
+        views = tuple(map(_view, group.attributes["views"]))
         if not views:
             raise ValueError
     except (KeyError, TypeError, ValueError, OverflowError):
         raise ImageError(
-            f"{group.marker.id}: {group.artefact.path}: expected attributes image_size [H, W] and "
+            f"{group}: expected attributes image_size [H, W] and "
             "views [[y0, x0, height, width] or {column, pitch, fov, height, width}, ...]"
         ) from None
     for view in views:
@@ -52,7 +50,7 @@ def views_from_attributes(group: ImageGroup) -> tuple[tuple[View, ...], tuple[in
         else:
             fits = view.y0 >= 0 and view.y0 + view.height <= height and 0 < view.width <= width and 0 <= view.x0 < width
         if not (fits and view.height > 0 and view.width > 0):
-            raise ImageError(f"{group.marker.id}: {group.artefact.path}: view {view} does not fit {height} x {width}")
+            raise ImageError(f"{group}: view {view} does not fit {height} x {width}")
     return views, (height, width)
 
 
@@ -93,32 +91,26 @@ def read_mask_sets(group: ImageGroup, shapes: Sequence[tuple[int, int]]) -> list
     """Returns the mask sets of views of these `shapes` (h, w).
 
     The table of another program may lack columns but `view` and `plane`: `area` is counted, others are NaN or 0.
-
-    Raises:
-        ImageError: arrays or attributes are missing or do not fit the views.
+    Raises `ImageError` if arrays or attributes are missing or do not fit the views.
     """
-    where = f"{group.marker.id}: {group.artefact.path}"
     planes, plane_view = group.read_array("planes", ndim=3), group.read_array("plane_view", ndim=1)
     stored, columns = group.read_array("table", ndim=2), group.attributes.get("columns", [])
     if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
-        raise ImageError(f"{where}: attribute columns is {short_repr(columns)}, expected a list of names")
-    shape = max(h for h, _ in shapes), max(w for _, w in shapes)
+        raise ImageError(f"{group}: attribute columns is {short_repr(columns)}, expected a list of names")
+    shape = tuple(map(max, zip(*shapes, strict=True)))
     if planes.shape[1:] != shape or planes.dtype != np.uint16 or len(plane_view) != len(planes):
-        raise ImageError(
-            f"{where}: planes are {planes.dtype} {planes.shape}, expected uint16 (P, {shape[0]}, {shape[1]})"
-        )
+        expected = f"uint16 (P, {shape[0]}, {shape[1]})"
+        raise ImageError(f"{group}: planes are {planes.dtype} {planes.shape}, expected {expected}")
     if not {"view", "plane"} <= set(columns) or stored.shape[1] != len(columns):
-        raise ImageError(
-            f"{where}: table is {stored.shape} with columns {short_repr(columns)}, expected at least view and plane"
-        )
+        found = f"{stored.shape} with columns {short_repr(columns)}"
+        raise ImageError(f"{group}: table is {found}, expected at least view and plane")
     sets = []
     for view, (height, width) in enumerate(shapes):
         rows = stored[stored[:, columns.index("view")] == view]
         view_planes = _select_planes(planes, np.flatnonzero(plane_view == view))[:, :height, :width]
         if view_planes.size and view_planes.max() > len(rows):
-            raise ImageError(
-                f"{where}: a plane of view {view} holds label {view_planes.max()}, but its table has {len(rows)} rows"
-            )
+            problem = f"holds label {view_planes.max()}, but its table has {len(rows)} rows"
+            raise ImageError(f"{group}: a plane of view {view} {problem}")
         table = np.zeros(len(rows), TABLE)
         for name in TABLE.names or ():
             if name in columns:
@@ -127,7 +119,7 @@ def read_mask_sets(group: ImageGroup, shapes: Sequence[tuple[int, int]]) -> list
             elif TABLE[name].kind == "f":
                 table[name] = np.nan
         if len(table) and table["plane"].max() >= len(view_planes):
-            raise ImageError(f"{where}: a mask of view {view} is on plane {table['plane'].max()} of {len(view_planes)}")
+            raise ImageError(f"{group}: a mask of view {view} is on plane {table['plane'].max()} of {len(view_planes)}")
         if "area" not in columns and view_planes.size:
             counts = [np.bincount(plane.ravel(), minlength=len(rows) + 1) for plane in view_planes]
             table["area"] = np.sum(counts, axis=0)[1:]

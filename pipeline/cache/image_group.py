@@ -1,25 +1,28 @@
-"""Reads the arrays of one finished image and compares their files with the digests of the marker.
+"""The Zarr v3 group of one image: its writer, and its reader, which compares files with the digests of the marker.
 
-The group of an image is one zip file (format 2) or a folder (format 1). Both are read as members by path.
+A stored group is one zip file (format 2) or a folder (format 1). Both are read as members by path.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cached_property
+from math import prod
 from typing import Any, TypeVar
 
 import numpy as np
 
 from pipeline.cache.arrays import BloscArray
 from pipeline.cache.artefact_root import ArtefactRoot
-from pipeline.cache.marker import Marker, Source, parse_json
+from pipeline.cache.marker import Marker, Source, parse_json, short_digest
 from pipeline.cache.storage import Storage
 from pipeline.cache.zip_file import unpack
 from pipeline.core.errors import ImageError
 from pipeline.core.reading import short_repr, shorten
+from pipeline.core.settings import canonical_json
 
 T = TypeVar("T")
 
@@ -27,7 +30,6 @@ _ADVICE = "the cache was damaged, run `verify --repair`"
 
 #: Attribute of the group that names the image and its file; it is compared with the marker.
 IDENTITY_ATTRIBUTE = "image"
-
 
 Members = dict[str, bytes | memoryview]
 
@@ -67,14 +69,9 @@ def _read_file(storage: Storage, path: str, subject: str = "") -> bytes:
 
 
 class ImageGroup:
-    """The arrays of one finished image.
+    """The arrays of the finished image of `marker` in `artefact`.
 
-    Attributes:
-        artefact: the artefact.
-        marker: the image's marker.
-
-    Raises:
-        ImageError: the image's file is missing or damaged, or holds another image.
+    Raises `ImageError` if the image's file is missing or damaged, or holds another image.
     """
 
     def __init__(self, artefact: ArtefactRoot, marker: Marker) -> None:
@@ -84,7 +81,16 @@ class ImageGroup:
         self._place = f"{marker.id}: {path}"
         read_members = _read_zip if marker.is_zip else _read_folder
         self._members = self._checked(read_members, artefact.storage, path, marker)
-        self._check_identity()
+        identity = self._attributes.get(IDENTITY_ATTRIBUTE)
+        expected = image_identity(marker.id, marker.source)
+        if identity is not None and marker.is_zip and _without_time(identity) != _without_time(expected):
+            found = short_repr(identity.get("id") if isinstance(identity, dict) else identity)
+            raise ImageError(
+                f"{self._place}: holds image {found} of another file or id than its marker names; {_ADVICE}"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.marker.id}: {self.artefact.path}"
 
     def _checked(self, read: Callable[..., T], *arguments: Any) -> T:
         """Returns `read(*arguments)`; turns its `ValueError` into an `ImageError`."""
@@ -92,18 +98,6 @@ class ImageGroup:
             return read(*arguments)
         except ValueError as error:
             raise ImageError(f"{self._place}: {shorten(error)}; {_ADVICE}") from None
-
-    def _check_identity(self) -> None:
-        """Raises `ImageError` if the group (of format 2) names another image or image file than the marker."""
-        identity = self._attributes.get(IDENTITY_ATTRIBUTE)
-        if identity is None or not self.marker.is_zip:
-            return
-        if _without_time(identity) != _without_time(image_identity(self.marker.id, self.marker.source)):
-            image_id = identity.get("id") if isinstance(identity, dict) else identity
-            raise ImageError(
-                f"{self._place}: holds image {short_repr(image_id)} of another file or id than its marker names; "
-                f"{_ADVICE}"
-            )
 
     def _metadata(self, node_type: str, name: str) -> dict[str, Any] | None:
         """Returns the metadata of an array, or of the group (`name` is empty); `None` if there is none."""
@@ -142,30 +136,27 @@ class ImageGroup:
     def read_array(self, name: str, *, ndim: int | None = None) -> np.ndarray:
         """Returns a whole array. Raises `ImageError` if it is missing or damaged, or has not `ndim` axes."""
         document = self._metadata("array", name)
-        where = f"{self.marker.id}: {self.artefact.path}"
         if document is None:
-            raise ImageError(f"{where} has no array {name!r}; found {self.array_names()}")
+            raise ImageError(f"{self} has no array {name!r}; found {self.array_names()}")
         try:
             values = self._decode(name, document)
         except ValueError as error:
-            raise ImageError(f"{where}: array {name!r} cannot be decoded ({shorten(error)}); {_ADVICE}") from None
+            raise ImageError(f"{self}: array {name!r} cannot be decoded ({shorten(error)}); {_ADVICE}") from None
         if ndim is not None and values.ndim != ndim:
-            raise ImageError(f"{where}: array {name!r} is {values.shape}, expected {ndim} axes")
+            raise ImageError(f"{self}: array {name!r} is {values.shape}, expected {ndim} axes")
         return values
 
     def _decode(self, name: str, document: Mapping[str, Any]) -> np.ndarray:
         layout = BloscArray.from_metadata(document)
         if layout is None:
             return self._decode_with_zarr(name)
-        if layout.num_chunks > len(self._members):
-            raise ValueError(f"{layout.num_chunks} chunks are expected, more than there are files")
-        buffers = []
-        for file in layout.files():
-            data = self._members.get(f"{name}/{file}")
-            if data is None:
-                raise ValueError(f"chunk {file} is missing")
-            buffers.append(data)
-        return layout.decode(buffers)
+        if prod(layout.grid) > len(self._members):
+            raise ValueError(f"{prod(layout.grid)} chunks are expected, more than there are files")
+        files = list(layout.files())
+        missing = [file for file in files if f"{name}/{file}" not in self._members]
+        if missing:
+            raise ValueError(f"chunk {missing[0]} is missing")
+        return layout.decode([self._members[f"{name}/{file}"] for file in files])
 
     def _decode_with_zarr(self, name: str) -> np.ndarray:
         """Decodes an array of any other layout. Raises `ValueError` if zarr-python cannot read it."""
@@ -190,11 +181,65 @@ class ImageGroup:
 def _without_time(identity: Any) -> Any:
     """Returns an identity without the time of the image file, which changes when the file is copied."""
     source = identity.get("source") if isinstance(identity, dict) else None
-    if not isinstance(source, dict):
-        return identity
-    return {**identity, "source": {name: value for name, value in source.items() if name != "mtime_ns"}}
+    return {**identity, "source": {**source, "mtime_ns": None}} if isinstance(source, dict) else identity
 
 
 def image_identity(image_id: str, source: Source | None) -> dict[str, Any]:
     """Returns the attribute that names the image and the image file of a group."""
     return {"id": image_id, "source": source and asdict(source)}
+
+
+class ImageWriter:
+    """The group of one image while it is computed.
+
+    Attributes:
+        attributes: the group's attributes, to be set by the caller.
+    """
+
+    def __init__(self, image_id: str, source: Source | None = None) -> None:
+        self.attributes: dict[str, Any] = {}
+        self._identity = image_identity(image_id, source)
+        self._arrays: dict[str, bytes] = {}
+
+    def add_array(self, name: str, values: np.ndarray, *, chunks: tuple[int, ...] | None = None) -> None:
+        """Adds a whole array of any shape and dtype that Zarr stores, compressed.
+
+        `chunks` is the shape of a chunk; by default the whole array is one. All-zero chunks are stored too.
+        """
+        import zarr
+        from zarr.codecs import BloscCodec
+        from zarr.storage import MemoryStore
+
+        shape = tuple(max(1, n) for n in values.shape)
+        chunks = shape if chunks is None else tuple(min(max(1, c), n) for c, n in zip(chunks, shape, strict=True))
+        stored: dict[str, Any] = {}
+        array = zarr.create_array(
+            MemoryStore(stored),
+            shape=values.shape,
+            dtype=values.dtype,
+            chunks=chunks,
+            compressors=BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"),
+            fill_value=0,
+            zarr_format=3,
+            config={"write_empty_chunks": True},
+        )
+        if values.size:
+            array[...] = values
+        self._arrays |= {f"{name}/{file}": data.to_bytes() for file, data in stored.items()}
+        self._arrays[f"{name}/zarr.json"] = _compact(json.loads(stored["zarr.json"].to_bytes()))
+
+    def members(self) -> dict[str, bytes]:
+        """Returns the files of the group by path. Its attributes name the image."""
+        attributes = {**self.attributes, IDENTITY_ATTRIBUTE: self._identity}
+        document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        return {"zarr.json": _compact(document), **self._arrays}
+
+    def content(self) -> str:
+        """Returns a short digest of arrays and attributes, but not of the image's name and file."""
+        pairs = [(name, hashlib.sha256(data).hexdigest()) for name, data in sorted(self._arrays.items())]
+        attributes = hashlib.sha256(canonical_json(self.attributes).encode()).hexdigest()
+        return short_digest([*pairs, ("attributes", attributes)])
+
+
+def _compact(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""Updates one artefact: computes the images that are missing or stale, and leaves the others alone."""
+"""Updates one artefact by a task: computes the images that are missing or stale, and leaves the others alone."""
 
 from __future__ import annotations
 
@@ -6,14 +6,66 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from typing import Any, ClassVar
 
 from pipeline.cache.artefact import Artefact
-from pipeline.cache.cache_task import DONE_BY_OTHER_RUN, CacheTask
-from pipeline.cache.freshness import inputs_match, refresh_marker
-from pipeline.cache.marker import Marker
+from pipeline.cache.artefact_spec import ArtefactKeys, ArtefactSpec
+from pipeline.cache.cache import Cache
+from pipeline.cache.freshness import refresh_marker
 from pipeline.core.progress import Progress
+from pipeline.data.images import ImagePreprocessing
 from pipeline.data.manifests import ImageRecord
 from pipeline.execution.executor import Execution, run_images
+from pipeline.execution.task import ImageTask
+
+#: Summary of an image that another run on the same cache has finished in the meantime.
+DONE_BY_OTHER_RUN = {"done_by_other_run": True}
+
+
+@dataclass(frozen=True)
+class CacheTask(ImageTask):
+    """A task that writes the artefact `spec` of the data set `dataset`.
+
+    Attributes:
+        config: the settings of the run.
+        preprocessing: crop and size of the images.
+        dataset: name of the data set, its folder in the cache.
+        by_content: compare image files by digest, not by size and time.
+    """
+
+    spec: ClassVar[ArtefactSpec]
+
+    config: Any
+    preprocessing: ImagePreprocessing
+    dataset: str
+    by_content: bool = False
+
+    @property
+    def title(self) -> str:
+        """Title of the run's progress."""
+        return self.spec.title
+
+    @property
+    def artefacts(self) -> ArtefactKeys:
+        """The keys of all artefacts under the settings of the run."""
+        keys: ArtefactKeys = self.config.artefacts(self.preprocessing)
+        return keys
+
+    @property
+    def cache(self) -> Cache:
+        """The cache of the data set."""
+        return Cache(self.config.cache, self.dataset)
+
+    def artefact(self, kind: str | None = None) -> Artefact:
+        """Returns the artefact `kind`, by default the one that the task writes."""
+        return self.artefacts.artefact(self.cache, kind or self.spec.kind)
+
+    def create_artefact(self) -> None:
+        """Writes the artefact's root group unless it exists undamaged."""
+        self.artefacts.create(self.cache, self.spec.kind)
+
+    def record_failure(self, image_id: str, reason: str) -> None:
+        self.artefact().record_failure(image_id, reason)
 
 
 @dataclass
@@ -67,14 +119,13 @@ def _find_stale_by_inputs(
     artefact: Artefact, upstream: dict[str, Artefact], records: Sequence[ImageRecord]
 ) -> list[ImageRecord]:
     """Compares upstream images; an image is stale too if one of them is missing."""
-
-    def is_stale(marker: Marker | None, sources: Sequence[Marker | None]) -> bool:
-        inputs = {kind: source for kind, source in zip(upstream, sources, strict=True) if source is not None}
-        return len(inputs) < len(upstream) or not inputs_match(marker, inputs)
-
+    stale = []
     markers = [source.find_markers(record.id for record in records) for source in (artefact, *upstream.values())]
-    rows = zip(records, *markers, strict=True)
-    return [record for record, marker, *sources in rows if is_stale(marker, sources)]
+    for record, marker, *sources in zip(records, *markers, strict=True):
+        inputs = {kind: source.content for kind, source in zip(upstream, sources, strict=True) if source is not None}
+        if marker is None or marker.inputs != inputs or len(inputs) < len(upstream):
+            stale.append(record)
+    return stale
 
 
 def update_artefact(

@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 
 from pipeline.cache.storage import Entry, Storage
@@ -60,9 +61,8 @@ class LocalStorage(Storage):
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise UserError(
-                f"cache {self.root}: cannot be written ({error.strerror}); nothing finished is lost"
-            ) from None
+            reason = f"cannot be written ({error.strerror})"
+            raise UserError(f"cache {self.root}: {reason}; nothing finished is lost") from None
 
     def _write_once(self, target: Path, data: bytes, move: Callable[[Path, Path], bool]) -> bool:
         if not target.parent.is_dir():
@@ -118,10 +118,9 @@ class LocalStorage(Storage):
                 return
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        yield Entry(entry.name, True)
-                    elif entry.is_file(follow_symlinks=False):
-                        yield Entry(entry.name, False)
+                    is_folder = entry.is_dir(follow_symlinks=False)
+                    if is_folder or entry.is_file(follow_symlinks=False):
+                        yield Entry(entry.name, is_folder)
         except (FileNotFoundError, NotADirectoryError):
             return
 
@@ -220,10 +219,7 @@ def _read_file(path: str) -> bytes | None:
         data = os.read(descriptor, status.st_size + 1)
         if len(data) == status.st_size:
             return data
-        parts = [data]  # a very large file, or one that grows
-        while part := os.read(descriptor, 1 << 24):
-            parts.append(part)
-        return b"".join(parts)
+        return data + FileIO(descriptor, closefd=False).readall()  # a very large file, or one that grows
     finally:
         os.close(descriptor)
 

@@ -27,16 +27,13 @@ _PLAIN_ID = re.compile(r"[A-Za-z0-9_+,()'-][A-Za-z0-9 _.+,()'-]{0,159}")
 
 _ATTEMPT = re.compile(r"[A-Za-z0-9_-]+")
 
+#: Keys of a marker of format 2, in the order of the file.
+_STORED_FIELDS = ("id", "file", "size", "sha256", "content", "source", "inputs", "arrays")
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The image file that an artefact is computed from.
-
-    Attributes:
-        size: bytes.
-        mtime_ns: modification time in nanoseconds.
-        sha256: digest, which is compared where only the time differs.
-    """
+    """An image file: bytes, modification time, and digest, which is compared where only the time differs."""
 
     size: int
     mtime_ns: int
@@ -84,17 +81,8 @@ class Marker:
 
     def to_json(self) -> bytes:
         """Returns the marker's file in format 2."""
-        values = {
-            "id": self.id,
-            "file": self.file,
-            "size": self.size,
-            "sha256": self.sha256,
-            "content": self.content,
-            "source": self.source and asdict(self.source),
-            "inputs": self.inputs,
-            "arrays": self.arrays,
-        }
-        return dump_with_checksum({name: value for name, value in values.items() if value is not None})
+        values = asdict(self)
+        return dump_with_checksum({name: values[name] for name in _STORED_FIELDS if values[name] is not None})
 
     @classmethod
     def from_json(cls, data: bytes) -> Marker:
@@ -108,46 +96,38 @@ class Marker:
                 raise ValueError(f"{key} is {values[key]!r}, expected a JSON object")
         source = Source.from_json(values["source"]) if values.get("source") else None
         inputs = {kind: str(content) for kind, content in (values.get("inputs") or {}).items()}
-        if "file" in values:
-            return cls._from_format_2(image_id, values, source, inputs)
-        return cls._from_format_1(image_id, values, source, inputs)
+        parse_fields = _parse_format_2 if "file" in values else _parse_format_1
+        return cls(image_id, source=source, inputs=inputs, **parse_fields(encode_id(image_id), values))
 
-    @classmethod
-    def _from_format_2(
-        cls, image_id: str, values: dict[str, Any], source: Source | None, inputs: dict[str, str]
-    ) -> Marker:
-        file, size, sha256 = values["file"], values.get("size"), values.get("sha256")
-        name = encode_id(image_id)
-        attempt = file[len(name) + 1 : -4] if isinstance(file, str) else ""
-        if file != f"{name}.{attempt}.zip" or not _ATTEMPT.fullmatch(attempt):
-            raise ValueError(f"file is {file!r}, expected {name}.<letters, digits, '-' and '_'>.zip")
-        if not (size is None or isinstance(size, int)) or not (sha256 is None or isinstance(sha256, str)):
-            raise ValueError(f"size is {size!r} and sha256 {sha256!r}, expected a number and a text")
-        content = str(values.get("content") or sha256 or short_digest(file))[:16]
-        arrays: dict[str, int] = values.get("arrays") or {}
-        if not all(isinstance(n, int) for n in arrays.values()):
-            raise ValueError(f"arrays is {arrays!r}, expected a number of bytes for each array")
-        return cls(image_id, file, source, inputs, content, size, sha256, arrays)
 
-    @classmethod
-    def _from_format_1(
-        cls, image_id: str, values: dict[str, Any], source: Source | None, inputs: dict[str, str]
-    ) -> Marker:
-        attempt = values["attempt"]
-        if not isinstance(attempt, str) or not _ATTEMPT.fullmatch(attempt):
-            raise ValueError(f"attempt is {attempt!r}, expected letters, digits, '-' and '_'")
-        try:
-            files = {name: (int(size), str(digest)) for name, (size, digest) in (values.get("files") or {}).items()}
-        except (TypeError, OverflowError) as error:
-            raise ValueError(f"files: {error}") from None
-        if any(part in ("", ".", "..") for name in files for part in name.split("/")):
-            raise ValueError("files names a file outside of the image's folder")
-        content = short_digest(sorted((name, digest) for name, (_, digest) in files.items()) if files else attempt)
-        arrays: Counter[str] = Counter()
-        for name, (size, _) in files.items():
-            arrays[array_name(name)] += size
-        file = f"{encode_id(image_id)}/{attempt}"
-        return cls(image_id, file, source, inputs, content, arrays=dict(arrays), files=files)
+def _parse_format_2(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the other fields of a marker of format 2, of the image encoded as `name`."""
+    file, size, sha256, arrays = values["file"], values.get("size"), values.get("sha256"), values.get("arrays") or {}
+    attempt = file[len(name) + 1 : -4] if isinstance(file, str) else ""
+    if file != f"{name}.{attempt}.zip" or not _ATTEMPT.fullmatch(attempt):
+        raise ValueError(f"file is {file!r}, expected {name}.<letters, digits, '-' and '_'>.zip")
+    if not isinstance(size, int | None) or not isinstance(sha256, str | None):
+        raise ValueError(f"size is {size!r} and sha256 {sha256!r}, expected a number and a text")
+    if not all(isinstance(n, int) for n in arrays.values()):
+        raise ValueError(f"arrays is {arrays!r}, expected a number of bytes for each array")
+    content = str(values.get("content") or sha256 or short_digest(file))[:16]
+    return {"file": file, "content": content, "size": size, "sha256": sha256, "arrays": arrays}
+
+
+def _parse_format_1(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the other fields of a marker of format 1, of the image encoded as `name`."""
+    attempt = values["attempt"]
+    if not isinstance(attempt, str) or not _ATTEMPT.fullmatch(attempt):
+        raise ValueError(f"attempt is {attempt!r}, expected letters, digits, '-' and '_'")
+    try:
+        files = {file: (int(size), str(digest)) for file, (size, digest) in (values.get("files") or {}).items()}
+    except (TypeError, OverflowError) as error:
+        raise ValueError(f"files: {error}") from None
+    if any(part in ("", ".", "..") for file in files for part in file.split("/")):
+        raise ValueError("files names a file outside of the image's folder")
+    content = short_digest(sorted((file, digest) for file, (_, digest) in files.items()) if files else attempt)
+    arrays = bytes_by_array({file: size for file, (size, _) in files.items()})
+    return {"file": f"{name}/{attempt}", "content": content, "arrays": arrays, "files": files}
 
 
 @dataclass(frozen=True)
@@ -212,9 +192,12 @@ def short_digest(values: Any) -> str:
     return hashlib.sha256(canonical_json(values).encode()).hexdigest()[:16]
 
 
-def array_name(file: str) -> str:
-    """Returns the array that a file of an image's group belongs to; `""` for the group's own metadata."""
-    return file.rsplit("/c/", 1)[0] if "/c/" in file else file.rpartition("/")[0]
+def bytes_by_array(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Sums the sizes of a group's files by array, its metadata included; `""` is the group's own metadata."""
+    totals: Counter[str] = Counter()
+    for file, size in sizes.items():
+        totals[file.rsplit("/c/", 1)[0] if "/c/" in file else file.rpartition("/")[0]] += size
+    return dict(totals)
 
 
 def encode_id(image_id: str) -> str:

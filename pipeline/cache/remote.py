@@ -38,9 +38,8 @@ class RemoteStorage(Storage):
             options = {"max_concurrency": 1} if url.startswith(("s3:", "s3a:")) else {}
             self.fs, self.root = fsspec.core.url_to_fs(url, **options)
         except Exception as error:
-            raise UserError(
-                f"cache {url}: {error_text(error)}; expected a folder or a URL that fsspec can open"
-            ) from None
+            expected = "expected a folder or a URL that fsspec can open"
+            raise UserError(f"cache {url}: {error_text(error)}; {expected}") from None
         protocols = {self.fs.protocol} if isinstance(self.fs.protocol, str) else set(self.fs.protocol)
         self._has_folders = not protocols & _OBJECT_STORES
 
@@ -59,8 +58,7 @@ class RemoteStorage(Storage):
 
     def read(self, path: str) -> bytes:
         with self._user_errors():
-            data: bytes = self.fs.cat_file(self._path(path))
-            return data
+            return bytes(self.fs.cat_file(self._path(path)))
 
     def read_many(self, paths: Iterable[str]) -> Iterator[bytes | None]:
         remaining = iter(paths)
@@ -135,10 +133,8 @@ class RemoteStorage(Storage):
 
     def check_writable(self) -> None:
         if self.url.startswith("memory:"):
-            raise UserError(
-                f"cache {self.url}: memory ends with the process, and the results with it; expected a folder or a URL "
-                "that other processes can open"
-            )
+            problem = "memory ends with the process, and the results with it"
+            raise UserError(f"cache {self.url}: {problem}; expected a folder or a URL that other processes can open")
         probe = temporary_name()
         self.replace(probe, b"")
         self.delete_file(probe)

@@ -30,12 +30,8 @@ def pack(members: Mapping[str, bytes]) -> bytes:
 def unpack(data: bytes, *, check: bool) -> dict[str, memoryview]:
     """Returns the members of a zip file by path, as views of `data`; nothing is copied.
 
-    Args:
-        data: the zip file.
-        check: compare each member with its CRC-32; needed unless `data` was checked as a whole.
-
-    Raises:
-        ValueError: the file is no zip file, is damaged, or holds compressed or encrypted members.
+    `check` compares each member with its CRC-32, which is needed unless `data` was checked as a whole. Raises
+    `ValueError` if the file is no zip file, is damaged, or holds compressed or encrypted members.
     """
     view = memoryview(data)
     members: dict[str, memoryview] = {}

@@ -12,6 +12,8 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
+from multiprocessing.util import register_after_fork
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,8 +37,7 @@ def make_writable_folder(folder: Path, option: str) -> Path:
 def lock_folder(folder: Path, conflict: str) -> Iterator[None]:
     """Holds an exclusive lock on `folder`, which ends with the process. File systems without locks are not guarded.
 
-    Raises:
-        UserError: another process holds the lock (the message contains `conflict`), or `.lock` is no ordinary file.
+    Raises `UserError` if another process has it (the message contains `conflict`), or `.lock` is no ordinary file.
     """
     lock = folder / ".lock"
     try:
@@ -46,6 +47,7 @@ def lock_folder(folder: Path, conflict: str) -> Iterator[None]:
             raise
         raise UserError(f"{lock}: is no ordinary file; remove it") from None
     with os.fdopen(descriptor, "w") as file:
+        register_after_fork(file, TextIOWrapper.close)  # a forked process would keep the lock
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

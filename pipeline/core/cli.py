@@ -18,17 +18,12 @@ import typer
 
 from pipeline.core.project_files import PROJECT_ROOT
 
-#: Exit status when single images failed and the rest is done; 2 means that a run was refused.
-SOME_IMAGES_FAILED = 3
+SOME_IMAGES_FAILED = 3  # exit status when single images failed and the rest is done; 2 means that a run was refused
+HINTS_VARIABLE = "GOODSAM_HINTS"  # set to 0 by commands that run others: no hints what to do next
+FILE_WIDTH = 140  # characters of a table's row in a file
+UNBROKEN, TITLE_WIDTH = 14, 10  # cells, and lines of a column's title, of at most this many characters are not broken
 
-#: Set to 0 by commands that run others: no hints what to do next.
-HINTS_VARIABLE = "GOODSAM_HINTS"
-
-#: Width of tables in a file, in characters.
-FILE_WIDTH = 140
-
-#: Cells of at most this many characters stay on one line, and titles of columns.
-UNBROKEN, TITLE_WIDTH = 14, 10
+echo = typer.echo  # prints for the user
 
 
 @dataclass(frozen=True)
@@ -46,20 +41,15 @@ class Result:
     failed_status: int = SOME_IMAGES_FAILED
 
 
-def echo(text: str) -> None:
-    """Prints for the user."""
-    typer.echo(text)
-
-
 def echo_hint(text: str) -> None:
     """Prints which command may follow, if the user called this one directly."""
     if os.environ.get(HINTS_VARIABLE) != "0":
-        typer.echo(f"next: {text}")
+        echo(f"next: {text}")
 
 
 def print_json(figures: dict[str, Any]) -> None:
     """Prints `figures` as one line of JSON."""
-    typer.echo(json.dumps(figures, ensure_ascii=False))
+    echo(json.dumps(figures, ensure_ascii=False))
 
 
 @contextmanager

@@ -51,7 +51,6 @@ class ComponentGroup:
     on the Python path. Without `kind`, the options are those of `default_kind`.
 
     Attributes:
-        name: name of the group, for messages.
         package: package of the built-in components. Each module holds one class, named in its `COMPONENT`.
         base: name of the class in the module `base` of `package` that every component of the group subclasses.
         default_kind: the built-in component that is chosen without a setting; None if there is no default.
@@ -79,8 +78,7 @@ class ComponentGroup:
         elif kind in self.known_kinds():
             component = importlib.import_module(f"{self.package}.{kind}").COMPONENT
         else:
-            kinds = ", ".join(self.known_kinds())
-            raise UserError(f"{named} is not known; expected one of {kinds}, or module:Class")
+            raise UserError(f"{named} is not known; expected one of {', '.join(self.known_kinds())}, or module:Class")
         base = getattr(importlib.import_module(f"{self.package}.base"), self.base)
         if not (isinstance(component, type) and issubclass(component, base)):
             expected = f"a subclass of {self.package}.base.{self.base}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
-#: Problems that one error lists; the others are counted.
-MAX_PROBLEMS = 20
+MAX_PROBLEMS = 20  # problems that one error lists; the others are counted
 
 
 class UserError(Exception):
@@ -31,3 +33,17 @@ def raise_problems(source: str, problems: Sequence[str]) -> None:
     if len(problems) > MAX_PROBLEMS:
         lines.append(f"  - and {len(problems) - MAX_PROBLEMS} more")
     raise UserError(f"{source}: {len(problems)} problem{'s' if len(problems) > 1 else ''}\n" + "\n".join(lines))
+
+
+def print_warnings_once() -> None:
+    """Makes each `PipelineWarning` (an old name, an odd image) one line on stderr, printed once."""
+    print_others, printed = warnings.showwarning, set[str]()
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, PipelineWarning):
+            print_others(message, category, *place, **more)
+        elif str(message) not in printed:
+            printed.add(str(message))
+            print(f"warning: {message}", file=sys.stderr)
+
+    warnings.showwarning = show

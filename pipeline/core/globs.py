@@ -9,7 +9,7 @@ import errno
 import fnmatch
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 #: Type of a folder's entry; a link is `OTHER`.
@@ -39,19 +39,17 @@ def check_glob(pattern: str) -> str:
 def find_below(root: str, pattern: str) -> Iterator[tuple[str, bool]]:
     """Finds everything but folders that `pattern` matches; hidden names match like others.
 
-    `**` matches any number of folders and follows no links; `*` and `?` do.
+    `**` matches any number of folders and follows no links; `*` and `?` do. Raises `OSError` if a folder cannot be
+    listed for another reason than a missing permission.
 
     Yields:
         The path below `root`, each once, in no order, and whether it is an ordinary file that no link leads to. Other
         matches (a link, a file behind a linked folder, a FIFO) need a closer check.
-
-    Raises:
-        OSError: a folder cannot be listed for another reason than a missing permission.
     """
     parts = PurePosixPath(check_glob(pattern)).parts
     if pattern.endswith("/") or parts[-1] == "**":
         return  # such a pattern matches folders only
-    tests = [_name_test(part) for part in parts]
+    tests = [re.compile(fnmatch.translate(part)).match for part in parts]
     # A nondeterministic automaton: each folder waits with the parts that its entries are compared with.
     waiting = [("", _with_empty_matches(parts, {0}), False)]
     while waiting:
@@ -82,14 +80,6 @@ def _with_empty_matches(parts: tuple[str, ...], active: set[int]) -> frozenset[i
             k += 1
             reached.add(k)
     return frozenset(reached)
-
-
-def _name_test(part: str) -> Callable[[str], object]:
-    if part == "*":
-        return lambda name: True
-    if not is_glob(part):
-        return lambda name: name == part
-    return re.compile(fnmatch.translate(part)).match
 
 
 def _entries(root: str, folder: str, parts: tuple[str, ...], active: frozenset[int]) -> Iterator[tuple[str, str, bool]]:

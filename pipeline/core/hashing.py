@@ -25,30 +25,18 @@ def file_digest(path: Path) -> str:
 def content_digest(path: Path) -> str:
     """Returns the SHA-256 of a file's content: of a Python config its code with every `_base_`, else its bytes.
 
-    The digest is remembered with path, size and modification time in the user's cache directory, so that a large file
-    is hashed once.
-
-    Raises:
-        UserError: the file is missing, or is no valid Python config.
+    A config's digest is that of its syntax tree and, in order, those of its `_base_` files; layout is ignored. Other
+    digests are remembered with path, size and modification time in the user's cache directory, so that a large file is
+    hashed once. Raises `UserError` if a file is missing or no valid Python config, or `_base_` is circular.
     """
     if not is_file(path):
         raise UserError(f"{shorten(path)}: no such file; a setting names it and its content is part of the key")
-    return python_config_digest(path) if path.suffix == ".py" else _remembered_digest(path)
+    if path.suffix != ".py":
+        return _remembered_digest(path)
+    return hashlib.sha256("".join(_config_trees(path, ())).encode()).hexdigest()
 
 
-def python_config_digest(path: Path) -> str:
-    """Returns the SHA-256 of the syntax trees of a Python config and, in order, its `_base_` files; layout is ignored.
-
-    Raises:
-        UserError: a file is missing or no valid Python, or `_base_` is circular.
-    """
-    digest = hashlib.sha256()
-    for tree in _config_trees(path, ()):
-        digest.update(ast.dump(tree).encode())
-    return digest.hexdigest()
-
-
-def _config_trees(path: Path, parents: tuple[Path, ...]) -> list[ast.Module]:
+def _config_trees(path: Path, parents: tuple[Path, ...]) -> list[str]:
     path = Path(os.path.realpath(path))
     if path in parents:
         raise UserError(f"{path}: _base_ includes the file itself")
@@ -61,7 +49,7 @@ def _config_trees(path: Path, parents: tuple[Path, ...]) -> list[ast.Module]:
         ]
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise UserError(f"{path}: is not a valid Python config: {shorten(error)}") from None
-    trees = [tree]
+    trees = [ast.dump(tree)]
     for bases in values:
         for base in [bases] if isinstance(bases, str) else bases:
             if not isinstance(base, str):
@@ -70,27 +58,23 @@ def _config_trees(path: Path, parents: tuple[Path, ...]) -> list[ast.Module]:
     return trees
 
 
-def _memo_path() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "goodsam-offline" / "digests.json"
-
-
-def _read_memo() -> dict[str, str]:
+def _read_memo(path: Path) -> dict[str, str]:
     """Returns the remembered digests; none if the file is missing or damaged."""
     try:
-        with open_file(_memo_path()) as stream:
+        with open_file(path) as stream:
             memo = json.loads(stream.read(MAX_TEXT))
     except (OSError, ValueError, RecursionError):
         return {}
-    valid = isinstance(memo, dict) and all(isinstance(value, str) for value in memo.values())
-    return memo if valid else {}
+    return memo if isinstance(memo, dict) and all(isinstance(value, str) for value in memo.values()) else {}
 
 
 def _remembered_digest(path: Path) -> str:
     stat = path.stat()
     name = f"{os.path.realpath(path)}:{stat.st_size}:{stat.st_mtime_ns}"
-    memo = _read_memo()
+    memo_path = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "goodsam-offline", "digests.json")
+    memo = _read_memo(memo_path)
     if name not in memo:
         memo[name] = file_digest(path)
         with suppress(OSError):  # with a read-only home the file is hashed again next time
-            write_text(_memo_path(), json.dumps(dict(list(memo.items())[-_MEMO_ENTRIES:])))
+            write_text(memo_path, json.dumps(dict(list(memo.items())[-_MEMO_ENTRIES:])))
     return memo[name]

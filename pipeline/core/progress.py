@@ -8,21 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from pipeline.core.errors import ImageError
+
 LOG_EVERY_SECONDS = 15.0
 
 
 class Progress(Protocol):
-    """Receives the progress of long work."""
-
-    def start(self, description: str, total: int, unit: str = "image") -> None: ...
-
-    def advance(self, failed: bool = False, figures: str = "") -> None: ...
-
-    def note(self, text: str) -> None: ...
-
-
-class SilentProgress:
-    """Reports nothing (library use and tests)."""
+    """Receives the progress of long work: `start` comes before `advance`. These methods report nothing."""
 
     def start(self, description: str, total: int, unit: str = "image") -> None:
         return
@@ -34,11 +26,12 @@ class SilentProgress:
         return
 
 
-class _Counter:
-    """Counts what is done, and describes how fast."""
+class SilentProgress(Progress):
+    """Reports nothing (library use and tests)."""
 
-    def __init__(self) -> None:
-        self.start("", 0)
+
+class _Counter:
+    """Counts what is done since `start`, and describes how fast."""
 
     def start(self, description: str, total: int, unit: str = "image") -> None:
         self.description, self.total, self.unit = description, total, unit
@@ -83,18 +76,11 @@ class BarProgress(_Counter):
     """Draws a rich bar with rate and time left."""
 
     def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn
         from rich.progress import Progress as RichProgress
 
-        self._bar = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[speed]}"),
-            TextColumn("[red]{task.fields[failures]}"),
-        )
-        self._task = TaskID(0)
+        counts = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        self._bar = RichProgress("{task.description}", *counts, "{task.fields[speed]}", "[red]{task.fields[failures]}")
 
     def start(self, description: str, total: int, unit: str = "image") -> None:
         super().start(description, total, unit)
@@ -110,6 +96,17 @@ class BarProgress(_Counter):
 
     def stop(self) -> None:
         self._bar.stop()
+
+
+@contextmanager
+def note_failure(image_id: str, failures: dict[str, str], progress: Progress) -> Iterator[None]:
+    """Processes one image within it: an `ImageError` is noted, and its text added to `failures` by id."""
+    try:
+        yield
+    except ImageError as error:
+        failures[image_id] = str(error)
+        progress.note(f"{image_id}: failed: {error}".encode(errors="backslashreplace").decode())
+    progress.advance(failed=image_id in failures)
 
 
 @contextmanager

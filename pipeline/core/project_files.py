@@ -21,18 +21,14 @@ def project_file_names(folder: str) -> list[str]:
 
 
 def find_project_file(folder: str, path: str | Path, option: str) -> Path:
-    """Returns `path` if it is a file, otherwise the file of this name in a folder below `PROJECT_ROOT`.
+    """Returns `path` if it is a file, otherwise the file of this name (without suffix) in `folder`, e.g. `configs`.
 
-    Args:
-        folder: The folder with the named files, e.g. `configs`.
-        path: A file, or a name without suffix, e.g. `no_sam`.
-        option: The option or setting that gave `path`; begins the error message.
-
-    Raises:
-        UserError: there is neither; the message lists the names.
+    Raises `UserError` if there is neither, which begins with `option`, the option or setting that gave `path`, and
+    lists the names.
     """
     if is_file(path):
         return Path(path)
-    if (names := project_file_names(folder)) and str(path) in names:
+    names = project_file_names(folder)
+    if str(path) in names:
         return next((PROJECT_ROOT / folder).glob(f"{path}.*"))
     raise UserError(f"{option}: found {short_repr(str(path))}; expected a file or one of {', '.join(names)}")

@@ -19,42 +19,19 @@ import yaml
 
 from pipeline.core.errors import UserError
 
-#: The longest text file (settings, a manifest, a label space, a description), in bytes.
-MAX_TEXT = 16 * 2**20
+MAX_TEXT = 16 * 2**20  # bytes of a text file (settings, a manifest, a label space, a description)
+# In one YAML or JSON text:
+MAX_NODES = 200_000  # values and keys, after aliases are expanded
+MAX_DEPTH = 50  # levels of nesting, after aliases are expanded
+MAX_DIGITS = 100  # characters of a number; integers must also fit into 64 bits
 
-#: The most values and keys in one YAML or JSON text, counted after its aliases are expanded.
-MAX_NODES = 200_000
-
-#: The deepest nesting of YAML and JSON, after aliases are expanded.
-MAX_DEPTH = 50
-
-#: The longest number in YAML and JSON, in characters. Integers must also fit into 64 bits.
-MAX_DIGITS = 100
-
-_FILE_TYPES = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
+_FILE_TYPES = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+_FILE_TYPES |= dict.fromkeys((stat.S_IFCHR, stat.S_IFBLK), "a device")
 
 
 def is_file(path: str | Path) -> bool:
     """Returns whether `path` is an ordinary file or a link to one; False for names that no file system accepts."""
-    return stat.S_ISREG(_mode(path))
-
-
-def is_folder(path: str | Path) -> bool:
-    """Returns whether `path` is a folder or a link to one; False for names that no file system accepts."""
-    return stat.S_ISDIR(_mode(path))
-
-
-def _mode(path: str | Path) -> int:
-    try:
-        return os.stat(path).st_mode
-    except (OSError, ValueError):
-        return 0
+    return os.path.isfile(path)
 
 
 def file_type(mode: int) -> str:
@@ -63,10 +40,9 @@ def file_type(mode: int) -> str:
 
 
 def open_file(path: str | Path) -> BufferedReader:
-    """Opens an ordinary file for reading bytes.
+    """Opens an ordinary file for reading bytes; does not wait for the writer of a FIFO.
 
-    Raises:
-        OSError: the file cannot be opened or is of another type. It does not wait for the writer of a FIFO.
+    Raises `OSError` if the file cannot be opened or is of another type.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -85,8 +61,7 @@ def open_file(path: str | Path) -> BufferedReader:
 def read_text(path: Path, expected: str) -> str:
     """Reads a text file in UTF-8; `expected` names the kind of file in messages, e.g. "a YAML file".
 
-    Raises:
-        UserError: the file is missing, unreadable, larger than `MAX_TEXT` or not UTF-8.
+    Raises `UserError` if the file is missing, unreadable, larger than `MAX_TEXT` or not UTF-8.
     """
     try:
         with open_file(path) as stream:
@@ -111,9 +86,6 @@ def user_path(text: str | Path) -> Path:
         raise ValueError(f"the home folder in {short_repr(str(text))} is not known") from None
 
 
-# ---- Values in messages
-
-
 def short_repr(value: object, max_length: int = 80) -> str:
     """Returns `repr(value)` in at most `max_length` characters; large values are cut before they are formatted."""
     printer = reprlib.Repr()
@@ -136,9 +108,6 @@ def shorten(text: object, max_length: int = 300) -> str:
 def error_text(error: BaseException, max_length: int = 300) -> str:
     """Returns the message of `error` on one line, shortened; the name of its class if it has no message."""
     return shorten(" ".join(str(error).split()), max_length) or type(error).__name__
-
-
-# ---- YAML
 
 
 class _Loader(yaml.SafeLoader):
@@ -237,8 +206,7 @@ def _yaml_error(problem: str, mark: Any) -> yaml.YAMLError:
 def load_yaml(text: str) -> Any:
     """Parses YAML into plain values; nothing is executed.
 
-    Raises:
-        yaml.YAMLError: `text` is no YAML, or is beyond the bounds of this module.
+    Raises `yaml.YAMLError` if `text` is no YAML, or is beyond the bounds of this module.
     """
     try:
         return yaml.load(text, _Loader)
@@ -269,9 +237,6 @@ def _mapping(data: Any, path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{path}: found a {type(data).__name__} at the top, expected a mapping of keys")
     return data
-
-
-# ---- JSON
 
 
 def load_json(text: str) -> Any:

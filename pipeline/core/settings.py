@@ -48,8 +48,7 @@ class OldNameWarning(PipelineWarning):
 
 
 def _warn_of_old_name(old: str, new: str) -> None:
-    text = f"settings: {old!r} is now named {new!r}; the old name still works"
-    warnings.warn(text, OldNameWarning, stacklevel=2)
+    warnings.warn(f"settings: {old!r} is now named {new!r}; the old name still works", OldNameWarning, stacklevel=2)
 
 
 class Settings(BaseModel):
@@ -90,9 +89,7 @@ class Settings(BaseModel):
 
         Fields at their default are left out, so that a new setting with its default keeps existing keys. A changed
         default therefore needs a higher algorithm version. A file (`Path`) enters by the digest of its content.
-
-        Raises:
-            UserError: a file is missing, or a value cannot be written as JSON.
+        Raises `UserError` if a file is missing, or a value cannot be written as JSON.
         """
         parts: dict[str, Any] = {}
         for name, field in type(self).model_fields.items():
@@ -122,10 +119,8 @@ def _json_value(value: Any) -> Any:
         return value
     if isinstance(value, Path):
         return {"sha256": content_digest(value)}
-    raise UserError(
-        f"settings: found {short_repr(value)} of type {type(value).__name__}, which cannot be part of a key; "
-        "expected text, numbers, lists and mappings"
-    )
+    reason = "which cannot be part of a key; expected text, numbers, lists and mappings"
+    raise UserError(f"settings: found {short_repr(value)} of type {type(value).__name__}, {reason}")
 
 
 def canonical_json(value: Any) -> str:
@@ -139,10 +134,7 @@ def short_hash(value: Any) -> str:
 
 
 def _locate(value: Path, info: ValidationInfo) -> Path:
-    for name in _VARIABLE.findall(str(value)):
-        if name not in os.environ:
-            raise ValueError(f"the environment variable {name} is not set; expected a path in it")
-    path = user_path(expand_variables(str(value), "a file"))
+    path = user_path(expand_variables(str(value)))
     folders = (info.context or {}).get("folders", [Path()])
     return next(((folder / path).absolute() for folder in folders if os.path.exists(folder / path)), path)
 
@@ -159,18 +151,13 @@ NameOrFile = Annotated[str, AfterValidator(_locate_named)]
 SettingsFile = Annotated[Path, AfterValidator(_locate)]
 
 
-# ---- Reading
-
-
 def parse_settings(
     cls: type[SettingsT], data: Mapping[str, Any], source: str, *, folders: Sequence[Path] = ()
 ) -> SettingsT:
     """Validates `data`, plain values from `source`, as `cls`.
 
     Relative files (`SettingsFile`) are looked for in `folders`, then in the working directory.
-
-    Raises:
-        UserError: lists every problem with its place.
+    Raises `UserError`, which lists every problem with its place.
     """
     try:
         return cls.model_validate(dict(data), context={"folders": [*folders, Path()]})
@@ -242,8 +229,7 @@ def apply_overrides(
     of the settings in `cls` are replaced along the way, so that an old name in `data` and a new one in an override, or
     the reverse, mean the same setting.
 
-    Raises:
-        UserError: an override has another form, no valid YAML, or a place inside a value that is no section.
+    Raises `UserError` if an override has another form, no valid YAML, or a place inside a value that is no section.
     """
     result = _copy(data)
     for override in overrides:
@@ -296,16 +282,9 @@ def sort_overrides(overrides: Sequence[str]) -> list[str]:
     return sorted(overrides, key=lambda override: override.partition("=")[0].count("."))
 
 
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
-def expand_variables(text: str, source: str) -> str:
-    """Replaces every `${NAME}` by that environment variable. Raises `UserError` if one is not set."""
-
-    def value(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name not in os.environ:
-            raise UserError(f"{source}: found {short_repr(text, 200)}, but the environment variable {name} is not set")
-        return os.environ[name]
-
-    return _VARIABLE.sub(value, text)
+def expand_variables(text: str) -> str:
+    """Replaces every `${NAME}` by that environment variable. Raises `ValueError` if one is not set."""
+    try:
+        return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", lambda match: os.environ[match[1]], text)
+    except KeyError as error:
+        raise ValueError(f"the environment variable {error.args[0]} is not set; expected a path in it") from None

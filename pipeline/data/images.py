@@ -19,20 +19,11 @@ from pipeline.core.reading import error_text, open_file
 from pipeline.core.settings import Settings
 from pipeline.data.labels import LabelSpace
 
-#: An image with more pixels is refused before it is decoded (a decompression bomb, or a mistake).
-MAX_PIXELS = 16384 * 8192
-
-#: Shortest side of a usable image, in pixels.
-MIN_SIDE = 16
-
-#: Largest change of the aspect ratio by crop and resize together; beyond it, `crop_rows` is for another resolution.
-MAX_ASPECT_CHANGE = 1.25
-
-#: Change of the aspect ratio from which on there is a warning.
-NOTED_ASPECT_CHANGE = 1.05
-
-#: EXIF orientations with width and height exchanged.
-ROTATED_ORIENTATIONS = (5, 6, 7, 8)
+MAX_PIXELS = 16384 * 8192  # of an image; a larger one (a decompression bomb, or a mistake) is not decoded
+MIN_SIDE = 16  # pixels of the shortest side of a usable image
+MAX_ASPECT_CHANGE = 1.25  # by crop and resize together; beyond it, `crop_rows` is for another resolution
+NOTED_ASPECT_CHANGE = 1.05  # from here on there is a warning
+ROTATED_ORIENTATIONS = (5, 6, 7, 8)  # in EXIF: width and height are exchanged
 
 #: Formats that are decoded, whatever the name of the file. Cameras write none of Pillow's other formats, and some of
 #: those run other programs.
@@ -105,21 +96,16 @@ class ImagePreprocessing(Settings):
 
 
 def read_image(path: Path, preprocessing: ImagePreprocessing) -> np.ndarray:
-    """Reads an image file as the working image.
+    """Reads an image file as the working image, RGB uint8 `(H, W, 3)`.
 
     Other modes become RGB without alpha, 16-bit greyscale is scaled to 8 bits, and an image that EXIF marks as rotated
     is turned upright. An `ImageWarning` reports transparent pixels and a changed aspect ratio, once in each folder.
-
-    Returns:
-        RGB uint8 `(H, W, 3)`.
-
-    Raises:
-        ImageError: the file cannot be used.
+    Raises `ImageError` if the file cannot be used.
     """
     with _decoded(path) as image:
-        if image.mode.startswith("I") or image.mode == "F":
-            if image.mode == "F":
-                raise ImageError(f"{path}: holds floating point pixels (mode F), expected 8 or 16 bits")
+        if image.mode == "F":
+            raise ImageError(f"{path}: holds floating point pixels (mode F), expected 8 or 16 bits")
+        if image.mode.startswith("I"):
             values = np.asarray(image).astype(np.float32)
             if values.max() > 65535 or values.min() < 0:
                 raise ImageError(f"{path}: holds values from {values.min():g} to {values.max():g}, expected 0..65535")
@@ -144,13 +130,10 @@ def prepared_size(path: Path, preprocessing: ImagePreprocessing) -> tuple[int, i
 
 
 def read_labels(path: Path, preprocessing: ImagePreprocessing, space: LabelSpace) -> np.ndarray:
-    """Reads a label map, cropped and resized (nearest) like its image.
+    """Reads a label map, cropped and resized (nearest) like its image: uint8 `(H, W)`.
 
-    Returns:
-        uint8 `(H, W)`: class ids of `space` or its ignore index; of a palette image the indices.
-
-    Raises:
-        ImageError: the file is no single-channel image, or a value is outside the space.
+    The values are class ids of `space` or its ignore index; of a palette image the indices. Raises `ImageError` if the
+    file is no single-channel image, or a value is outside the space.
     """
     with _decoded(path) as image:
         if image.mode not in ("L", "P", "1", "I", "I;16"):
@@ -159,10 +142,9 @@ def read_labels(path: Path, preprocessing: ImagePreprocessing, space: LabelSpace
     outside = (labels >= space.num_classes) & (labels != space.ignore_index)
     if outside.any():
         values = np.unique(labels[outside])[:5].tolist()
-        raise ImageError(
-            f"{path}: holds label value {values[0]}{' and others' if len(values) > 1 else ''}, expected "
-            f"0..{space.num_classes - 1} or {space.ignore_index} ({space.name})"
-        )
+        others = " and others" if len(values) > 1 else ""
+        valid = f"0..{space.num_classes - 1} or {space.ignore_index} ({space.name})"
+        raise ImageError(f"{path}: holds label value {values[0]}{others}, expected {valid}")
     return labels.astype(np.uint8)
 
 
@@ -211,10 +193,10 @@ def _prepare(image: Image.Image, path: Path, preprocessing: ImagePreprocessing, 
         target_height, target_width = preprocessing.size
         change = target_width * image.height / (target_height * image.width)
         if preprocessing.crop_rows is not None and not 1 / MAX_ASPECT_CHANGE <= change <= MAX_ASPECT_CHANGE:
+            rows = f"rows {first} to {last - 1} are {image.width} x {image.height}"
             raise ImageError(
-                f"{path}: is {width} x {height}, rows {first} to {last - 1} are {image.width} x {image.height}, "
-                f"expected the shape of {target_width} x {target_height}; crop_rows (--crop-rows of predict) counts "
-                "rows of images of one resolution"
+                f"{path}: is {width} x {height}, {rows}, expected the shape of {target_width} x {target_height}; "
+                "crop_rows (--crop-rows of predict) counts rows of images of one resolution"
             )
         if not labels and not 1 / NOTED_ASPECT_CHANGE <= change <= NOTED_ASPECT_CHANGE:
             wider = f"{100 * abs(change - 1):.0f} % {'wider' if change > 1 else 'narrower'}"
@@ -222,7 +204,6 @@ def _prepare(image: Image.Image, path: Path, preprocessing: ImagePreprocessing, 
         resampling = Image.Resampling.NEAREST if labels else Image.Resampling.BILINEAR
         image = image.resize((target_width, target_height), resampling)
     if min(image.size) < MIN_SIDE:
-        raise ImageError(
-            f"{path}: is {image.height} x {image.width} (H x W), expected {MIN_SIDE} pixels or more a side"
-        )
+        size = f"{image.height} x {image.width} (H x W)"
+        raise ImageError(f"{path}: is {size}, expected {MIN_SIDE} pixels or more a side")
     return image

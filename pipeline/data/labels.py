@@ -59,22 +59,17 @@ class LabelSpace(Settings):
     def mapping_from(self, source: LabelSpace) -> np.ndarray:
         """Returns the class here of each class of `source`, or `ignore_index`: int64 `(source.num_classes,)`.
 
-        Raises:
-            UserError: this space has no mapping from `source`, or one of another length.
+        Raises `UserError` if this space has no mapping from `source`, or one of another length.
         """
         if source.classes == self.classes:
             return np.arange(self.num_classes)
         if source.name not in self.mappings:
-            raise UserError(
-                f"label space {self.name!r} has no mapping from {source.name!r}; "
-                f"found mappings from: {sorted(self.mappings) or 'none'}"
-            )
+            names = sorted(self.mappings) or "none"
+            raise UserError(f"label space {self.name!r} has no mapping from {source.name!r}; found those from: {names}")
         table = np.asarray(self.mappings[source.name], dtype=np.int64)
         if len(table) != source.num_classes:
-            raise UserError(
-                f"label space {self.name!r}: its mapping from {source.name!r} has {len(table)} entries, "
-                f"expected {source.num_classes}"
-            )
+            lengths = f"has {len(table)} entries, expected {source.num_classes}"
+            raise UserError(f"label space {self.name!r}: its mapping from {source.name!r} {lengths}")
         return table
 
     def map_labels(self, labels: np.ndarray, source: LabelSpace) -> np.ndarray:
@@ -101,10 +96,7 @@ class LabelSpace(Settings):
 
     def reachable_from(self, source: LabelSpace) -> np.ndarray:
         """Returns which classes of this space some class of `source` maps to: bool `(num_classes,)`."""
-        reachable = np.zeros(self.num_classes, dtype=bool)
-        table = self.mapping_from(source)
-        reachable[table[table != self.ignore_index]] = True
-        return reachable
+        return np.isin(np.arange(self.num_classes), self.mapping_from(source))
 
     @property
     def colour_table(self) -> np.ndarray:

@@ -5,6 +5,7 @@ A manifest is read completely and all problems are reported together. Nothing he
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import stat
@@ -18,7 +19,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from pipeline.core.errors import UserError, raise_problems
 from pipeline.core.globs import check_glob, find_below, is_glob
-from pipeline.core.reading import file_type, is_file, is_folder, read_yaml, short_repr, shorten, user_path
+from pipeline.core.reading import file_type, is_file, read_yaml, short_repr, shorten, user_path
 from pipeline.core.settings import Settings, expand_variables, parse_settings, renamed
 from pipeline.data.images import ImagePreprocessing
 from pipeline.data.labels import LabelSpace, load_label_space
@@ -26,8 +27,7 @@ from pipeline.data.labels import LabelSpace, load_label_space
 #: Suffixes of the files that an image glob matches; other files in the folder are skipped.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
-#: The longest path that a manifest holds or results in, in characters.
-MAX_PATH = 4096
+MAX_PATH = 4096  # characters of a path that a manifest holds or results in
 
 _Text = Annotated[str, StringConstraints(max_length=MAX_PATH)]
 _Replaced = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PATH)]
@@ -58,7 +58,7 @@ class ManifestSettings(Settings):
     root: str = Field(".", description="Folder of the data: relative to the manifest, absolute, or ${VARIABLE}/...")
     projection: Literal["erp", "pinhole"] = Field("erp", description="erp: panoramas of 360 degrees; pinhole: photos.")
     label_space: str = Field(
-        "cityscapes19", description="Classes of the labels: name of a label space, or a YAML file."
+        "cityscapes19", description="Classes of the labels: a label space by name, or a YAML file."
     )
     preprocessing: ImagePreprocessing = Field(
         ImagePreprocessing(),
@@ -75,10 +75,7 @@ class ImageRecord:
     """One image of a data set. Records share the strings of root and suffix, so that a million fit into memory.
 
     Attributes:
-        id: path below the root without suffix, with `/` between folders.
-        split: name of the split.
-        root: folder of the data set.
-        suffix: suffix of the image file, with its dot.
+        id: path below `root`, the folder of the data set, without `suffix`, with `/` between folders.
         label: path of the label map below the root; None without labels.
     """
 
@@ -101,15 +98,7 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A data set whose files have been found.
-
-    Attributes:
-        path: the YAML file.
-        settings: its content.
-        root: absolute folder of the data.
-        label_space: classes of the labels.
-        images: the images, sorted by id within each split.
-    """
+    """A data set whose files have been found, below the absolute `root`; `images` are sorted by id in each split."""
 
     path: Path
     settings: ManifestSettings
@@ -130,29 +119,26 @@ class Manifest:
     def select(self, splits: Sequence[str] = ()) -> tuple[ImageRecord, ...]:
         """Returns the images of the named splits, by default of all. Raises `UserError` if there is no such split."""
         if unknown := set(splits) - set(self.settings.splits):
-            raise UserError(
-                f"{self.path}: has no split {sorted(unknown)[0]!r}; found {', '.join(self.settings.splits)}"
-            )
-        if not splits:
-            return self.images
-        return tuple(record for record in self.images if record.split in splits)
+            raise UserError(f"{self.path}: has no split {min(unknown)!r}; found {', '.join(self.settings.splits)}")
+        return tuple(record for record in self.images if record.split in splits) if splits else self.images
 
 
 def load_manifest(path: Path) -> Manifest:
     """Reads a manifest and finds its images and labels.
 
-    Raises:
-        UserError: lists every problem of the file, or of the images and labels.
+    Raises `UserError`, which lists every problem of the file, or of the images and labels.
     """
     settings = parse_settings(ManifestSettings, read_yaml(path), str(path))
     try:
-        root = user_path(expand_variables(settings.root, f"{path}: root"))
+        root = user_path(expand_variables(settings.root))
     except ValueError as error:
-        raise UserError(f"{path}: root: {error}") from None
+        raise UserError(f"{path}: root: found {short_repr(settings.root, 200)}; {error}") from None
     root = Path(os.path.abspath(path.parent / root))
-    if not is_folder(root):
+    if not os.path.isdir(root):
         raise UserError(f"{path}: root: found no folder {shorten(root)}; expected the folder of the images")
-    space = load_label_space(_label_space_path(settings.label_space, path))
+    beside = path.parent / settings.label_space
+    is_beside = beside.suffix in (".yaml", ".yml") and is_file(beside)
+    space = load_label_space(str(beside) if is_beside else settings.label_space)
     problems: list[str] = []
     images: list[ImageRecord] = []
     for name, split in settings.splits.items():
@@ -163,27 +149,21 @@ def load_manifest(path: Path) -> Manifest:
     return Manifest(path, settings, root, space, tuple(images))
 
 
-def _label_space_path(name: str, manifest: Path) -> str:
-    beside = manifest.parent / name
-    return str(beside) if beside.suffix in (".yaml", ".yml") and is_file(beside) else name
-
-
 class _Search:
     """Finds the images of one split and collects what is wrong with them in `problems`."""
 
     def __init__(self, root: Path, name: str, settings: Split) -> None:
         self.root, self.name, self.settings = str(root), name, settings
-        self.prefix, self.real_root = self.root.rstrip("/") + "/", os.path.realpath(root)
+        self.prefix, self.real_prefix = os.path.join(root, ""), os.path.join(os.path.realpath(root), "")
         self.problems: list[str] = []
-        self._inside: dict[str, bool] = {}  # whether folders below the root are really inside it
+        self._folder_is_inside = functools.cache(self._is_inside)
 
     def images(self) -> list[ImageRecord]:
         """Returns the images, sorted by id."""
         unchecked: set[str] = set()
         paths = self._paths(unchecked)
         for pattern in self.settings.exclude:
-            for relative, _ in self._below(pattern, "exclude"):
-                paths.discard(relative)
+            paths.difference_update(relative for relative, _ in self._below(pattern, f"splits.{self.name}.exclude"))
         waiting = sorted(paths, reverse=True)
         paths.clear()
         records = []
@@ -199,11 +179,12 @@ class _Search:
         try:
             yield from find_below(self.root, pattern)
         except OSError as error:
-            self.problems.append(f"splits.{self.name}.{key}: {error.filename} cannot be listed ({error.strerror})")
+            self.problems.append(f"{key}: {error.filename} cannot be listed ({error.strerror})")
 
     def _paths(self, unchecked: set[str]) -> set[str]:
         """Returns the paths below the root; adds those whose files still need a check to `unchecked`."""
         paths: set[str] = set()
+        key = f"splits.{self.name}.images"
         for pattern in self.settings.images:
             if not is_glob(pattern):
                 relative = os.path.normpath(pattern)
@@ -211,16 +192,15 @@ class _Search:
                 unchecked.add(relative)
                 continue
             matched = False
-            for relative, plain in self._below(pattern, "images"):
+            for relative, plain in self._below(pattern, key):
                 is_image = suffix_of(relative).lower() in IMAGE_SUFFIXES
-                if is_image and (plain or not is_folder(self.prefix + relative)):
+                if is_image and (plain or not os.path.isdir(self.prefix + relative)):
                     matched = True
                     paths.add(relative)
                     if not plain:
                         unchecked.add(relative)
             if not matched:
-                problem = f"{short_repr(pattern)} matches no image under {self.root}"
-                self.problems.append(f"splits.{self.name}.images: {problem}")
+                self.problems.append(f"{key}: {short_repr(pattern)} matches no image under {self.root}")
         return paths
 
     def _record(self, relative: str, *, check: bool) -> ImageRecord:
@@ -256,7 +236,7 @@ class _Search:
         try:
             mode = os.lstat(path).st_mode
             link = stat.S_ISLNK(mode)
-            if not self._is_inside(path, link):
+            if not (self._is_inside(path) if link else self._folder_is_inside(os.path.dirname(path))):
                 return f"is a link that leads out of the root {self.root}"
             if link:
                 mode = os.stat(path).st_mode
@@ -266,13 +246,8 @@ class _Search:
             return f"cannot be reached ({error.strerror})"
         return None if stat.S_ISREG(mode) else f"is {file_type(mode)}, expected an ordinary file"
 
-    def _is_inside(self, path: str, link: bool) -> bool:
-        if link:
-            return _is_below(os.path.realpath(path), self.real_root)
-        folder = os.path.dirname(path)
-        if folder not in self._inside:
-            self._inside[folder] = _is_below(os.path.realpath(folder), self.real_root)
-        return self._inside[folder]
+    def _is_inside(self, path: str) -> bool:
+        return f"{os.path.realpath(path)}/".startswith(self.real_prefix)
 
 
 def suffix_of(path: str) -> str:
@@ -290,7 +265,3 @@ def _id_clashes(images: Sequence[ImageRecord]) -> Iterator[str]:
         if other is not record:
             where = f"splits {other.split} and {record.split}" if other.split != record.split else other.split
             yield f"{other.path} and {record.path} have the same id {record.id!r} ({where})"
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")

@@ -62,12 +62,7 @@ class Reader(Protocol):
 class LabelReader:
     """A `Reader` of labelled images: ground truth in place of pseudo-labels, for source-only runs and upper bounds.
 
-    Attributes:
-        manifest: the data set.
-        splits: the splits to use; empty for all.
-
-    Raises:
-        UserError: no image of the splits has labels.
+    Without `splits`, it uses all of the manifest. Raises `UserError` if no image of them has labels.
     """
 
     manifest: Manifest
@@ -75,9 +70,7 @@ class LabelReader:
 
     def __post_init__(self) -> None:
         if not self._paths:
-            raise UserError(
-                f"{self.manifest.path}: no labelled images in the chosen splits; expected a split with 'labels'"
-            )
+            raise UserError(f"{self.manifest.path}: the chosen splits have no labels; expected a split with 'labels'")
 
     @cached_property
     def _paths(self) -> dict[str, tuple[Path, Path]]:

@@ -15,8 +15,7 @@ from pipeline.data.labels import LabelSpace
 from pipeline.geometry.boundaries import label_boundary
 from pipeline.geometry.masks import MaskSet
 
-#: Largest width of an image grid, in pixels; wider panels are scaled down.
-MAX_GRID_WIDTH = 3000
+MAX_GRID_WIDTH = 3000  # pixels of an image grid; wider panels are scaled down
 
 #: A title and an RGB uint8 image `(H, W, 3)`.
 Panel = tuple[str, np.ndarray]
@@ -112,8 +111,7 @@ def _append_legend(picture: Image.Image, space: LabelSpace, size: int) -> Image.
 def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:
     """Writes a picture atomically, in the format of the suffix of `path`, with options of Pillow, e.g. `quality`.
 
-    Raises:
-        UserError: Pillow writes no format with this suffix.
+    Raises `UserError` if Pillow writes no format with this suffix.
     """
     format_ = Image.registered_extensions().get(path.suffix.lower())
     if format_ not in Image.SAVE:

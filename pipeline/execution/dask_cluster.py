@@ -1,4 +1,4 @@
-"""Runs functions in processes: of a local dask cluster, or of an existing dask scheduler.
+"""Pools that run functions: in threads, in processes of a local dask cluster, or on an existing dask scheduler.
 
 The only module that starts or uses dask clusters. It retries nothing: a function that was lost raises `WorkerDied`. All
 processes that it starts listen on 127.0.0.1 only.
@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any, TypeVar
 
-from pipeline.core.errors import UserError
-from pipeline.execution.pools import Pool, WorkerDied
+from pipeline.core.errors import UserError, print_warnings_once
 
 T = TypeVar("T")
 
@@ -38,6 +38,36 @@ LOCALHOST = "127.0.0.1"
 _LOGGERS = ("distributed", "distributed.client", "distributed.gc", "tornado", "tornado.application", "asyncio")
 
 
+class WorkerDied(Exception):
+    """The process that ran a function died, more than once."""
+
+
+class Pool:
+    """Runs functions in the threads of `executor`, `width` at the same time. Its methods are called by one thread.
+
+    Every method raises `UserError` if a pool of another machine is lost.
+    """
+
+    def __init__(self, executor: Executor, width: int) -> None:
+        self._executor, self._width = executor, width
+
+    def submit(self, function: Callable[..., T], /, *arguments: Any) -> Future[T]:
+        """Starts `function(*arguments)`."""
+        return self._executor.submit(function, *arguments)
+
+    def width(self) -> int:
+        """Returns how many functions can run at the same time now, at least 1."""
+        return self._width
+
+    def wait(self, futures: Collection[Future[T]]) -> set[Future[T]]:
+        """Waits for at least one of `futures`, and returns those that are done."""
+        return wait(futures, return_when=FIRST_COMPLETED).done
+
+    def result(self, future: Future[T]) -> T:
+        """Returns the function's result or raises its error; raises `WorkerDied` if its process died."""
+        return future.result()
+
+
 class DaskPool(Pool):
     """The workers of a dask scheduler, whose number may change. `note` informs the user about a wait."""
 
@@ -51,7 +81,7 @@ class DaskPool(Pool):
         from distributed.client import ClosedClientError
 
         try:
-            return super().submit(function, *arguments)
+            return super().submit(_run_in_worker, function, *arguments)
         except ClosedClientError:
             raise self._lost() from None
 
@@ -99,6 +129,15 @@ class DaskPool(Pool):
             f"the dask scheduler {self._scheduler} has ended or was restarted; what was finished is kept, the same "
             "command goes on from there"
         )
+
+
+def _run_in_worker(function: Callable[..., T], *arguments: Any) -> T:
+    """Runs a function in a worker process, whose warnings are printed as those of the command."""
+    _print_warnings_once()
+    return function(*arguments)
+
+
+_print_warnings_once = cache(print_warnings_once)  # of several calls in a process only the first counts
 
 
 def is_worker_death(error: BaseException) -> bool:

@@ -1,7 +1,8 @@
-"""The device that a model runs on, its precision, and its batch size."""
+"""The device that a model runs on, its precision, its batch size, and the memory of this process."""
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,9 @@ from pipeline.core.errors import ImageError, UserError
 
 Precision = Literal["float32", "float16", "bfloat16"]
 Result = TypeVar("Result")
+
+#: Parameters of glibc's `mallopt`, see malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def pick_device(device: str) -> str:
@@ -96,3 +100,20 @@ class BatchSize:
             # outside the handler: the exception's frames no longer hold the tensors
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+
+def keep_freed_memory() -> bool:
+    """Makes this process keep large freed blocks for later use, instead of returning them to the kernel.
+
+    By default, glibc maps every large tensor anew, and the kernel zeroes its pages each time. A training on a CPU
+    allocates tensors of the same sizes in every step and would spend a large part of its time so. Returns whether it is
+    done; False where the C library is not glibc.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+        ctypes.CDLL(None).gnu_get_libc_version  # noqa: B018 (other C libraries have a mallopt of another meaning)
+    except AttributeError:
+        return False
+    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))

@@ -22,8 +22,7 @@ from itertools import islice
 from pipeline.core.errors import UserError
 from pipeline.core.progress import Progress, SilentProgress
 from pipeline.data.manifests import ImageRecord
-from pipeline.execution.dask_cluster import existing_cluster, local_cluster
-from pipeline.execution.pools import Pool, WorkerDied
+from pipeline.execution.dask_cluster import Pool, WorkerDied, existing_cluster, local_cluster
 from pipeline.execution.steps import load_task, overlap_steps, process_image, release_task
 from pipeline.execution.task import ImageTask, Outcome
 
@@ -47,11 +46,6 @@ class Execution:
     scheduler: str | None = None
     shard: tuple[int, int] | None = None
 
-    @property
-    def is_sequential(self) -> bool:
-        """Whether this process computes one image at a time."""
-        return self.scheduler is None and self.workers <= 1 and self.threads <= 1
-
     def select(self, records: Sequence[ImageRecord]) -> list[ImageRecord]:
         """Returns the images of the shard."""
         if self.shard is None:
@@ -66,9 +60,8 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
         return None
     index, separator, count = text.partition("/")
     if not (separator and index.isdigit() and count.isdigit() and int(index) < int(count)):
-        example = "0/3, 1/3, 2/3"
-        if count.isdigit() and 0 < int(count) <= 8:
-            example = ", ".join(f"{k}/{int(count)}" for k in range(int(count)))
+        shards = int(count) if count.isdigit() and 0 < int(count) <= 8 else 3
+        example = ", ".join(f"{index}/{shards}" for index in range(shards))
         raise UserError(f"--shard {text}: expected i/n with 0 <= i < n; shards count from 0: {example}")
     return int(index), int(count)
 
@@ -77,18 +70,14 @@ def run_images(
     task: ImageTask,
     records: Sequence[ImageRecord],
     execution: Execution = Execution(),
-    progress: Progress | None = None,
+    progress: Progress = SilentProgress(),
     description: str = "",
 ) -> Iterator[Outcome]:
     """Runs `task` on every image, as far as the caller consumes the outcomes; `execution.shard` is not applied.
 
-    Yields:
-        The outcomes in the order of completion.
-
-    Raises:
-        UserError: no image can be processed any more, or the dask scheduler is lost.
+    Yields the outcomes in the order of completion. Raises `UserError` if no image can be processed any more, or the
+    dask scheduler is lost.
     """
-    progress = progress or SilentProgress()
     if not records:
         return
     task_bytes = pickle.dumps(task)
@@ -108,20 +97,26 @@ def run_images(
 def _outcomes(
     execution: Execution, task_bytes: bytes, records: Sequence[ImageRecord], progress: Progress
 ) -> Iterator[Iterator[Outcome]]:
-    if execution.is_sequential:
+    if execution.scheduler is None and execution.workers <= 1 and execution.threads <= 1:
         if inspect.isgeneratorfunction(load_task(task_bytes)[1]):
             with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
                 yield overlap_steps(reader, writer, task_bytes, records)
         else:
             yield (_check(process_image(task_bytes, record)) for record in records)
-        return
-    concurrency = execution.threads if execution.scheduler is None and execution.workers > 1 else None
-    with _pool(execution, progress) as pool:
-        yield _run_in_pool(pool, task_bytes, records, concurrency)
+    elif execution.scheduler is not None:
+        with existing_cluster(execution.scheduler, progress.note) as pool:
+            yield _run_in_pool(pool, task_bytes, records)
+    elif execution.workers > 1:
+        threads = execution.threads + 2  # one more image is read and one written, see `process_image`
+        with local_cluster(execution.workers, threads, progress.note) as pool:
+            yield _run_in_pool(pool, task_bytes, records, execution.threads)
+    else:
+        with ThreadPoolExecutor(execution.threads) as executor:
+            yield _run_in_pool(Pool(executor, execution.threads), task_bytes, records)
 
 
 def _run_in_pool(
-    pool: Pool, task_bytes: bytes, records: Sequence[ImageRecord], concurrency: int | None
+    pool: Pool, task_bytes: bytes, records: Sequence[ImageRecord], concurrency: int | None = None
 ) -> Iterator[Outcome]:
     """Keeps the pool busy with a bounded number of images in flight."""
     pending = iter(records)
@@ -145,7 +140,9 @@ def _run_in_pool(
         try:
             yield _check(pool.result(future))
         except WorkerDied:
-            yield _crashed_outcome(task_bytes, record.id)
+            reason = "the worker process died on this image more than once (out of memory?)"
+            pickle.loads(task_bytes).record_failure(record.id, reason)
+            yield Outcome(record.id, 0.0, failure=reason)
 
 
 def _check(result: Outcome | UserError) -> Outcome:
@@ -153,23 +150,3 @@ def _check(result: Outcome | UserError) -> Outcome:
     if isinstance(result, UserError):
         raise result
     return result
-
-
-def _crashed_outcome(task_bytes: bytes, image_id: str) -> Outcome:
-    reason = "the worker process died on this image more than once (out of memory?)"
-    pickle.loads(task_bytes).record_failure(image_id, reason)
-    return Outcome(image_id, 0.0, failure=reason)
-
-
-@contextmanager
-def _pool(execution: Execution, progress: Progress) -> Iterator[Pool]:
-    if execution.scheduler is not None:
-        with existing_cluster(execution.scheduler, progress.note) as pool:
-            yield pool
-    elif execution.workers > 1:
-        threads = execution.threads + 2  # one more image is read and one written, see `process_image`
-        with local_cluster(execution.workers, threads, progress.note) as pool:
-            yield pool
-    else:
-        with ThreadPoolExecutor(execution.threads) as executor:
-            yield Pool(executor, execution.threads)

@@ -38,11 +38,7 @@ def release_task() -> None:
 
 
 class ImageRun:
-    """One image on its way through the steps of its work.
-
-    Attributes:
-        outcome: the outcome, `None` until the last step has ended.
-    """
+    """One image on its way through the steps of its work; `outcome` is `None` until the last step has ended."""
 
     def __init__(self, task: ImageTask, work: Work, record: ImageRecord) -> None:
         self.outcome: Outcome | None = None
@@ -70,9 +66,8 @@ class ImageRun:
             reason = str(error)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-                raise UserError(
-                    f"{self._id}: the cache cannot be written ({error.strerror}); nothing finished is lost"
-                ) from None
+                problem = f"the cache cannot be written ({error.strerror})"
+                raise UserError(f"{self._id}: {problem}; nothing finished is lost") from None
             reason = f"{type(error).__name__}: {error}"
         except Exception as error:  # a defect that one image exposes must not end the run; the trace locates it
             reason = f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-3)}"
@@ -95,13 +90,8 @@ def _single_step(work: Work, record: ImageRecord) -> Generator[None, None, Summa
 def process_image(task_bytes: bytes, record: ImageRecord, concurrency: int | None = None) -> Outcome | UserError:
     """Takes all steps of one image.
 
-    Args:
-        task_bytes: the pickled task.
-        record: the image.
-        concurrency: number of threads of this process that may take the same step at a time; any number by default.
-
-    Returns:
-        The outcome, or the error that ends the run: dask prints the trace of every error that is raised.
+    At most `concurrency` threads of this process take the same step at a time; any number by default. The error that
+    ends the run is returned: dask prints the trace of every error that is raised.
     """
     try:
         task, work = load_task(task_bytes)

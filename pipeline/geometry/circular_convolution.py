@@ -57,8 +57,7 @@ def _padding_pair(padding: int | tuple[int, ...]) -> tuple[int, int]:
 def make_circular(network: torch.nn.Module) -> int:
     """Replaces the layers of `network` that pad in x, in place, and returns their number; weights are kept.
 
-    Raises:
-        UserError: a convolution may pad in a way that cannot be made circular. Nothing is replaced then.
+    Raises `UserError`, and replaces nothing, if a convolution may pad in a way that cannot be made circular.
     """
     for name, layer in network.named_modules():
         if isinstance(layer, torch.nn.Conv2d) and not _can_be_circular(layer):
@@ -90,16 +89,14 @@ def _can_be_circular(conv: torch.nn.Conv2d) -> bool:
 def _replace_layers(network: torch.nn.Module) -> int:
     count = 0
     for name, child in network.named_children():
-        new: torch.nn.Module | None = None
         if isinstance(child, CircularConv2d | CircularPool2d):
             continue
         if isinstance(child, torch.nn.Conv2d):
             if isinstance(child.padding, tuple) and child.padding[1] and child.padding_mode == "zeros":
-                new = _circular_copy(child)
+                setattr(network, name, _circular_copy(child))
+                count += 1
         elif isinstance(child, torch.nn.MaxPool2d | torch.nn.AvgPool2d) and _padding_pair(child.padding)[1]:
-            new = CircularPool2d(child)
-        if new is not None:
-            setattr(network, name, new)
+            setattr(network, name, CircularPool2d(child))
             count += 1
         else:
             count += _replace_layers(child)

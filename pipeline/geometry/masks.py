@@ -23,23 +23,13 @@ import numpy as np
 from pipeline.core.errors import ImageError
 from pipeline.geometry.windows import Window, cyclic_columns
 
-#: A plane holds uint16 labels 1 .. MAX_MASKS.
-MAX_MASKS = 65535
+MAX_MASKS = 65535  # a plane holds uint16 labels 1 .. MAX_MASKS
 
 #: One row per mask, see `Mask`.
 TABLE = np.dtype(
-    [
-        ("plane", np.uint16),
-        ("area", np.int64),
-        ("predicted_iou", np.float32),
-        ("stability_score", np.float32),
-        ("box_x", np.int32),
-        ("box_y", np.int32),
-        ("box_w", np.int32),
-        ("box_h", np.int32),
-        ("point_x", np.float32),
-        ("point_y", np.float32),
-    ]
+    [("plane", np.uint16), ("area", np.int64), ("predicted_iou", np.float32), ("stability_score", np.float32)]
+    + [(f"box_{side}", np.int32) for side in "xywh"]
+    + [("point_x", np.float32), ("point_y", np.float32)]
 )
 
 
@@ -176,23 +166,18 @@ class MaskSet:
 def from_crops(masks: Iterable[Mask], height: int, width: int) -> MaskSet:
     """Returns masks of an image of `height` x `width` pixels as a set; boxes wrap around at `width`.
 
-    Each mask is on the first plane where it overlaps no other. Of an iterator, one mask at a time is in memory.
-
-    Raises:
-        ImageError: there are more than `MAX_MASKS` masks.
+    Each mask is on the first plane where it overlaps no other. Of an iterator, one mask at a time is in memory. Raises
+    `ImageError` if there are more than `MAX_MASKS` masks.
     """
     planes: list[np.ndarray] = []
     table: list[tuple[Any, ...]] = []
     for label, mask in enumerate(masks, start=1):
         if label > MAX_MASKS:
-            raise ImageError(
-                f"found more than {MAX_MASKS} masks, expected at most as many; raise the smallest area or the quality "
-                "thresholds of the mask generator"
-            )
+            remedy = "raise the smallest area or the quality thresholds of the mask generator"
+            raise ImageError(f"found more than {MAX_MASKS} masks, expected at most as many; {remedy}")
         h, w = mask.crop.shape
         rows = slice(mask.y, mask.y + h)
-        pairs = cyclic_columns(mask.x, w, width) if w else []
-        parts = [(rows, columns, mask.crop[:, crop_columns]) for columns, crop_columns in pairs]
+        parts = [(rows, columns, mask.crop[:, part]) for columns, part in cyclic_columns(mask.x, w, width)]
         free = (k for k, p in enumerate(planes) if not any(p[y, x][pixels].any() for y, x, pixels in parts))
         index = next(free, len(planes))
         if index == len(planes):
@@ -209,11 +194,8 @@ def from_masks(
 ) -> MaskSet:
     """Returns dense masks, each bool `(height, width)`, as a set; boxes may cross the seam if `cyclic`.
 
-    `values` are further attributes of `Mask` by name, one value per mask.
-
-    Raises:
-        ValueError: a mask has another shape.
-        ImageError: there are more than `MAX_MASKS` masks.
+    `values` are further attributes of `Mask` by name, one value per mask. Raises `ValueError` if a mask has another
+    shape, and `ImageError` as `from_crops` does.
     """
 
     def crops() -> Iterator[Mask]:

@@ -7,7 +7,7 @@ columns gives the same views bit for bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -17,14 +17,12 @@ from pipeline.geometry.windows import Placement, Window, raised_cosine
 
 @dataclass(frozen=True)
 class Perspective:
-    """A pinhole view of a panorama.
+    """A pinhole view of a panorama, `height` x `width` pixels.
 
     Attributes:
         column: panorama column whose left edge is in the middle of the view.
         pitch: elevation of the optical axis in degrees, up positive.
         fov: horizontal field of view in degrees, below 180.
-        height: height of the view in pixels.
-        width: its width.
     """
 
     column: int
@@ -41,15 +39,13 @@ class Perspective:
     def place(self, size: tuple[int, int], stride: int) -> Placement:
         """Returns the view's placement on the grid of `stride` of a panorama of `size` (H, W) pixels.
 
-        Raises:
-            ValueError: the column or the panorama's width is no multiple of `stride`, or the view shows no pixel.
+        Raises `ValueError` if the column or the panorama's width is no multiple of `stride`, or the view has no pixel.
         """
         if self.column % stride or size[1] % stride:
             raise ValueError(f"{self} does not align with a grid of stride {stride}")
         relative = _placement(self.pitch, self.fov, (self.height, self.width), size, stride)
-        y0, x0 = relative.window.y0, (relative.window.x0 + self.column // stride) % (size[1] // stride)
-        window = Window(y0, x0, relative.window.height, relative.window.width)
-        return Placement(window, relative.weight, relative.rows, relative.columns, relative.size)
+        x0 = (relative.window.x0 + self.column // stride) % (size[1] // stride)
+        return replace(relative, window=replace(relative.window, x0=x0))
 
 
 def _focal_length(fov: float, width: int) -> float:

@@ -26,11 +26,8 @@ View = Window | Perspective
 #: View origins are multiples of this: the usual output strides divide it, so the views of SAM and TA are the same.
 ALIGN = 8
 
-#: The longest side of a perspective view, and the largest padding, in pixels.
-MAX_SIDE = 8192
-
-#: The most views of one panorama.
-MAX_VIEWS = 10_000
+MAX_SIDE = 8192  # pixels of a perspective view's side, and of padding
+MAX_VIEWS = 10_000  # of one panorama
 
 
 class ViewSettings(Settings):
@@ -60,14 +57,11 @@ class ViewSettings(Settings):
 
     @model_validator(mode="after")
     def _overlap(self) -> ViewSettings:
+        gaps = "the windows would leave gaps"
         if self.kind == "windows" and self.stride > self.width:
-            raise ValueError(
-                f"stride {self.stride} is wider than the window ({self.width}); the windows would leave gaps"
-            )
+            raise ValueError(f"stride {self.stride} is wider than the window ({self.width}); {gaps}")
         if self.kind == "windows" and self.height and self.stride_y and self.stride_y > self.height:
-            raise ValueError(
-                f"stride_y {self.stride_y} is higher than the window ({self.height}); the windows would leave gaps"
-            )
+            raise ValueError(f"stride_y {self.stride_y} is higher than the window ({self.height}); {gaps}")
         if self.padding and (self.kind != "whole" or self.padding % ALIGN):
             raise ValueError(f"padding {self.padding}: expected kind whole, and a multiple of {ALIGN}")
         if not all(-90 <= pitch <= 90 for pitch in self.pitches):
@@ -85,10 +79,8 @@ def make_views(settings: ViewSettings, height: int, width: int, *, align: int = 
 
     If the stride does not divide the width, `n = ceil(W / stride)` windows start at `round(k W / n)`, moved to
     multiples of `ALIGN` and of `align` (a model's output stride), so that they are evenly spaced around the panorama
-    (docs/method.md 1) [O]. A window is never larger than the panorama.
-
-    Raises:
-        UserError: the windows would leave a gap, or there are more than `MAX_VIEWS` views.
+    (docs/method.md 1) [O]. A window is never larger than the panorama. Raises `UserError` if the windows would leave a
+    gap, or there are more than `MAX_VIEWS` views.
     """
     align = math.lcm(align, ALIGN)
     views: list[View] = []
@@ -125,24 +117,20 @@ def _windows(settings: ViewSettings, height: int, width: int, align: int) -> lis
         origins = _evenly_spaced_columns(math.ceil(width / settings.stride), width, align)
         largest_step = max(b - a for a, b in itertools.pairwise([*origins, origins[0] + width]))
         if largest_step > settings.width:
-            raise UserError(
-                f"views: windows of width {settings.width} and stride {settings.stride} leave gaps on a panorama "
-                f"{width} wide when they begin at multiples of {align}; expected wider windows or a smaller stride"
+            gaps = (
+                f"windows of width {settings.width} and stride {settings.stride} leave gaps on a panorama {width} wide"
             )
+            remedy = "expected wider windows or a smaller stride"
+            raise UserError(f"views: {gaps} when they begin at multiples of {align}; {remedy}")
     tops, window_height = [0], height
     if settings.height is not None and settings.height < height:
         window_height, free_rows = settings.height, height - settings.height
+        windows = f"views: windows of height {window_height} on a panorama {height} high"
         if free_rows % align or window_height % align:
-            raise UserError(
-                f"views: windows of height {window_height} on a panorama {height} high: expected both to be multiples "
-                f"of {align}"
-            )
+            raise UserError(f"{windows}: expected both to be multiples of {align}")
         steps = math.ceil(free_rows / (settings.stride_y or max(1, window_height // 2)))
         tops = sorted({round(k * free_rows / steps / align) * align for k in range(steps + 1)})
         if max(b - a for a, b in itertools.pairwise(tops)) > window_height:
-            raise UserError(
-                f"views: windows of height {window_height} leave gaps on a panorama {height} high when they begin at "
-                f"multiples of {align}; expected higher windows"
-            )
+            raise UserError(f"{windows} leave gaps when they begin at multiples of {align}; expected higher windows")
     _check_count(len(tops) * len(origins))
     return [Window(top, x0, window_height, window_width) for top in tops for x0 in origins]

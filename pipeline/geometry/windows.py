@@ -51,8 +51,7 @@ class Window:
     def scaled(self, stride: int) -> Window:
         """Returns the window on a grid that is `stride` times coarser.
 
-        Raises:
-            ValueError: the origin or the width is no multiple of `stride`.
+        Raises `ValueError` if the origin or the width is no multiple of `stride`.
         """
         if self.x0 % stride or self.width % stride or self.y0 % stride:
             raise ValueError(f"{self} does not align with a grid of stride {stride}")
@@ -130,31 +129,17 @@ def raised_cosine(position: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CoverageTile:
-    """A rectangle, rows `y0 .. y1-1` and columns `x0 .. x1-1`, that the same windows cover.
+    """A rectangle of the panorama, `rows` and `columns`, that the same windows cover.
 
     Attributes:
-        members: `(window index, first row, first column inside the window)` of each window. Their order depends on the
+        members: `(window index, rows, columns inside the window)` of each window. Their order depends on the
             rectangle's position inside the windows and not on the windows' indices, so sums over members do not change
             when the panorama is rolled.
     """
 
-    y0: int
-    y1: int
-    x0: int
-    x1: int
-    members: tuple[tuple[int, int, int], ...]
-
-    @property
-    def rows(self) -> slice:
-        return slice(self.y0, self.y1)
-
-    @property
-    def columns(self) -> slice:
-        return slice(self.x0, self.x1)
-
-    def window_slices(self, row: int, column: int) -> tuple[slice, slice]:
-        """Returns this rectangle inside a member whose part begins at `row` and `column` of its window."""
-        return slice(row, row + self.y1 - self.y0), slice(column, column + self.x1 - self.x0)
+    rows: slice
+    columns: slice
+    members: tuple[tuple[int, slice, slice], ...]
 
 
 def coverage_tiles(windows: Sequence[Window], height: int, width: int) -> tuple[CoverageTile, ...]:
@@ -167,9 +152,9 @@ def coverage_tiles(windows: Sequence[Window], height: int, width: int) -> tuple[
         for index, window in enumerate(windows):
             row, column = y0 - window.y0, (x0 - window.x0) % width
             if 0 <= row < window.height and column < window.width:
-                members.append((index, row, column))
-        members.sort(key=lambda m: (m[2], windows[m[0]].width, m[1], windows[m[0]].height))
-        tiles.append(CoverageTile(y0, y1, x0, x1, tuple(members)))
+                members.append((index, slice(row, row + y1 - y0), slice(column, column + x1 - x0)))
+        members.sort(key=lambda m: (m[2].start, windows[m[0]].width, m[1].start, windows[m[0]].height))
+        tiles.append(CoverageTile(slice(y0, y1), slice(x0, x1), tuple(members)))
     return tuple(tiles)
 
 
@@ -181,8 +166,8 @@ def stack_windows(windows: Sequence[Window], planes: np.ndarray, size: tuple[int
     tiles = coverage_tiles(windows, *size)
     layers = np.full((max(len(tile.members) for tile in tiles), *size), fill, dtype=planes.dtype)
     for tile in tiles:
-        for layer, (window, row, column) in zip(layers, tile.members, strict=False):
-            layer[tile.rows, tile.columns] = planes[window][tile.window_slices(row, column)]
+        for layer, (window, rows, columns) in zip(layers, tile.members, strict=False):
+            layer[tile.rows, tile.columns] = planes[window][rows, columns]
     return layers
 
 

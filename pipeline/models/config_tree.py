@@ -37,8 +37,7 @@ def rebuild(tree: Any, replace: Callable[[Any], Any]) -> Any:
 def without_keys(tree: Any, unwanted: Callable[[str, Any], bool]) -> Any:
     """Returns a copy of a tree without the entries of its mappings for which `unwanted(key, value)` holds."""
     return rebuild(
-        tree,
-        lambda node: {k: v for k, v in node.items() if not unwanted(k, v)} if isinstance(node, dict) else node,
+        tree, lambda node: {k: v for k, v in node.items() if not unwanted(k, v)} if isinstance(node, dict) else node
     )
 
 

@@ -55,22 +55,13 @@ def hard_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None = No
 
 
 def label_weights(label: Tensor, class_weights: Tensor, ignore_index: int = 255) -> Tensor:
-    """Returns the weight of each pixel's class [O], float32 `(N, H, W)`; 1 where the label is ignored.
-
-    Args:
-        label: Labels.
-        class_weights: `(C,)`.
-        ignore_index: Ignored label value.
-    """
+    """Returns `class_weights` `(C,)` of each pixel's class [O], float32 `(N, H, W)`; 1 where the label is ignored."""
     valid = label != ignore_index
     return torch.where(valid, class_weights[torch.where(valid, label, 0)], torch.ones_like(label, dtype=torch.float32))
 
 
 def consistency_loss(first: Tensor, second: Tensor) -> Tensor:
-    """Returns `L_CC` [P] as the mean symmetric KL divergence [O] of two views' logits on their overlap.
-
-    Gradients flow into both.
-    """
+    """Returns `L_CC` [P], the mean symmetric KL divergence [O] of two views' overlapping logits; both get gradients."""
     log_p, log_q = F.log_softmax(first.float(), dim=1), F.log_softmax(second.float(), dim=1)
     return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(dim=1).mean()
 
@@ -78,11 +69,7 @@ def consistency_loss(first: Tensor, second: Tensor) -> Tensor:
 def ensemble_probs(stitched: Tensor, label: Tensor, gate: Tensor, ignore_index: int = 255) -> Tensor:
     """Returns the soft ensemble `E = (1−g)·S̄ + g·onehot(label)` [O]; `E = S̄` where the label is ignored.
 
-    Args:
-        stitched: Probabilities `S̄ = S_TA^w`.
-        label: Labels.
-        gate: `g`, `(N, H, W)` in 0..1.
-        ignore_index: Ignored label value.
+    `stitched` holds the probabilities `S̄ = S_TA^w`, `gate` is `g`, `(N, H, W)` in 0..1.
     """
     valid = label != ignore_index
     gate = (gate.float() * valid).unsqueeze(1)
@@ -98,12 +85,10 @@ def sharpen(probs: Tensor, temperature: float) -> Tensor:
 
 
 def upsample_log_probs(log_probs: Tensor, size: tuple[int, int], *, cyclic: bool) -> Tensor:
-    """Returns `S̄` at full size: bilinear interpolation of the TA's log-probabilities, then softmax [O].
+    """Returns `S̄` at `size` (H, W): bilinear interpolation of the TA's log-probabilities, then softmax [O].
 
-    Args:
-        log_probs: `(N, C, h, w)` at the TA's output stride.
-        size: `(H, W)`.
-        cyclic: Column 0 is the right neighbour of the last column. Ignored if `w` does not divide `W`.
+    `log_probs` `(N, C, h, w)` is at the TA's output stride. If `cyclic`, and `w` divides `W`, column 0 is the right
+    neighbour of the last column.
     """
     values = log_probs.float()
     stride, rest = divmod(size[1], values.shape[-1])
@@ -128,12 +113,7 @@ def soft_boundary(probs: Tensor, *, cyclic: bool = True) -> Tensor:
 
 
 def boundary_loss(
-    probs: Tensor,
-    boundary: Tensor,
-    *,
-    cyclic: bool = True,
-    last_row: bool = True,
-    eps: float = 1e-3,
+    probs: Tensor, boundary: Tensor, *, cyclic: bool = True, last_row: bool = True, eps: float = 1e-3
 ) -> Tensor:
     """Returns `L_bd(B_ref, B_S)` [P] as class-balanced, clamped binary cross-entropy [O]; 0 if `B_ref` is empty.
 
@@ -141,8 +121,7 @@ def boundary_loss(
     student attains the minimum, `−log(1−eps)`.
 
     Args:
-        probs: The student's `P`.
-        boundary: `B_ref`, 0 or 1.
+        probs, boundary: The student's `P`, and `B_ref`, 0 or 1.
         cyclic: The arrays span the panorama. In a crop, the last column is left out: its right neighbour is unknown.
         last_row: The last row is the panorama's own. In a crop, it is left out likewise.
         eps: `B_S` is clamped to `eps .. 1−eps` [O].

@@ -21,9 +21,7 @@ class Normalization(Settings):
 
     channels: Literal["RGB", "BGR"] = Field("RGB", description="Order of the network's input channels.")
     mean: tuple[float, float, float] = Field((0.0, 0.0, 0.0), description="Mean, in the order of `channels`.")
-    std: tuple[Deviation, Deviation, Deviation] = Field(
-        (1.0, 1.0, 1.0), description="Standard deviation, in the order of `channels`."
-    )
+    std: tuple[Deviation, Deviation, Deviation] = Field((1.0, 1.0, 1.0), description="Standard deviation, likewise.")
 
     def normalize(self, images: np.ndarray) -> np.ndarray:
         """Returns RGB uint8 images `(..., H, W, 3)` as float32 `(..., 3, H, W)`."""

@@ -45,13 +45,6 @@ def description_path(onnx: Path) -> Path:
     return onnx.with_suffix(".json")
 
 
-def read_description(onnx: Path) -> ExportDescription:
-    """Reads the JSON beside an ONNX file. Raises `UserError`."""
-    path = description_path(onnx)
-    data = read_json(path, f"the JSON that the export stage writes beside {onnx.name}")
-    return parse_settings(ExportDescription, data, str(path))
-
-
 class OnnxStudent(Student):
     """A student as an onnxruntime session. `OMP_NUM_THREADS` limits its threads, as it does torch's.
 
@@ -60,8 +53,10 @@ class OnnxStudent(Student):
 
     def __init__(self, path: str | Path, device: str = "auto") -> None:
         self.source = path = Path(path)
-        self.description = read_description(path)
-        self.space = self.description.space(str(description_path(path)))
+        description = description_path(path)
+        data = read_json(description, f"the JSON that the export stage writes beside {path.name}")
+        self.description = parse_settings(ExportDescription, data, str(description))
+        self.space = self.description.space(str(description))
         self.preprocessing = self.description.preparation
         self.session = open_session(path, device, self.description.graph_sha256)
         shape = self.session.get_outputs()[0].shape
@@ -72,10 +67,8 @@ class OnnxStudent(Student):
 
     def _check_channels(self, channels: int) -> None:
         if channels != self.space.num_classes:
-            raise UserError(
-                f"{self.source}: gives {channels} channels, but its JSON names {self.space.num_classes} classes; "
-                "expected as many"
-            )
+            classes = f"its JSON names {self.space.num_classes} classes; expected as many"
+            raise UserError(f"{self.source}: gives {channels} channels, but {classes}")
 
     def logits(self, image: np.ndarray) -> np.ndarray:
         check_image(image)
@@ -111,10 +104,9 @@ def open_session(path: Path, device: str = "auto", sha256: str | None = None) ->
     provider = _provider(device, onnxruntime.get_available_providers())
     graph = path.read_bytes()  # read once: the checked bytes are the ones that run, even while an export replaces them
     if sha256 is not None and (digest := hashlib.sha256(graph).hexdigest()) != sha256:
-        raise UserError(
-            f"{path}: is not the graph that {description_path(path).name} describes (found sha256 {digest[:12]}..., "
-            f"expected {sha256[:12]}...); export the student again"
-        )
+        digests = f"found sha256 {digest[:12]}..., expected {sha256[:12]}..."
+        described = f"the graph that {description_path(path).name} describes"
+        raise UserError(f"{path}: is not {described} ({digests}); export the student again")
     try:
         fallback = int(provider != "CPUExecutionProvider")  # on a CPU onnxruntime would print and try the same again
         session = onnxruntime.InferenceSession(graph, options, providers=[provider], enable_fallback=fallback)

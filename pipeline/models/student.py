@@ -36,9 +36,8 @@ class StudentDescription(Settings):
     @classmethod
     def of(cls, space: LabelSpace, preprocessing: ImagePreprocessing, **fields: Any) -> Self:
         """Returns the description of a student for these classes and images."""
-        return cls(
-            label_space=space.name, preparation=preprocessing, **space.model_dump(include=_SPACE_FIELDS), **fields
-        )
+        fields |= space.model_dump(include=_SPACE_FIELDS)
+        return cls(label_space=space.name, preparation=preprocessing, **fields)
 
     def space(self, source: str) -> LabelSpace:
         """Returns the label space. Raises `UserError`, which names `source`, if its parts do not fit each other."""
@@ -89,11 +88,11 @@ class Student(ABC):
         rows, size = self.preprocessing.crop_rows, self.preprocessing.size
         parts = [
             f"{self.space.num_classes} classes of {self.space.name}",
-            *([f"rows {rows[0]}:{rows[1]}"] if rows else []),
+            f"rows {rows[0]}:{rows[1]}" if rows else "",
             f"size {size[0]}x{size[1]}" if size else "any size",
-            *([f"source {str(self.source)!r}"] if self.source else []),
+            f"source {str(self.source)!r}" if self.source else "",
         ]
-        return f"<{type(self).__name__}: {', '.join(parts)}>"
+        return f"<{type(self).__name__}: {', '.join(filter(None, parts))}>"
 
 
 def check_image(image: np.ndarray) -> None:

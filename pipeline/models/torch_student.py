@@ -29,31 +29,19 @@ from pipeline.models.student import STUDENT_META, Student, StudentDescription, c
 from pipeline.models.weights import load_into, load_state_dict
 
 _NETWORKS = ("mmseg.models.", "mmcv.", "mmengine.model.", "torch.nn.")
-_NOT_NETWORKS = (
-    "mmseg.models.backbones.vpd",
-    "mmseg.models.backbones.timm_backbone",
-    "mmseg.models.text_encoder",
-)
+_NOT_NETWORKS = ("mmseg.models.backbones.vpd", "mmseg.models.backbones.timm_backbone", "mmseg.models.text_encoder")
 """Modules that read further configs or weights by a path or name in their settings."""
 
 _TRAINING_ONLY = ("mka", "circular_padding", "cyclic", "class_weights")
 """Arguments of `MKASegmentor` alone; `cyclic` is `circular_padding` in older checkpoints."""
 
-_NAME = re.compile(r"[\w +-]*")
-"""Text in a network's config: names of types and modes. Files and addresses have other characters."""
-
-_MAX_INTEGER = 2**20
-"""Largest integer in a network's config: a number of channels, layers or classes."""
+_NAME = re.compile(r"[\w +-]*")  # text in a network's config: types and modes; files and addresses do not match
+_MAX_INTEGER = 2**20  # of a network's config: a number of channels, layers or classes
 
 
 @dataclass(eq=False, repr=False)
 class TorchStudent(Student):
-    """A student as a torch module.
-
-    Attributes:
-        model: The network, in evaluation mode, on `device`.
-        device: Its device.
-    """
+    """A student as a torch module, in evaluation mode and on `device`."""
 
     model: torch.nn.Module
     space: LabelSpace
@@ -70,8 +58,10 @@ class TorchStudent(Student):
         check_image(image)
         try:
             with inference_context(str(self.device)):
+                pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+                inputs = self.model.data_preprocessor({"inputs": [pixels]}, False)["inputs"]
                 # on CUDA an error of the network may appear only when its result is copied
-                return finish(self._logits(image)).cpu().numpy()
+                return finish(whole_logits(self.model, inputs)[0].float()).cpu().numpy()
         except torch.OutOfMemoryError:
             pass
         except RuntimeError as error:
@@ -80,11 +70,6 @@ class TorchStudent(Student):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         raise inference_error(image, f"{self.device} has too little memory")
-
-    def _logits(self, image: np.ndarray) -> torch.Tensor:
-        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        inputs = self.model.data_preprocessor({"inputs": [pixels]}, False)["inputs"]
-        return whole_logits(self.model, inputs)[0].float()
 
     def logits(self, image: np.ndarray) -> np.ndarray:
         return self._run(image, lambda logits: logits)
@@ -112,10 +97,8 @@ def load_torch_student(checkpoint_path: str | Path, device: str = "auto") -> Tor
         fields = {name: stored[name] for name in StudentDescription.model_fields if stored.get(name) is not None}
         description = StudentDescription.model_validate(fields)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path}: not a student of this project: meta has no readable {STUDENT_META!r} entry; "
-            "expected a checkpoint written by the train stage"
-        ) from error
+        reason = f"meta has no readable {STUDENT_META!r} entry; expected a checkpoint written by the train stage"
+        raise UserError(f"{path}: not a student of this project: {reason}") from error
     space = description.space(str(path))
     import_mmseg()
     circular = isinstance(config, dict) and bool(config.get("circular_padding", config.get("cyclic")))
@@ -125,33 +108,27 @@ def load_torch_student(checkpoint_path: str | Path, device: str = "auto") -> Tor
     try:
         with _Bounded(8 * path.stat().st_size + 2**28):
             model = MODELS.build(ConfigDict(config))
+        if circular:
+            make_circular(model)
     except Exception as error:
         raise UserError(f"{path}: its model cannot be built ({error_text(error)})") from error
     load_into(model, path, "the model described in it")
-    if circular:
-        try:
-            make_circular(model)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
     return TorchStudent(model, space, description.preparation, torch.device(pick_device(device)), path)
 
 
 class _Bounded(TorchFunctionMode):
     """Limits the bytes and the number of the tensors that are made while a network is built: sizes are untrusted."""
 
-    MAX_OPERATIONS = 100_000
-
     def __init__(self, max_bytes: int) -> None:
         super().__init__()
-        self.max_bytes = max_bytes
-        self.bytes = self.operations = 0
+        self.bytes_left, self.operations_left = max_bytes, 100_000
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        self.operations += 1
+        self.operations_left -= 1
         if isinstance(result, torch.Tensor) and not any(result is argument for argument in args):
-            self.bytes += result.numel() * result.element_size()
-        if self.bytes > self.max_bytes or self.operations > self.MAX_OPERATIONS:
+            self.bytes_left -= result.nbytes
+        if min(self.bytes_left, self.operations_left) < 0:
             raise ValueError("it is far larger than the weights in the file")
         return result
 
@@ -160,14 +137,9 @@ def network_config(model: Any, where: str) -> Any:
     """Returns the config that builds a trained model for prediction.
 
     Left out are weights to load, arguments for training alone, and samplers and files of class weights, which only a
-    head's own loss uses. SyncBN becomes BN, which predicts the same.
-
-    Args:
-        model: Config of an `EncoderDecoder` or `MKASegmentor`, with its final number of classes.
-        where: File or student that it belongs to, for the message.
-
-    Raises:
-        UserError: The config holds anything but registered networks, so a student of it could never be loaded.
+    head's own loss uses. SyncBN becomes BN, which predicts the same. `model` is the config of an `EncoderDecoder` or
+    `MKASegmentor`, with its final number of classes. Raises `UserError`, which names `where`, if it holds anything but
+    registered networks, so that a student of it could never be loaded.
     """
     if isinstance(model, dict) and model.get("type") == "MKASegmentor":  # prediction is EncoderDecoder's
         model = {k: v for k, v in model.items() if k not in _TRAINING_ONLY} | {"type": "EncoderDecoder"}

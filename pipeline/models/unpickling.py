@@ -23,8 +23,7 @@ _torch_load_lock = threading.Lock()
 def read_pickle(path: Path, map_location: Any = "cpu") -> Any:
     """Returns the content of a local file as plain data; `map_location` is that of `torch.load`.
 
-    Raises:
-        Exception: Of various classes: the file is unreadable, or names something that is not allow-listed.
+    Raises exceptions of various classes if the file is unreadable, or names something that is not allow-listed.
     """
     import torch
 

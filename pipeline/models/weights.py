@@ -1,7 +1,6 @@
 """Weights: read without executing the file that holds them, checked against a model, and written atomically.
 
-Every `.pth` file goes through `pipeline.models.unpickling`, without a fallback. mmengine's own loading retries with
-`weights_only=False` after a failure; `register_safe_mmengine_loader` replaces it. Nothing is downloaded. torch and
+Every `.pth` file goes through `pipeline.models.unpickling`, without a fallback. Nothing is downloaded. torch and
 mmengine are imported by the functions that need them.
 """
 
@@ -64,6 +63,8 @@ def _refusal(path: Path, reason: str) -> str:
 def load_state_dict(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Reads the weights of a checkpoint on the CPU.
 
+    Raises `UserError` if the file is missing, unreadable, carries code, or holds something other than tensors.
+
     Args:
         path: A local `.pth`, `.pt` or `.safetensors` file that holds `{'state_dict': ..., 'meta': ...}`,
             `{'model': ...}` or a plain state dict. A prefix `module.` of all keys is dropped.
@@ -71,9 +72,6 @@ def load_state_dict(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
     Returns:
         Tensors by parameter name, and the checkpoint's `meta` (plain data, `{}` if there is none), whose strings are
         never to be used as code or paths.
-
-    Raises:
-        UserError: The file is missing, unreadable, carries code, or holds something other than tensors.
     """
     import torch
 
@@ -103,16 +101,11 @@ def save_checkpoint(content: Mapping[str, Any], path: Path) -> None:
 
 
 def load_into(model: torch.nn.Module, path: str | Path, what: str) -> dict[str, Any]:
-    """Loads a checkpoint's weights into a model, every key exactly once, and returns its `meta`.
+    """Loads a checkpoint's weights into a model in place, every key exactly once, and returns its `meta`.
 
-    Args:
-        model: Receives the weights, in place; subnormal ones become zero.
-        path: As for `load_state_dict`.
-        what: Name of the model for the message: `'the teacher mmseg_configs/teachers/x.py'`.
-
-    Raises:
-        UserError: As `load_state_dict`; or keys are missing, unexpected, or of another shape. BatchNorm's
-            `num_batches_tracked` may be missing: old checkpoints lack it, and inference does not read it.
+    Subnormal weights become zero. Raises `UserError` as `load_state_dict` does, or if keys are missing, unexpected, or
+    of another shape; it names the model as `what`, e.g. `the teacher mmseg_configs/teachers/x.py`. BatchNorm's
+    `num_batches_tracked` may be missing: old checkpoints lack it, and inference does not read it.
     """
     state, meta = load_state_dict(path)
     _assign(model, state, path, what)
@@ -120,18 +113,10 @@ def load_into(model: torch.nn.Module, path: str | Path, what: str) -> dict[str, 
 
 
 def load_pretrained(model: torch.nn.Module, path: str | Path, what: str, *, classifier: bool = True) -> bool:
-    """Loads the weights that a training begins with.
+    """Loads the weights that a training begins with; arguments and errors are those of `load_into`.
 
-    Args:
-        model, path, what: As for `load_into`.
-        classifier: Whether the file's classes are the model's.
-
-    Returns:
-        Whether the classification layers (`conv_seg` of mmsegmentation's heads) were loaded too. They are not without
-        `classifier`, or if the file has them for another number of classes.
-
-    Raises:
-        UserError: As `load_into`, for all other layers.
+    Returns whether the classification layers (`conv_seg` of mmsegmentation's heads) were loaded too. They are not if
+    the file's classes are not the model's (`classifier` is False), or if it has them for another number of classes.
     """
     state, _ = load_state_dict(path)
     current = model.state_dict()
@@ -147,9 +132,7 @@ def load_backbone(backbone: torch.nn.Module, path: str | Path, what: str) -> Non
     """Loads all weights of a backbone, from a file of its own or from a whole segmentor's, see `load_into`.
 
     If a key begins with `backbone.`, only such keys are read. The file may hold more weights (a head, a classifier).
-
-    Raises:
-        UserError: As `load_into`. mmengine would load the weights that fit and leave the others random.
+    A missing weight is an error; mmengine would load the weights that fit and leave the others random.
     """
     state, _ = load_state_dict(path)
     prefix = "backbone." if any(key.startswith("backbone.") for key in state) else ""
@@ -176,10 +159,8 @@ def _assign(
         if keys
     ]
     if problems:
-        raise UserError(
-            f"{path}: does not fit {what}; of its {len(state)} weights and the model's {len(current)}: "
-            + "; ".join(problems)
-        )
+        counts = f"of its {len(state)} weights and the model's {len(current)}"
+        raise UserError(f"{path}: does not fit {what}; {counts}: {'; '.join(problems)}")
     try:
         model.load_state_dict(state, strict=False)
     except RuntimeError as error:  # tensors that are not plain numbers: sparse, quantised, without data
@@ -208,7 +189,8 @@ def register_safe_mmengine_loader() -> None:
     """Makes every checkpoint that mmengine loads in this process go through this module. Idempotent.
 
     `Runner`, `CheckpointHook`, `init_cfg=dict(type='Pretrained')`, and mmseg's backbones and heads ask
-    `CheckpointLoader` for a loader by the scheme of the path. All schemes get ours, which refuses remote ones.
+    `CheckpointLoader` for a loader by the scheme of the path, which retries with `weights_only=False` after a failure.
+    All schemes get ours, which refuses remote ones.
     `Runner.resume` executes `meta['config']`, a Python config as text, which old versions wrote: that key is dropped.
     Other pickles that mmengine reads (annotation files, results of other ranks) are not used by the stages.
     """

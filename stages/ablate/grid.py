@@ -61,16 +61,13 @@ def parse_vary(text: str) -> Vary:
 def combinations(config: Path | None, overrides: Sequence[str], varied: Sequence[Vary]) -> list[Combination]:
     """Combines all values of the varied settings, over the file `config` with `overrides`; the last changes fastest.
 
-    A section is set before the settings in it, so that a rule and its settings can be varied together.
-
-    Raises:
-        UserError: a combination is no valid settings, or a setting is varied twice.
+    A section is set before the settings in it, so that a rule and its settings can be varied together. Raises
+    `UserError` if a combination is no valid settings, or a setting is varied twice.
     """
     places = [place for vary in varied for place in vary.places]
     if twice := [place for place in places if places.count(place) > 1]:
         raise UserError(f"--vary: {twice[0]} occurs twice, expected once with all its values")
-    titles = column_titles(varied)
-    rows = []
+    titles, rows = column_titles(varied), []
     for values in itertools.product(*(vary.values for vary in varied)):
         changes = [
             f"{place}={json.dumps(value, ensure_ascii=False, default=str)}"
@@ -83,10 +80,9 @@ def combinations(config: Path | None, overrides: Sequence[str], varied: Sequence
 
 
 def check_effect(rows: Sequence[Combination], varied: Sequence[Vary], preprocessing: ImagePreprocessing) -> None:
-    """Checks that the ensembles of the rows (see `combinations`) depend on every varied setting.
+    """Raises `UserError` if all values of a setting give the same ensembles: the table would repeat its rows.
 
-    Raises:
-        UserError: all values of a setting give the same ensembles, so that the table would repeat its rows.
+    `rows` are all `combinations` of `varied`.
     """
     keys = np.array([row.config.artefacts(preprocessing).key("fused") for row in rows])
     keys = keys.reshape([len(vary.values) for vary in varied])

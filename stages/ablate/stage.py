@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from pipeline.cache import Artefact, ImageGroup
 from pipeline.cache.artefact_spec import ArtefactKeys
 from pipeline.cache.incremental import Report
+from pipeline.core.atomic_files import write_text
 from pipeline.core.hashing import file_digest
 from pipeline.core.progress import Progress, SilentProgress
 from pipeline.core.settings import short_hash
@@ -21,7 +23,6 @@ from pipeline.execution.executor import Execution
 from pipeline.geometry.upsample import most_likely, upsample
 from pipeline.geometry.views import make_views
 from stages.ablate.grid import Combination, format_value
-from stages.ablate.rows import RowStore
 from stages.config import Config
 
 #: Titles of the figures that need no labels: disagreement of the TA's views and its residual after pooling (nats), mean
@@ -31,8 +32,7 @@ SIGNALS = {"l_cc": "L_CC", "residual": "residual", "weight": "mean M", "changed"
 #: Titles of the figures of `evaluate` in the table.
 SCORES = {"mIoU": "mIoU", "things": "things", "boundary_F_2px": "F 2 px", "coverage": "M cover", "precision": "M prec."}
 
-#: Raised when the same artefacts give other figures.
-_FIGURES = 1
+_FIGURES = 1  #: Increased when the same artefacts give other figures.
 
 
 @dataclass(frozen=True)
@@ -64,23 +64,21 @@ def ablate(
     splits: Sequence[str] = (),
     label_space: str | None = None,
     execution: Execution = Execution(),
-    progress: Progress | None = None,
+    progress: Progress = SilentProgress(),
 ) -> list[Row]:
     """Computes what is missing in the cache, fuses and measures a row for each combination.
 
-    The JSON file `store_path` holds measured figures, under the content of the ensembles and labels they depend on.
-
-    Raises:
-        UserError: settings cannot work; raised before any work.
+    The JSON file `store_path` holds measured figures, under a hash of the ensembles and labels they depend on. It is
+    written after each row, so that a stopped run can be continued. Raises `UserError` before any work if settings
+    cannot work.
     """
-    progress = progress or SilentProgress()
     manifest.select(splits)
     if label_space is not None:
         load_label_space(label_space).mapping_from(manifest.label_space)
     for combination in combinations:
         stages.check(manifest, combination.config)
         check(manifest, combination.config)
-    rows, store = [], RowStore(store_path)
+    rows, measured = [], json.loads(store_path.read_text()) if store_path.exists() else {}
     for number, combination in enumerate(combinations, start=1):
         progress.note(f"{number}/{len(combinations)}: {combination.name}")
         config = combination.config
@@ -90,7 +88,7 @@ def ablate(
         failures = dict(report.failures)
         records = [record for record in manifest.select(splits) if record.id not in failures]
         name = _content_hash(report.artefact, records, label_space)
-        figures = store.rows.get(name, {})
+        figures = measured.get(name, {})
         if not figures and records:
             figures = compute_signals(report.artefact, records)
             if any(record.label_path is not None for record in records):
@@ -100,7 +98,8 @@ def ablate(
                 figures |= scores[1].figures()
                 failures = {**unscored, **failures}
             if len(failures) == len(report.failures):
-                store.add(name, figures)
+                measured[name] = figures
+                write_text(store_path, json.dumps(measured, indent=1))
         rows.append(Row(combination, report.artefact, figures, failures))
     return rows
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pipeline.core.cli import SOME_IMAGES_FAILED, Result, echo, echo_hint, print_table, run_command
+from pipeline.core.errors import UserError
 from stages.options import FusionOption, RunOptions, WorkDirOption, WorkersOption, option
 
 
@@ -29,7 +30,10 @@ def command(
     statuses = []
 
     def run_stage(stage: str, options: Sequence[str]) -> None:
-        statuses.append(_run(stage, [*options, "--workers", str(workers)]))
+        status = run_command(stage, *options, "--workers", str(workers)).returncode
+        if status not in (0, SOME_IMAGES_FAILED):
+            raise UserError(f"adapt: {stage} ended with exit status {status}; its messages above give the reason")
+        statuses.append(status)
 
     with console_progress() as progress:
         finished = adapt(data, settings, rounds, work_dir, run_stage, progress=progress)
@@ -43,13 +47,3 @@ def command(
         {"teacher": r.teacher, "fused": r.fused, "parent": r.parent_teacher, "config": str(r.config)} for r in finished
     ]
     return Result({"stage": "adapt", "rounds": figures}, failed=any(statuses))
-
-
-def _run(stage: str, options: Sequence[str]) -> int:
-    """Runs a stage's command; returns its exit status, 0 or `SOME_IMAGES_FAILED`. Raises `UserError` for others."""
-    from pipeline.core.errors import UserError
-
-    status = run_command(stage, *options).returncode
-    if status not in (0, SOME_IMAGES_FAILED):
-        raise UserError(f"adapt: {stage} ended with exit status {status}; its messages above give the reason")
-    return status

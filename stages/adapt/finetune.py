@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,16 +26,12 @@ from pipeline.data.samples import FusedSample, Reader
 from pipeline.geometry.views import ViewSettings, make_views
 from pipeline.geometry.windows import Window
 from pipeline.models import losses
+from pipeline.models.network import Network
 from pipeline.models.weights import save_checkpoint
 from stages.adapt.settings import AdaptSettings
 
-if TYPE_CHECKING:
-    from stages.precompute.teachers.base import Network
-
 TERMS = ("ensemble", "confident", "consistency")
-
-SAVE_STEPS = 50
-"""Steps between two saved states; a killed training loses at most this many."""
+SAVE_STEPS = 50  #: Steps between two saved states; a killed training loses at most this many.
 
 
 @functools.cache
@@ -73,10 +69,8 @@ def pair_losses(
 ) -> dict[str, Tensor]:
     """Returns the weighted loss terms of one pair of windows; terms of weight 0 are left out.
 
-    Args:
-        logits: Logits of the TA, `(2, C, h, w)` at its own stride.
-        fused: The panorama's ensemble, with `stitched`, `gate` and `weight`, or with `E_i` and `M_i` of each window.
-        pair, settings, ignore_index: The windows, the weights of the terms, the label value that counts nowhere.
+    `logits` are those of the TA, `(2, C, h, w)` at its own stride. `fused` is the panorama's ensemble, with `stitched`,
+    `gate` and `weight`, or with `E_i` and `M_i` of each window.
     """
     if fused.stitched is None or fused.gate is None or fused.weight is None:
         raise ValueError("expected a fused sample with stitched, gate and weight")
@@ -93,9 +87,9 @@ def pair_losses(
     label = crop(fused.label, fused.window_label).long()
     terms: dict[str, Tensor] = {}
     if settings.ensemble:
-        stitched = torch.from_numpy(fused.stitched)[None].to(logits.device)
         with torch.no_grad():
-            stitched = losses.upsample_log_probs(stitched, (height, width), cyclic=True)[0]
+            coarse = torch.from_numpy(fused.stitched)[None].to(logits.device)
+            stitched = losses.upsample_log_probs(coarse, (height, width), cyclic=True)[0]
         rows = slice(pair[0].y0, pair[0].y0 + pair[0].height)
         columns = [torch.from_numpy(window.columns(width)).to(logits.device) for window in pair]
         target = torch.stack([stitched[:, rows].index_select(-1, x) for x in columns])
@@ -128,18 +122,15 @@ def finetune(
 
     The file `state` is written every `SAVE_STEPS` steps and at the end. The training continues from it, with the same
     result as without an interruption; if it cannot be read, the training begins anew. `views` are the TA's windows.
-
-    Returns:
-        Mean of each term over the first and over the last tenth of the steps. Raises `UserError` if one is not finite.
+    Returns the mean of each term over the first and the last tenth of the steps. Raises `UserError` if one is not
+    finite.
     """
     model = network.model
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.01)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=settings.iterations)
     parts = {"model": model, "optimizer": optimizer, "decay": decay}
-    history: list[dict[str, float]] = []
-    if state is not None and is_file(state):
-        history = _resume(state, parts, device, progress)
+    history = _resume(state, parts, device, progress) if state is not None and is_file(state) else []
     progress.start("adapt the TA", settings.iterations - len(history))
     for step in range(len(history), settings.iterations):
         rng = np.random.default_rng([settings.seed, step])

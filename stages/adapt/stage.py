@@ -46,7 +46,7 @@ def adapt(
     work_dir: Path,
     run_stage: RunStage,
     *,
-    progress: Progress | None = None,
+    progress: Progress = SilentProgress(),
 ) -> list[Round]:
     """Runs adaptation rounds, each from the result of the previous one. Finished work is not repeated.
 
@@ -58,7 +58,7 @@ def adapt(
     """
     finished: list[Round] = []
     for number in range(1, rounds + 1):
-        finished.append(_run_round(number, manifest, config, work_dir, run_stage, progress or SilentProgress()))
+        finished.append(_run_round(number, manifest, config, work_dir, run_stage, progress))
         config = load_config(finished[-1].config)
     return finished
 
@@ -81,20 +81,12 @@ def _run_round(
     if not (weights.is_file() and report.is_file()):
         make_writable_folder(folder, "--work-dir")
         _train_ta(config, reader, weights, report, progress)
-    settings = folder / "config.yaml"
-    data = config.model_dump(mode="json")
+    settings, data = folder / "config.yaml", config.model_dump(mode="json")
     data["teacher"]["model"]["checkpoint"] = str(weights)
     write_text(settings, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
     adapted = load_config(settings)
     artefacts = adapted.artefacts(manifest.preprocessing)
-    space = config.teacher_space()
-    Cache(adapted.cache, manifest.name).artefact("teacher", artefacts.key("teacher")).create(
-        artefacts.settings("teacher"),
-        artefacts.upstream("teacher"),
-        classes=list(space.classes),
-        label_space=space.name,
-        adapted_from=parent,
-    )
+    artefacts.create(Cache(adapted.cache, manifest.name), "teacher", adapted_from=parent)
     options = ["--manifest", str(manifest.path.absolute()), "--config", str(settings)]
     run_stage("precompute", [*options, "--only", "teacher"])
     run_stage("fuse", options)
@@ -111,26 +103,18 @@ def check_adaptable(config: Config) -> None:
         raise UserError("config: teacher.model: adaptation needs the TA itself, found none (or an artefact)")
     if not (config.adapt.ensemble or config.adapt.confident or config.adapt.consistency):
         raise UserError("config: adapt: ensemble, confident and consistency are all 0; expected a term to train on")
-    if config.fused_space().classes != config.teacher_space().classes:
-        raise UserError(
-            f"config: fusion.label_space: the ensemble has the classes of {config.fused_space().name}, the TA those of "
-            f"{config.teacher_space().name}; expected the TA's own to train it on"
-        )
+    fused, teacher = config.fused_space(), config.teacher_space()
+    if fused.classes != teacher.classes:
+        found = f"the ensemble has the classes of {fused.name}, the TA those of {teacher.name}"
+        raise UserError(f"config: fusion.label_space: {found}; expected the TA's own to train it on")
 
 
 def _train_ta(config: Config, reader: CacheReader, weights: Path, report: Path, progress: Progress) -> None:
-    device = pick_device(config.device)
-    state = weights.with_name("training.pt")
+    device, state = pick_device(config.device), weights.with_name("training.pt")
     network = config.teacher.model.network(device)  # type: ignore[union-attr]
+    views, ignore_index = config.teacher.views, config.teacher_space().ignore_index
     terms = finetune(
-        network,
-        reader,
-        config.teacher.views,
-        config.adapt,
-        ignore_index=config.teacher_space().ignore_index,
-        device=device,
-        progress=progress,
-        state=state,
+        network, reader, views, config.adapt, ignore_index=ignore_index, device=device, progress=progress, state=state
     )
     adapted = {name: value.detach().cpu() for name, value in network.model.state_dict().items()}
     write_text(report, json.dumps(terms) + "\n")

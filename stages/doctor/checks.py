@@ -8,7 +8,7 @@ import os
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Literal
 
@@ -16,19 +16,14 @@ from pipeline.core.cli import free_mib
 from pipeline.core.reading import is_file, shorten
 from stages.options import RunOptions
 
-#: Packages that every run needs, by part: modules and the distributions that hold them.
+#: Modules that every run needs, by part.
 REQUIRED = {
-    "torch": {"torch": "torch", "torchvision": "torchvision"},
-    "OpenMMLab": {
-        "cv2": "opencv-python-headless",
-        "mmengine": "onedl-mmengine",
-        "mmcv": "onedl-mmcv",
-        "mmseg": "onedl-mmsegmentation",
-    },
-    "SAM": {"segment_anything": "segment-anything"},
-    "numpy": {"numpy": "numpy", "scipy": "scipy", "skimage": "scikit-image", "PIL": "pillow"},
-    "zarr": {"zarr": "zarr", "numcodecs": "numcodecs", "fsspec": "fsspec"},
-    "dask": {"dask": "dask", "distributed": "distributed"},
+    "torch": ("torch", "torchvision"),
+    "OpenMMLab": ("cv2", "mmengine", "mmcv", "mmseg"),
+    "SAM": ("segment_anything",),
+    "numpy": ("numpy", "scipy", "skimage", "PIL"),
+    "zarr": ("zarr", "numcodecs", "fsspec"),
+    "dask": ("dask", "distributed"),
 }
 
 #: Features that need an optional package: modules, and how to install them.
@@ -47,12 +42,9 @@ WEIGHTS = {"SAM weights": "SAM_CHECKPOINT", "TA weights": "TA_CHECKPOINT"}
 
 @dataclass(frozen=True)
 class Check:
-    """The state of one part or feature.
+    """The state of one part or feature: `missing` is for optional ones, and with a `broken` one no run can work.
 
-    Attributes:
-        name: The part or feature.
-        state: `missing` is for optional features; `broken` means that no run can work.
-        detail: Versions or figures; otherwise the reason and the remedy.
+    The detail gives versions or figures; otherwise the reason and the remedy.
     """
 
     name: str
@@ -62,11 +54,11 @@ class Check:
 
 def check_packages() -> list[Check]:
     """Imports every required package."""
-    checks = [Check("python", "ok", platform.python_version())]
+    checks, packages = [Check("python", "ok", platform.python_version())], packages_distributions()
     for part, modules in REQUIRED.items():
         errors = list(filter(None, map(_import_error, modules)))
-        versions = ", ".join(f"{module} {_version(package)}" for module, package in modules.items())
-        checks.append(Check(part, "broken" if errors else "ok", "; ".join(errors) or versions))
+        versions = [f"{name} {version(packages[name][0]) if name in packages else '(no version)'}" for name in modules]
+        checks.append(Check(part, "broken" if errors else "ok", "; ".join(errors) or ", ".join(versions)))
     return checks
 
 
@@ -76,15 +68,6 @@ def _import_error(module: str) -> str:
     except Exception as error:  # a package may raise anything while it is imported
         return f"{module}: {shorten(' '.join(str(error).split()) or type(error).__name__, 160)}"
     return ""
-
-
-def _version(package: str) -> str:
-    for name in (package, package.removesuffix("-headless")):
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return "of unknown version"
 
 
 def check_device() -> Check:

@@ -7,8 +7,7 @@ from dataclasses import asdict
 from pipeline.core.cli import Result
 from stages.options import RunOptions
 
-#: Largest width of the table, in characters.
-WIDTH = 80
+WIDTH = 80  #: Largest width of the table, in characters.
 
 
 def command(run: RunOptions) -> Result:

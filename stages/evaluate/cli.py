@@ -59,12 +59,8 @@ def command(
             ["panorama", "before", "after", "gain"],
             [[name, before, after, after - before] for name, before, after in largest_changes(scores[0], ensemble)],
         )
-    figures = {
-        "stage": "evaluate",
-        "label_space": space.name,
-        "failed": len(failures),
-        **{s.name: s.figures() for s in scores},
-    }
+    figures = {"stage": "evaluate", "label_space": space.name, "failed": len(failures)}
+    figures |= {s.name: s.figures() for s in scores}
     if out is not None:
         images = {s.name: round_figures(s.by_image) for s in scores}
         write_text(out, json.dumps({**figures, "mIoU_by_image": images, "failures": failures}, indent=1))

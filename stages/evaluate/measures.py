@@ -6,20 +6,15 @@ import numpy as np
 
 from pipeline.geometry.boundaries import dilate, label_boundary
 
-#: Distances in pixels within which two boundary pixels match.
-TOLERANCES = (1, 2, 4)
-
-#: Number of bins of confidence, of equal width.
-BINS = 15
+TOLERANCES = (1, 2, 4)  #: Distances in pixels within which two boundary pixels match.
+BINS = 15  #: Number of bins of confidence, of equal width.
 
 
 def boundary_counts(prediction: np.ndarray, truth: np.ndarray, ignore_index: int, *, cyclic: bool = True) -> np.ndarray:
     """Counts the boundary pixels of two label maps `(H, W)` and those that match a boundary pixel of the other map.
 
-    All classes count together. Pixels that are ignored in `truth`, and their neighbours, belong to no boundary.
-
-    Returns:
-        int64 `(len(TOLERANCES), 4)`: matched predicted, predicted, matched true and true pixels.
+    All classes count together. Pixels that are ignored in `truth`, and their neighbours, belong to no boundary. Returns
+    int64 `(len(TOLERANCES), 4)`: matched predicted, predicted, matched true and true pixels.
     """
     ignored = dilate(truth == ignore_index, 1, cyclic=cyclic)
     predicted = label_boundary(prediction, cyclic=cyclic) & ~ignored
@@ -51,8 +46,7 @@ def boundary_f(counts: np.ndarray) -> dict[int, float]:
 def calibration_counts(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
     """Counts labelled pixels by bin of confidence: floats in 0..1 and bool of one shape.
 
-    Returns:
-        float64 `(BINS, 3)`: pixels, sum of their confidence, and correct pixels.
+    Returns float64 `(BINS, 3)`: pixels, sum of their confidence, and correct pixels.
     """
     index = np.minimum((confidence * BINS).astype(np.int64), BINS - 1).ravel()
     columns = [None, confidence.ravel(), correct.ravel()]

@@ -9,60 +9,31 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.labels import LabelSpace
-from stages.evaluate.measures import (
-    boundary_counts,
-    boundary_f,
-    calibration_counts,
-    coverage_and_precision,
-    expected_calibration_error,
-    precision_at,
-    weight_counts,
-)
+from stages.evaluate import measures
 
-#: Width of the band at the seam that is scored separately, as a share of the panorama; half of it on either side.
-SEAM = 1 / 16
-
-#: Coverage at which the precision of the weight map is measured.
-COVERAGE = 0.6
+SEAM = 1 / 16  #: Width of the band at the seam that is scored by itself, as a share of the panorama; half on each side.
+COVERAGE = 0.6  #: Coverage at which the precision of the weight map is measured.
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Percentages over all images. A class that is neither predicted nor true is NaN and enters no mean.
+    """Percentages over all images. A class that is neither predicted nor true is NaN and enters no mean."""
 
-    Attributes:
-        name: name of the predictor.
-        images: number of images.
-        miou: mean IoU over classes.
-        accuracy: share of correct pixels.
-        iou: IoU by class.
-        things: mean IoU of the thing classes.
-        seam: mean IoU of the band at the seam.
-        boundary_f: boundary F-score by tolerance in pixels.
-        ece: expected calibration error.
-        coverage: mean of the weight map; NaN without one, like the next two.
-        precision: correct share of the weight.
-        precision_at_60: precision of the `COVERAGE` of pixels with the highest weights.
-        unreachable: classes that the predictor does not know; their pixels are not scored.
-        by_image: mean IoU by image id.
-        title: short name for tables.
-    """
-
-    name: str
+    name: str  #: of the predictor
     images: int
-    miou: float
-    accuracy: float
-    iou: dict[str, float]
-    things: float
-    seam: float
-    boundary_f: dict[int, float]
-    ece: float
-    coverage: float
-    precision: float
-    precision_at_60: float
-    unreachable: tuple[str, ...] = ()
-    by_image: dict[str, float] = field(default_factory=dict, repr=False)
-    title: str = ""
+    miou: float  #: mean IoU over classes
+    accuracy: float  #: share of correct pixels
+    iou: dict[str, float]  #: by class
+    things: float  #: mean IoU of the thing classes
+    seam: float  #: mean IoU of the band at the seam
+    boundary_f: dict[int, float]  #: boundary F-score by tolerance in pixels
+    ece: float  #: expected calibration error
+    coverage: float  #: mean of the weight map; NaN without one, like the next two
+    precision: float  #: correct share of the weight
+    precision_at_60: float  #: precision of the `COVERAGE` of pixels with the highest weights
+    unreachable: tuple[str, ...] = ()  #: classes that the predictor does not know; their pixels are not scored
+    by_image: dict[str, float] = field(default_factory=dict, repr=False)  #: mean IoU by image id
+    title: str = ""  #: short name for tables
 
     def figures(self) -> dict[str, Any]:
         """Returns plain JSON values with two digits, NaN as None, without `by_image`."""
@@ -87,21 +58,15 @@ def round_figures(figures: Mapping[str, Any]) -> dict[str, Any]:
 class Scorer:
     """Collects the counts of one predictor over images.
 
-    Attributes:
-        name: name of the predictor.
-        source: its classes.
-        target: the classes that are scored.
-        cyclic: whether the images are panoramas, whose left and right edges touch.
-        title: short name for tables; by default `name`.
-        counts: by image id, what is counted on an image: "areas" `(4, C)` are intersection, union, prediction and truth
-            of each class, "seam" the same in the band at the seam, and the others as in `stages.evaluate.measures`.
+    Its `counts` are, for each image id: "areas" `(4, C)`, the intersection, union, prediction and truth of each class,
+    "seam", the same in the band at the seam, and others as in `stages.evaluate.measures`.
     """
 
-    name: str
-    source: LabelSpace
-    target: LabelSpace
-    cyclic: bool = True
-    title: str = ""
+    name: str  #: of the predictor
+    source: LabelSpace  #: its classes
+    target: LabelSpace  #: the classes that are scored
+    cyclic: bool = True  #: whether the images are panoramas, whose left and right edges touch
+    title: str = ""  #: short name for tables; by default `name`
     counts: list[tuple[str, dict[str, np.ndarray]]] = field(default_factory=list)
 
     def add(
@@ -111,20 +76,18 @@ class Scorer:
         ignore_index = self.target.ignore_index
         mapped = self.target.map_probabilities(probabilities, self.source)
         prediction = mapped.argmax(axis=0)
-        reachable = self.target.reachable_from(self.source)
-        scored = np.append(reachable, np.zeros(256 - len(reachable), dtype=bool))
-        truth = np.where(scored[truth], truth, ignore_index)
+        scored = np.flatnonzero(self.target.reachable_from(self.source))
+        truth = np.where(np.isin(truth, scored), truth, ignore_index)
         labelled = truth != ignore_index
         correct = (prediction == truth)[labelled]
-        column, width = np.arange(truth.shape[1]), truth.shape[1]
-        half = max(1, round(width * SEAM / 2))
-        at_seam = np.where((column < half) | (column >= width - half), truth, ignore_index)
+        at_seam, half = truth.copy(), max(1, round(truth.shape[1] * SEAM / 2))
+        at_seam[:, half:-half] = ignore_index
         counts = {
             "areas": self._areas(prediction, truth),
             "seam": self._areas(prediction, at_seam),
-            "boundary": boundary_counts(prediction, truth, ignore_index, cyclic=self.cyclic),
-            "calibration": calibration_counts(mapped.max(axis=0)[labelled], correct),
-            "weight": np.zeros((256, 2)) if weight is None else weight_counts(weight[labelled], correct),
+            "boundary": measures.boundary_counts(prediction, truth, ignore_index, cyclic=self.cyclic),
+            "calibration": measures.calibration_counts(mapped.max(axis=0)[labelled], correct),
+            "weight": np.zeros((256, 2)) if weight is None else measures.weight_counts(weight[labelled], correct),
         }
         self.counts.append((image_id, counts))
 
@@ -147,8 +110,7 @@ class Scorer:
         iou, accuracy = _iou(total["areas"])
         things = np.array([name in self.target.things for name in self.target.classes])
         reachable = self.target.reachable_from(self.source)
-        weighted = bool(total["weight"].any())
-        coverage, precision = coverage_and_precision(total["weight"]) if weighted else (float("nan"), float("nan"))
+        coverage, precision = measures.coverage_and_precision(total["weight"])
         return Scores(
             name=self.name,
             images=len(self.counts),
@@ -157,11 +119,11 @@ class Scorer:
             iou={name: float(value) for name, value in zip(self.target.classes, iou, strict=True)},
             things=_mean(iou[things]),
             seam=_mean(_iou(total["seam"])[0]),
-            boundary_f=boundary_f(total["boundary"]),
-            ece=expected_calibration_error(total["calibration"]),
+            boundary_f=measures.boundary_f(total["boundary"]),
+            ece=measures.expected_calibration_error(total["calibration"]),
             coverage=coverage,
             precision=precision,
-            precision_at_60=precision_at(total["weight"], COVERAGE) if weighted else float("nan"),
+            precision_at_60=measures.precision_at(total["weight"], COVERAGE),
             unreachable=tuple(name for name, scored in zip(self.target.classes, reachable, strict=True) if not scored),
             by_image={image_id: _mean(_iou(counts["areas"])[0]) for image_id, counts in self.counts},
             title=self.title or self.name,

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.cache import Artefact
 from pipeline.cache.fused_reader import ensemble_probabilities, stitched_probabilities
 from pipeline.core.errors import ImageError, UserError
-from pipeline.core.progress import Progress, SilentProgress
+from pipeline.core.progress import Progress, SilentProgress, note_failure
 from pipeline.data.images import read_image, read_labels
 from pipeline.data.labels import LabelSpace, load_label_space
 from pipeline.data.manifests import Manifest
@@ -29,20 +29,14 @@ def evaluate(
     students: Sequence[Path] = (),
     pseudo_labels: bool = True,
     label_space: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress = SilentProgress(),
 ) -> tuple[list[Scores], dict[str, str]]:
     """Scores the TA's stitched prediction and the ensembles (`pseudo_labels`), and students by checkpoint.
 
     The `configs` differ only in their fusion: one ensemble each, and the TA of the first. Scores are in the classes of
-    `label_space` (name or file), by default the manifest's.
-
-    Returns:
-        The scores in this order, and reasons by image id for images that failed.
-
-    Raises:
-        UserError: there is nothing to evaluate, or all images failed.
+    `label_space` (name or file), by default the manifest's. Returns the scores in this order, and reasons by image id
+    for images that failed. Raises `UserError` if there is nothing to evaluate, or all images failed.
     """
-    progress = progress or SilentProgress()
     import_mmseg()
     records = [record for record in manifest.select(splits) if record.label_path is not None]
     if not records:
@@ -54,7 +48,7 @@ def evaluate(
     progress.start("evaluate", len(records))
     for record in records:
         assert record.label_path is not None
-        try:
+        with note_failure(record.id, failures, progress):
             truth = read_labels(record.label_path, manifest.preprocessing, manifest.label_space)
             truth = target.map_labels(truth, manifest.label_space)
             predictions: list[tuple[np.ndarray, np.ndarray | None]] = []
@@ -68,20 +62,12 @@ def evaluate(
                     predictions.append((_probabilities(student, image, scorer.name), None))
             for scorer, (probabilities, weight) in zip(scorers, predictions, strict=True):
                 if probabilities.shape[1:] != truth.shape:
-                    raise ImageError(
-                        f"{record.label_path}: is {truth.shape} (H, W), expected the size of its image, "
-                        f"{probabilities.shape[1:]}"
-                    )
+                    expected = f"expected the size of its image, {probabilities.shape[1:]}"
+                    raise ImageError(f"{record.label_path}: is {truth.shape} (H, W), {expected}")
                 scorer.add(probabilities, truth, weight, record.id)
-        except ImageError as error:
-            failures[record.id] = str(error)
-            progress.note(f"{record.id}: failed: {error}")
-        progress.advance(failed=record.id in failures)
     if len(failures) == len(records):
-        raise UserError(
-            f"{manifest.path}: none of {len(records)} images could be evaluated; the first: "
-            f"{next(iter(failures.values()))}"
-        )
+        reason = next(iter(failures.values()))
+        raise UserError(f"{manifest.path}: none of {len(records)} images could be evaluated; the first: {reason}")
     return [scorer.scores() for scorer in scorers], failures
 
 

@@ -29,12 +29,6 @@ def command(
         f"{exported.argmax_match:.3%} of the pixels have the same class"
     )
     echo_hint(f"goodsam predict IMAGES --student {exported.path}")
-    return Result(
-        {
-            "stage": "export",
-            "onnx": str(exported.path),
-            "max_difference": exported.max_difference,
-            "argmax_match": exported.argmax_match,
-            "megabytes": round(exported.megabytes, 3),
-        }
-    )
+    figures = {"max_difference": exported.max_difference, "argmax_match": exported.argmax_match}
+    megabytes = round(exported.megabytes, 3)
+    return Result({"stage": "export", "onnx": str(exported.path), **figures, "megabytes": megabytes})

@@ -22,14 +22,9 @@ from pipeline.models.onnx_student import INPUT, OUTPUT, ExportDescription, descr
 from pipeline.models.torch_student import TorchStudent, load_torch_student, whole_logits
 from stages.export.mmseg_internals import integer_upsampling, preprocessor_normalization
 
-#: Limits of the figures of `compare`.
-MAX_DIFFERENCE, MIN_ARGMAX_MATCH = 1e-3, 0.999
-
-#: Image size at which a graph of any size is traced; it is compared at others.
-TRACED_SIZE = (128, 256)
-
+MAX_DIFFERENCE, MIN_ARGMAX_MATCH = 1e-3, 0.999  #: Limits of the figures of `compare`.
+TRACED_SIZE = (128, 256)  #: Image size at which a graph of any size is traced; it is compared at others.
 OPSET = 18
-
 _HINT = "; --size HEIGHTxWIDTH may help"
 
 
@@ -60,13 +55,8 @@ def export_student(checkpoint: Path, out: Path, size: tuple[int, int] | None = N
     The JSON is moved into place first and holds the graph's SHA-256: a pair that does not belong together, because an
     export was killed between the two moves, is refused when it is loaded.
 
-    Args:
-        checkpoint: Checkpoint of the train stage.
-        out: The ONNX file.
-        size: `(height, width)` of the only images that it takes; None is any size.
-
-    Raises:
-        UserError: The student cannot be exported, or onnxruntime's result differs from torch's. Nothing is written.
+    `size` is the `(height, width)` of the only images that the graph takes; None is any size. Raises `UserError`, and
+    writes nothing, if the student cannot be exported, or onnxruntime's result differs from torch's.
     """
     if out.suffix.lower() != ".onnx":
         raise UserError(f"--out {out}: expected a file name that ends in .onnx")
@@ -122,9 +112,7 @@ def _write_graph(network: Network, path: Path, size: tuple[int, int] | None, che
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError(f"export needs {error.name}; expected `pip install goodsam-offline[onnx]`") from None
-    dynamic = {0: torch.export.Dim.DYNAMIC}
-    if size is None:
-        dynamic |= {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    dynamic = dict.fromkeys((0, 2, 3) if size is None else (0,), torch.export.Dim.DYNAMIC)
     try:
         with silence(), integer_upsampling(network):
             torch.onnx.export(
@@ -165,11 +153,9 @@ def compare(
 ) -> tuple[float, float]:
     """Compares onnxruntime with torch on batches of RGB uint8 images `(N, H, W, 3)`.
 
-    A batch after the first on which torch fails too, because the network cannot take its size, is left out.
-
-    Returns:
-        The largest difference of a logit, and the share of pixels with the same class, 0..1. Raises `UserError` if
-        onnxruntime fails where torch does not, or gives another shape.
+    A batch after the first on which torch fails too, because the network cannot take its size, is left out. Returns the
+    largest difference of a logit, and the share of pixels with the same class, 0..1. Raises `UserError` if onnxruntime
+    fails where torch does not, or gives another shape.
     """
     session = open_session(onnx_file, "cpu")
     difference, same, pixels = 0.0, 0, 0

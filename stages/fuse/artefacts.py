@@ -19,9 +19,8 @@ def _key_parts(config: Config) -> dict[str, Any]:
     return parts
 
 
-def _upstream(config: Config) -> tuple[str, ...]:
-    needs: tuple[str, ...] = config.fusion.rule.needs  # type: ignore[attr-defined]
-    return needs
+def _upstream(config: Any) -> tuple[str, ...]:
+    return tuple(config.fusion.rule.needs)
 
 
 def _attributes(config: Config) -> dict[str, Any]:

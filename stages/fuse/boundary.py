@@ -26,45 +26,31 @@ class ViewLabels(NamedTuple):
 def refine(
     sam_boundary: np.ndarray, labels: np.ndarray, views: Sequence[ViewLabels], grid: tuple[int, int], radius: int
 ) -> np.ndarray:
-    """Computes `B_ref`, bool `(H, W)` [O].
+    """Computes `B_ref`, bool `(H, W)`, from `B_SAM`, bool `(H, W)`, and the TA's predictions [O].
 
     A pixel of `B_SAM` is kept if at least half of the views that cover it change class within `radius` pixels. A class
     change of `labels` is added if all views that cover it change class there and `B_SAM` has no pixel within `radius`.
 
-    Args:
-        sam_boundary: `B_SAM`, bool `(H, W)`.
-        labels: argmax of the stitched prediction, `(H, W)`.
-        views: predictions of the views on the native grid.
-        grid: height and width of that grid.
-        radius: distance in pixels.
+    `labels` `(H, W)` are the argmax of the stitched prediction, `views` that of each view on the native `grid` (h, w).
     """
-    changing = np.zeros(labels.shape, dtype=np.int16)
-    covering = np.zeros(labels.shape, dtype=np.int16)
-    for view in views:
-        for target, covered, changes in _view_at_pixels(view, labels.shape, grid, radius):
-            covering[target] += covered
-            changing[target] += changes & covered
+    height, width = labels.shape
+    step = width // grid[1]
+    grid_rows = ((np.arange(height) + 0.5) * grid[0] / height).astype(np.int64)
+    changing, covering = np.zeros((2, height, width), dtype=np.int16)
+    for window, grid_labels, grid_covered in views:
+        first, end = np.searchsorted(grid_rows, [window.y0, window.y0 + window.height])
+        rows = grid_rows[first:end] - window.y0
+        view_labels, covered = (np.repeat(values[rows], step, axis=1) for values in (grid_labels, grid_covered))
+        cyclic = window.width == grid[1]
+        # The edge of the covered pixels is no class change.
+        edges = label_boundary(view_labels, cyclic=cyclic) & ~dilate(~covered, 1, cyclic=cyclic)
+        changes = dilate(edges, radius, cyclic=cyclic) & covered
+        for columns, view_columns in cyclic_columns(window.x0 * step, covered.shape[1], width):
+            covering[first:end, columns] += covered[:, view_columns]
+            changing[first:end, columns] += changes[:, view_columns]
     confirmed = sam_boundary & (covering > 0) & (2 * changing >= covering)
     unanimous = label_boundary(labels) & (covering > 0) & (changing == covering)
     return confirmed | (unanimous & ~dilate(sam_boundary, radius))
-
-
-def _view_at_pixels(
-    view: ViewLabels, size: tuple[int, int], grid: tuple[int, int], radius: int
-) -> list[tuple[tuple[slice, slice], np.ndarray, np.ndarray]]:
-    """Returns slices of the panorama with the pixels there that the view covers, and those near a class change."""
-    step = size[1] // grid[1]
-    rows = ((np.arange(size[0]) + 0.5) * grid[0] / size[0]).astype(np.int64) - view.window.y0
-    first, end = np.searchsorted(rows, [0, view.window.height])
-    rows = rows[first:end]
-    labels = np.repeat(view.labels[rows], step, axis=1)
-    covered = np.repeat(view.covered[rows], step, axis=1)
-    cyclic = view.window.width == grid[1]
-    # The edge of the covered pixels is no class change.
-    edges = label_boundary(labels, cyclic=cyclic) & ~dilate(~covered, 1, cyclic=cyclic)
-    changes = dilate(edges, radius, cyclic=cyclic)
-    pairs = cyclic_columns(view.window.x0 * step, labels.shape[1], size[1])
-    return [((slice(first, end), columns), covered[:, part], changes[:, part]) for columns, part in pairs]
 
 
 #: The eight neighbours of a pixel, as (rows down, columns to the right).

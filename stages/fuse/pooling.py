@@ -56,29 +56,23 @@ def pool(
     normalised over the views of a pixel. "arithmetic" pools probabilities (the minimiser of sum a_i KL(p_i || q)),
     "log" their logarithms (that of sum a_i KL(q || p_i)).
 
-    Args:
-        probabilities: those of each view, `(C, h, w)` of its placement's window.
-        placements: placements of the views on the grid.
-        size: height and width of the grid.
-        settings: mode and weights.
-
-    Raises:
-        ValueError: no view covers a pixel.
+    `probabilities` are those of each view, `(C, h, w)` of its placement's window on a grid of `size` (height, width).
+    Raises `ValueError` if no view covers a pixel.
     """
     height, width = size
     pooled = np.empty((len(probabilities[0]), height, width), dtype=np.float32)
     kl_sum, kl_pixels, residual_sum = 0.0, 0, 0.0
     for tile in coverage_tiles([placement.window for placement in placements], height, width):
-        members = [(view, *tile.window_slices(row, column)) for view, row, column in tile.members]
-        positions = [placements[view].weight[rows, columns] for view, rows, columns in members]
-        if not members or not np.any([weight > 0 for weight in positions], axis=0).all():
-            raise ValueError(f"no view covers all of rows {tile.y0}..{tile.y1 - 1}, columns {tile.x0}..{tile.x1 - 1}")
-        p = np.stack([probabilities[view][:, rows, columns] for view, rows, columns in members])
+        y, x = tile.rows, tile.columns
+        positions = [placements[view].weight[rows, columns] for view, rows, columns in tile.members]
+        if not positions or not np.any([weight > 0 for weight in positions], axis=0).all():
+            raise ValueError(f"no view covers all of rows {y.start}..{y.stop - 1}, columns {x.start}..{x.stop - 1}")
+        p = np.stack([probabilities[view][:, rows, columns] for view, rows, columns in tile.members])
         position = np.stack(positions)
         covered = position > 0
         weight = _weights(p, position, settings)
         q = _pooled(p, weight, settings)
-        pooled[:, tile.rows, tile.columns] = q
+        pooled[:, y, x] = q
         log_p = np.log(np.maximum(p, TINY))
         residual_sum += float((weight * (p * (log_p - np.log(np.maximum(q, TINY)))).sum(axis=1)).sum(dtype=np.float64))
         for i in range(len(p)):
@@ -118,8 +112,8 @@ def nearest_window(windows: Sequence[Window], panorama_width: int) -> tuple[np.n
     index = np.empty(panorama_width, dtype=np.int64)
     column = np.empty(panorama_width, dtype=np.int64)
     for tile in coverage_tiles(windows, windows[0].height, panorama_width):
-        steps = np.arange(tile.x1 - tile.x0)
-        members = np.array([(view, x) for view, _, x in reversed(tile.members)])
+        steps = np.arange(tile.columns.stop - tile.columns.start)
+        members = np.array([(view, columns.start) for view, _, columns in reversed(tile.members)])
         distance = np.stack([np.abs(2 * (x + steps) + 1 - windows[view].width) for view, x in members])
         nearest = distance.argmin(axis=0)
         index[tile.columns] = members[nearest, 0]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny
 
-from pipeline.cache.artefact_settings import ArtefactSettings
+from pipeline.cache.artefact_spec import ArtefactSettings
 from pipeline.core.components import Component, ComponentGroup
 from pipeline.core.settings import NOT_IN_KEY, NameOrFile, Settings
 
@@ -33,10 +33,7 @@ class FusionSettings(ArtefactSettings):
     rule: Rule = Field(default_factory=RULES.default, description="The fusion rule.")
     pooling: PoolingSettings = Field(PoolingSettings(), description="Average of the TA's predictions over views.")
     boundary_radius: int | None = Field(
-        None,
-        ge=1,
-        description="Boundaries of masks and of the TA match within this distance in pixels; "
-        "null: the TA's output stride.",
+        None, ge=1, description="Boundaries of masks and TA match within these pixels; null: the TA's output stride."
     )
     label_space: NameOrFile | None = Field(
         None,

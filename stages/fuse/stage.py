@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.cache.artefact_spec import open_artefacts
 from pipeline.cache.incremental import Report, update_artefact
-from pipeline.cache.upstream import open_artefacts
 from pipeline.core.errors import UserError
 from pipeline.core.progress import Progress, SilentProgress
 from pipeline.data.manifests import Manifest
@@ -25,10 +25,8 @@ def fuse(
     """Computes the images of the artefact `fused` that are missing or stale, of some splits (default: all).
 
     An image that is missing or failed upstream is a failure of the report, with that reason. `progress` also receives
-    a warning if the classes of the manifest are not those of the ensemble.
-
-    Raises:
-        UserError: an upstream artefact is missing or does not fit the settings; raised before any image is fused.
+    a warning if the classes of the manifest are not those of the ensemble. Raises `UserError`, before any image is
+    fused, if an upstream artefact is missing or does not fit the settings.
     """
     if config.fusion.artefact is not None:
         raise UserError(

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pipeline.cache import ImageGroup
-from pipeline.cache.artefact_spec import ArtefactSpec
-from pipeline.cache.cache_task import CacheTask
+from pipeline.cache.artefact_spec import ArtefactSpec, open_artefacts
+from pipeline.cache.freshness import upstream_markers
 from pipeline.cache.groups import read_mask_sets, views_from_attributes, views_to_attributes
-from pipeline.cache.upstream import open_artefacts, upstream_markers
+from pipeline.cache.incremental import CacheTask
 from pipeline.core.errors import ImageError
 from pipeline.data.labels import LabelSpace
 from pipeline.data.manifests import ImageRecord
@@ -22,7 +22,7 @@ from pipeline.geometry.views import View
 from pipeline.geometry.windows import Window
 from stages.fuse.artefacts import FUSED
 from stages.fuse.boundary import ViewLabels, refine
-from stages.fuse.pooling import TINY, Pooled, class_probabilities, pool
+from stages.fuse.pooling import TINY, class_probabilities, pool
 from stages.fuse.rules.base import FULL, FusionInput, FusionRule
 
 
@@ -70,10 +70,14 @@ class FuseTask(CacheTask):
                 windows, window_masks = read_window_masks(
                     groups["sam"], views, size[0], self.config.masks.filter.model_dump()
                 )
-                window_labels = [labels_of_view(p, stride, w) for p, w in zip(probabilities, windows, strict=True)]
+                logs = [np.log(np.maximum(view, TINY)) for view in probabilities]
+                window_labels = [most_likely(upsample(view, stride, size[0], cyclic=False)) for view in logs]
                 inputs = replace(inputs, windows=windows, window_labels=window_labels, window_masks=window_masks)
             ensemble = rule(inputs)
-            signals = _signals(pooled, ensemble.weight)
+            # Quality signals that need no labels: disagreement of the views (nats), and mean of the weight map.
+            mean_weight = float(ensemble.weight.mean(dtype=np.float64)) / FULL
+            figures = {"l_cc": pooled.l_cc, "residual": pooled.residual, "weight": mean_weight}
+            signals = {name: round(value, 6) for name, value in figures.items()}
             arrays = {"stitched": stitched, "label": ensemble.label, "gate": ensemble.gate, "weight": ensemble.weight}
             if inputs.boundary is not None:
                 arrays["boundary"] = inputs.boundary.astype(np.uint8)
@@ -93,8 +97,7 @@ def read_logits(
 ) -> tuple[tuple[View, ...], tuple[int, int], int, list[np.ndarray]]:
     """Returns the views, panorama size, output stride and each view's logits `(C, h, w)` of one cached panorama.
 
-    Raises:
-        ImageError: attributes and logits do not fit together, or logits are not finite.
+    Raises `ImageError` if attributes and logits do not fit together, or logits are not finite.
     """
     where = f"{group.marker.id}: {group.artefact.path}"
     views, size = views_from_attributes(group)
@@ -116,8 +119,7 @@ def read_window_masks(
 ) -> tuple[list[Window], list[MaskSet]]:
     """Returns the TA's windows and the filtered masks of each.
 
-    Raises:
-        ImageError: SAM had other views than the TA, or they are not windows of the panorama's full `height`.
+    Raises `ImageError` if SAM had other views than the TA, or they are not windows of the panorama's full `height`.
     """
     mask_views, _ = views_from_attributes(group)
     if mask_views != views:
@@ -138,18 +140,3 @@ def read_boundary(group: ImageGroup, size: tuple[int, int]) -> np.ndarray:
     if boundary.shape != size:
         raise ImageError(f"{group.marker.id}: {group.artefact.path}: boundary is {boundary.shape}, expected {size}")
     return boundary > 0
-
-
-def labels_of_view(probabilities: np.ndarray, stride: int, view: Window) -> np.ndarray:
-    """Returns the argmax of one view's probabilities `(C, h, w)` at pixels: uint8 `(height, width)` of the view."""
-    logits = np.log(np.maximum(probabilities, TINY))
-    return most_likely(upsample(logits, stride, view.height, cyclic=False))
-
-
-def _signals(pooled: Pooled, weight: np.ndarray) -> dict[str, float]:
-    """Returns quality signals that need no labels: disagreement of the views (nats), and mean of the weight map."""
-    return {
-        "l_cc": round(pooled.l_cc, 6),
-        "residual": round(pooled.residual, 6),
-        "weight": round(float(weight.mean(dtype=np.float64)) / FULL, 6),
-    }

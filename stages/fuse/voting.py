@@ -22,37 +22,19 @@ class Votes(NamedTuple):
 def majority(masks: MaskSet, labels: np.ndarray, num_classes: int) -> Votes:
     """Returns the majority class of `labels` `(H, W)` inside every mask (CTCF: `Lcr` and `Y_max`) [P]."""
     counts = masks.histograms(labels, num_classes)
-    if not len(counts):
-        return Votes(np.zeros(0, np.int64), np.zeros(0))
-    winner = counts.argmax(axis=1)
-    total = np.maximum(masks.table["area"], 1)
-    return Votes(winner, counts[np.arange(len(counts)), winner] / total)
-
-
-def topmost_mask_index(masks: MaskSet) -> np.ndarray:
-    """Returns the index of the smallest mask at every pixel, -1 without one: int32 `(H, W)`.
-
-    It is the mask on top if all masks are pasted, largest first (docs/method.md 3.3) [O]. Of equally large masks the
-    later one in the table is on top.
-    """
-    if not len(masks):
-        return np.full(masks.shape, -1, dtype=np.int32)
-    rank = np.empty(len(masks) + 1, dtype=np.int32)
-    order = np.argsort(-masks.table["area"], kind="stable")
-    rank[order + 1] = np.arange(1, len(masks) + 1)  # in the order of pasting
-    rank[0] = 0
-    highest = rank[masks.planes[0]]
-    for plane in masks.planes[1:]:
-        np.maximum(highest, rank[plane], out=highest)
-    index = np.empty(len(masks) + 1, dtype=np.int32)
-    index[0] = -1
-    index[1:] = order
-    return index[highest]
+    return Votes(counts.argmax(axis=1), counts.max(axis=1) / np.maximum(masks.table["area"], 1))
 
 
 def paste_masks(masks: MaskSet, values: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """Returns a copy of `background` `(H, W)` with each mask's value pasted in, largest mask first."""
-    top = topmost_mask_index(masks)
-    if not len(masks):
-        return background.copy()
-    return np.where(top >= 0, values.astype(background.dtype)[top], background)
+    """Returns a copy of `background` `(H, W)` with the `values` `(K,)` of masks pasted in, largest mask first [O].
+
+    The smallest mask is on top (docs/method.md 3.3), of equally large ones the later in the table.
+    """
+    order = np.argsort(-masks.table["area"], kind="stable")
+    rank = np.zeros(len(masks) + 1, dtype=np.int32)
+    rank[order + 1] = np.arange(1, len(masks) + 1)
+    highest = np.zeros(masks.shape, dtype=np.int32)
+    for plane in masks.planes:
+        np.maximum(highest, rank[plane], out=highest)
+    pasted = np.append(0, values[order]).astype(background.dtype)
+    return np.where(highest > 0, pasted[highest], background)

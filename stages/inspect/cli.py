@@ -31,13 +31,9 @@ def command(
             arrays = {array: round(size / max(1, summary.images)) for array, size in summary.bytes_by_array.items()}
             rows.append([artefact.path, summary.images, summary.failed, mebibytes(summary.bytes_per_image), ""])
             rows += [["", "", "", mebibytes(size), array] for array, size in arrays.items()]
-            figures[f"{name}/{artefact.path}"] = {
-                "images": summary.images,
-                "failed": summary.failed,
-                "damaged_records": summary.damaged,
-                "bytes_per_image": round(summary.bytes_per_image),
-                "arrays": arrays,
-            }
+            counts = {"images": summary.images, "failed": summary.failed, "damaged_records": summary.damaged}
+            sizes = {"bytes_per_image": round(summary.bytes_per_image), "arrays": arrays}
+            figures[f"{name}/{artefact.path}"] = counts | sizes
             if summary.damaged:
                 echo(f"{artefact.path}: {summary.damaged} markers or records are damaged; run `verify --repair`")
             if failed:

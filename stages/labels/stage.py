@@ -13,16 +13,13 @@ from PIL import Image
 from pipeline.cache.fused_reader import CacheReader
 from pipeline.core.atomic_files import make_writable_folder, write_result, write_text
 from pipeline.core.errors import ImageError
-from pipeline.core.progress import Progress, SilentProgress
+from pipeline.core.progress import Progress, SilentProgress, note_failure
 from pipeline.data.images import ImagePreprocessing
 from pipeline.data.manifests import Manifest
 from stages.config import Config
 
-#: Suffixes of Cityscapes in the names of images and of label maps.
-IMAGE_ENDING, LABEL_ENDING = "_leftImg8bit", "_gtFine"
-
-#: Folder of the cropped or resized images, below the folder of the labels.
-IMAGES = "images"
+IMAGE_ENDING, LABEL_ENDING = "_leftImg8bit", "_gtFine"  #: Suffixes of Cityscapes for images and label maps.
+IMAGES = "images"  #: Folder of the cropped or resized images, below the folder of the labels.
 
 
 def label_file(image_id: str) -> str:
@@ -38,7 +35,7 @@ def write_labels(
     *,
     splits: Sequence[str] = (),
     confident: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = SilentProgress(),
 ) -> tuple[list[str], dict[str, str]]:
     """Writes a label map for every fused panorama.
 
@@ -49,13 +46,9 @@ def write_labels(
     labels. A run that is killed leaves no list, so that files of two rules are not mixed. With `confident`, pixels with
     a weight below one half get the ignore index (E_H, docs/method.md 3.3).
 
-    Returns:
-        The ids that are written, and reasons by id of those that are not fused or cannot be read.
-
-    Raises:
-        UserError: no panorama is fused, or `out` cannot be written.
+    Returns the ids that are written, and reasons by id of those that are not fused or cannot be read. Raises
+    `UserError` if no panorama is fused, or `out` cannot be written.
     """
-    progress = progress or SilentProgress()
     reader = CacheReader(manifest, config, tuple(splits))
     reader.artefact.attributes()
     reader.check_any()
@@ -68,7 +61,7 @@ def write_labels(
     failures: dict[str, str] = {}
     progress.start("labels", len(reader.wanted))
     for record in reader.wanted:
-        try:
+        with note_failure(record.id, failures, progress):
             if record.id in reader.missing:
                 raise ImageError(reader.missing[record.id])
             sample = reader.fused(record.id)
@@ -79,15 +72,9 @@ def write_labels(
                 _save(reader.image(record.id), out / IMAGES / f"{record.id}.png")
             _save(label, out / label_file(record.id))
             done.append(record.id)
-        except ImageError as error:
-            failures[record.id] = str(error)
-            progress.note(f"{record.id}: failed: {error}")
-        progress.advance(failed=record.id in failures)
     described = {
         "label_space": space.name,
-        "classes": space.classes,
-        "palette": space.palette,
-        "ignore_index": space.ignore_index,
+        **space.model_dump(include={"classes", "palette", "ignore_index"}),
         "fused": reader.artefact.key,
         "rule": config.fusion.rule.kind,
         "confident_only": confident,

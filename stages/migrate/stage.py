@@ -17,28 +17,21 @@ from pipeline.core.progress import Progress, SilentProgress
 
 @dataclass
 class Migrated:
-    """Result of a migration.
-
-    Attributes:
-        converted: number of images converted.
-        skipped: number of images that were of format 2 already.
-        failures: the reason by artefact and image id.
-    """
+    """Counts of the images converted and of those of format 2 already; reasons of failures by artefact and image id."""
 
     converted: int = 0
     skipped: int = 0
     failures: dict[str, str] = field(default_factory=dict)
 
 
-def migrate(cache: Cache, progress: Progress | None = None) -> Migrated:
+def migrate(cache: Cache, progress: Progress = SilentProgress()) -> Migrated:
     """Converts every image of format 1 in the cache. A damaged one is reported and not changed."""
-    progress = progress or SilentProgress()
     result = Migrated()
     readable, _ = cache.readable_artefacts()
     for artefact in readable:
-        folders = sum(1 for entry in artefact.storage.entries(f"{artefact.path}/images") if entry.is_folder)
+        storage, images = artefact.storage, f"{artefact.path}/images"
         artefact.upgrade_format()
-        progress.start(f"migrate {artefact.path}", folders)
+        progress.start(f"migrate {artefact.path}", sum(1 for entry in storage.entries(images) if entry.is_folder))
         for marker in artefact.markers(result.failures.__setitem__):
             if marker.is_zip:
                 result.skipped += 1
@@ -49,7 +42,9 @@ def migrate(cache: Cache, progress: Progress | None = None) -> Migrated:
             except ImageError as error:
                 result.failures[f"{artefact.path} {marker.id}"] = str(error)
             progress.advance(failed=f"{artefact.path} {marker.id}" in result.failures)
-        _remove_empty_folders(artefact)
+        for entry in storage.entries(images):
+            if entry.is_folder and next(storage.entries(f"{images}/{entry.name}"), None) is None:  # empty
+                storage.delete(f"{images}/{entry.name}")
     return result
 
 
@@ -66,10 +61,3 @@ def convert(artefact: Artefact, marker: Marker) -> None:
     members["zarr.json"] = json.dumps(document, ensure_ascii=False).encode()
     artefact.commit(members, marker.id, marker.source, marker.inputs, marker.content, check=True)
     artefact.storage.delete(artefact.file_path(marker))
-
-
-def _remove_empty_folders(artefact: Artefact) -> None:
-    images = f"{artefact.path}/images"
-    for entry in artefact.storage.entries(images):
-        if entry.is_folder and next(artefact.storage.entries(f"{images}/{entry.name}"), None) is None:
-            artefact.storage.delete(f"{images}/{entry.name}")

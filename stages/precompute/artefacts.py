@@ -11,10 +11,6 @@ if TYPE_CHECKING:
     from stages.config import Config
 
 
-def _sam_key_parts(config: Config) -> dict[str, Any]:
-    return {"sam": config.sam.key_parts()}
-
-
 def _masks_key_parts(config: Config) -> dict[str, Any]:
     return {"masks": config.masks.key_parts()}
 
@@ -33,7 +29,7 @@ def _teacher_attributes(config: Config) -> dict[str, Any]:
     return {"classes": list(space.classes), "label_space": space.name}
 
 
-SAM = ArtefactSpec("sam", "sam", "precompute", "masks of the views", _sam_key_parts)
+SAM = ArtefactSpec("sam", "sam", "precompute", "masks of the views", lambda config: {"sam": config.sam.key_parts()})
 
 MASKS = ArtefactSpec(
     "masks", "masks", "precompute", "panorama masks", _masks_key_parts, algorithm=2, upstream=lambda config: ("sam",)

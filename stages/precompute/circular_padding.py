@@ -9,7 +9,7 @@ An object near the seam appears at both ends of the input; `crop_circular_paddin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,16 +19,17 @@ from pipeline.geometry.views import View, ViewSettings
 from pipeline.geometry.windows import Window, cyclic_columns
 
 
-def circular_padding(settings: ViewSettings, view: View, panorama_width: int) -> int:
-    """Returns the columns of padding on either side of `view`: 0 unless it is a padded full panorama."""
+def extract_with_circular_padding(
+    image: np.ndarray, views: Sequence[View], settings: ViewSettings
+) -> tuple[list[np.ndarray], list[int]]:
+    """Returns the model's input for each view, `(height, width + 2 padding, 3)`, and the padding of each in columns.
+
+    The padding is 0 unless the view is the full panorama and the settings give one.
+    """
     padding = max(family.padding for family in settings.families)
-    return padding if isinstance(view, Window) and view.width == panorama_width else 0
-
-
-def extract_with_circular_padding(view: View, image: np.ndarray, padding: int) -> np.ndarray:
-    """Returns the model's input for a view: `(height, width + 2 padding, 3)`."""
-    pixels = view.extract_image(image)
-    return np.pad(pixels, ((0, 0), (padding, padding), (0, 0)), mode="wrap") if padding else pixels
+    paddings = [padding if isinstance(view, Window) and view.width == image.shape[1] else 0 for view in views]
+    pixels = zip((view.extract_image(image) for view in views), paddings, strict=True)
+    return [np.pad(view, ((0, 0), (p, p), (0, 0)), mode="wrap") for view, p in pixels], paddings
 
 
 def crop_circular_padding(masks: MaskSet, padding: int) -> MaskSet:

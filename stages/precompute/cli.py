@@ -33,28 +33,21 @@ def command(
     from pipeline.core.progress import console_progress
     from stages.precompute.stage import TASKS, precompute
 
-    if unknown := set(only or ()) - set(TASKS):
+    kinds, splits = only or (), split or ()
+    if unknown := set(kinds) - set(TASKS):
         raise UserError(f"--only: found {sorted(unknown)[0]!r}; expected one of {', '.join(TASKS)}")
     data, settings = run.read()
     how = execution.execution()
-    records = how.select(data.select(split or ()))
+    records = how.select(data.select(splits))
     echo(f"{data.name}: {len(records)} panoramas from {data.root}")
     budget, free = _budget_mib(records, data.preprocessing, settings) * len(records), free_mib(settings.cache)
-    echo(
-        f"cache: {settings.cache}/{data.name}, at most about {budget:.0f} MiB"
-        + (f"; {free:.0f} MiB free" if free else "")
-    )
+    free_space = f"; {free:.0f} MiB free" if free else ""
+    echo(f"cache: {settings.cache}/{data.name}, at most about {budget:.0f} MiB{free_space}")
     if free is not None and free < budget:
         echo("this may not fit: choose another place with --cache (CACHE=... for make), or free some space")
     with console_progress() as progress:
         reports = precompute(
-            data,
-            settings,
-            splits=split or (),
-            only=only or (),
-            by_content=check_content,
-            execution=how,
-            progress=progress,
+            data, settings, splits=splits, only=kinds, by_content=check_content, execution=how, progress=progress
         )
     print_table(
         "precompute",

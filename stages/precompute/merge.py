@@ -88,11 +88,8 @@ def merge_view_masks(
     or through others, also across the seam. Its scores are the area-weighted mean of theirs, its prompt is that of the
     largest. Of two panorama masks whose IoU is above `nms_iou_thresh`, that of the higher predicted IoU is kept.
 
-    Returns:
-        Panorama masks, largest first, in an order that does not depend on where the panorama is cut open.
-
-    Raises:
-        ImageError: there are more masks than a set can hold.
+    The masks are sorted, largest first; their order does not depend on where the panorama is cut open. Raises
+    `ImageError` if there are more masks than a set can hold.
     """
     view_masks = [(view, k) for view in views for k in range(len(view.masks))]
     first = np.cumsum([0, *(len(view.masks) for view in views)])
@@ -108,7 +105,7 @@ def merge_view_masks(
     for view_mask, group in zip(view_masks, connected_components(graph, directed=False)[1], strict=True):
         groups.setdefault(int(group), []).append(view_mask)
     masks = sorted((_union(group, size[1]) for group in groups.values()), key=_order)
-    if nms_iou_thresh < 1:
+    if masks and nms_iou_thresh < 1:
         masks = _suppress_duplicates(masks, nms_iou_thresh, size[1])
     return from_crops(masks, *size)
 
@@ -124,17 +121,15 @@ def _order(mask: Mask) -> tuple[float, ...]:
 
 def _suppress_duplicates(masks: list[Mask], nms_iou_thresh: float, width: int) -> list[Mask]:
     """Drops masks whose IoU with one of a higher score (of equal scores the earlier) is above `nms_iou_thresh`."""
-    if not masks:
-        return masks
     area = np.array([mask.area for mask in masks])
     top, left = np.array([(mask.y, mask.x) for mask in masks]).T
     height, columns = np.array([mask.crop.shape for mask in masks]).T
-    keep = np.ones(len(masks), dtype=bool)
     pending = np.ones(len(masks), dtype=bool)
+    keep = ~pending
     for k in sorted(range(len(masks)), key=lambda k: (-_score(masks[k]), k)):
-        pending[k] = False
-        if not keep[k]:
+        if not pending[k]:
             continue
+        pending[k], keep[k] = False, True
         offset = (left - left[k]) % width
         candidates = pending & (np.minimum(area, area[k]) > nms_iou_thresh * np.maximum(area, area[k]))
         candidates &= (top < top[k] + height[k]) & (top[k] < top + height)
@@ -142,7 +137,7 @@ def _suppress_duplicates(masks: list[Mask], nms_iou_thresh: float, width: int) -
         for other in np.flatnonzero(candidates):
             intersection = _intersection(masks[k], masks[other], width)
             if intersection > nms_iou_thresh * (area[k] + area[other] - intersection):
-                keep[other] = pending[other] = False
+                pending[other] = False
     return [mask for mask, is_kept in zip(masks, keep, strict=True) if is_kept]
 
 
@@ -196,7 +191,10 @@ def _union(view_masks: Sequence[tuple[ProjectedMasks, int]], width: int) -> Mask
     """Returns the union of view masks as a mask of the panorama, with their mean scores."""
     crops = [(view.window, view.masks.crop(k)) for view, k in view_masks]
     masks = [replace(mask, x=window.x0 + mask.x, y=window.y0 + mask.y) for window, mask in crops]
-    x, columns = _column_range(masks, width)
+    covered = np.zeros((1, width), dtype=bool)
+    for mask in masks:
+        covered[0, np.arange(mask.x, mask.x + mask.crop.shape[1]) % width] = True
+    x, _, columns, _ = mask_box(covered, cyclic=True)  # the shortest range that holds all boxes
     top = min(mask.y for mask in masks)
     bottom = max(mask.y + mask.crop.shape[0] for mask in masks)
     pixels = np.zeros((bottom - top, columns), dtype=bool)
@@ -212,13 +210,3 @@ def _union(view_masks: Sequence[tuple[ProjectedMasks, int]], width: int) -> Mask
     scores = float(rows["predicted_iou"] @ weight), float(rows["stability_score"] @ weight)
     union = Mask(pixels, x, top, *scores, point).trimmed(cyclic=columns == width)
     return replace(union, x=union.x % width)
-
-
-def _column_range(masks: Sequence[Mask], width: int) -> tuple[int, int]:
-    """Returns the start and length of the shortest range of columns, modulo `width`, that holds all boxes."""
-    covered = np.zeros((1, width), dtype=bool)
-    for mask in masks:
-        for columns, _ in cyclic_columns(mask.x, min(mask.crop.shape[1], width), width):
-            covered[0, columns] = True
-    start, _, length, _ = mask_box(covered, cyclic=True)
-    return start, length

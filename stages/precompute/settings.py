@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, SerializeAsAny
 
-from pipeline.cache.artefact_settings import ArtefactSettings
+from pipeline.cache.artefact_spec import ArtefactSettings
 from pipeline.core.components import Component, ComponentGroup
 from pipeline.core.settings import NOT_IN_KEY, NameOrFile, Settings, renamed
 from pipeline.geometry.views import ViewSettings
@@ -35,22 +35,13 @@ class FilterSettings(Settings):
 
 
 class MergeSettings(Settings):
-    """How view masks become panorama masks (docs/method.md 2) [O]."""
+    """How view masks are merged to panorama masks (docs/method.md 2) [O]; of duplicates the best is kept."""
 
     merge_iou_thresh: float = Field(
-        0.6,
-        gt=0,
-        le=1,
-        json_schema_extra=renamed("agreement"),
-        description="Masks of two views are merged if their IoU on the common pixels is at least this.",
+        0.6, gt=0, le=1, json_schema_extra=renamed("agreement"), description="Lowest IoU on common pixels to merge two."
     )
     nms_iou_thresh: float = Field(
-        0.9,
-        gt=0,
-        le=1,
-        json_schema_extra=renamed("duplicate"),
-        description="Of two panorama masks with a higher IoU than this, the one of lower score is dropped; "
-        "1 drops none.",
+        0.9, gt=0, le=1, json_schema_extra=renamed("duplicate"), description="Highest IoU of two that are both kept."
     )
 
 
@@ -71,7 +62,5 @@ class TeacherSettings(ArtefactSettings):
     views: ViewSettings = Field(ViewSettings(), description="The views that the TA gets.")
     model: TeacherModel | None = Field(None, description="The TA.")
     label_space: NameOrFile = Field(
-        "cityscapes19",
-        json_schema_extra=NOT_IN_KEY,
-        description="Classes of the TA: name of a label space, or a YAML file.",
+        "cityscapes19", json_schema_extra=NOT_IN_KEY, description="The TA's classes: a label space's name or YAML file."
     )

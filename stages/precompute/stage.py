@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.cache import Cache
-from pipeline.cache.cache_task import CacheTask
-from pipeline.cache.incremental import Report, find_stale_images, update_artefact
+from pipeline.cache.incremental import CacheTask, Report, find_stale_images, update_artefact
 from pipeline.core.errors import UserError
 from pipeline.core.progress import Progress, SilentProgress
 from pipeline.data.manifests import Manifest
@@ -31,10 +30,8 @@ def precompute(
     """Computes the images of the artefacts `sam`, `masks` and `teacher` that are missing or stale.
 
     `splits` and `only` (kinds of artefacts) select some, by default all. `by_content` compares image files by digest
-    and not by size and time. The reports give the reason for each image that failed.
-
-    Raises:
-        UserError: settings, checkpoints or the cache cannot work; raised before any image is computed.
+    and not by size and time. The reports give the reason for each image that failed. Raises `UserError`, before any
+    image is computed, if settings, checkpoints or the cache cannot work.
     """
     progress = progress or SilentProgress()
     check(manifest, config)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
 from pipeline.cache.artefact_spec import ArtefactSpec
-from pipeline.cache.cache_task import DONE_BY_OTHER_RUN, CacheTask
-from pipeline.cache.freshness import read_source, source_matches
+from pipeline.cache.freshness import read_source, source_matches, upstream_markers
 from pipeline.cache.groups import (
     read_mask_sets,
     stack_padded,
@@ -18,7 +17,7 @@ from pipeline.cache.groups import (
     views_to_attributes,
     write_mask_sets,
 )
-from pipeline.cache.upstream import upstream_markers
+from pipeline.cache.incremental import DONE_BY_OTHER_RUN, CacheTask
 from pipeline.core.errors import ImageError, UserError
 from pipeline.data.images import read_image
 from pipeline.data.manifests import ImageRecord
@@ -26,10 +25,9 @@ from pipeline.execution.task import Summary
 from pipeline.geometry.views import View, ViewSettings, make_views
 from stages.config import Config
 from stages.precompute.artefacts import MASKS, SAM, TEACHER
-from stages.precompute.circular_padding import circular_padding, crop_circular_padding, extract_with_circular_padding
+from stages.precompute.circular_padding import crop_circular_padding, extract_with_circular_padding
+from stages.precompute.teachers.base import Infer
 
-Work = Callable[[ImageRecord], dict[str, Any]]
-Infer = Callable[[np.ndarray], np.ndarray]
 Result = TypeVar("Result")
 
 
@@ -53,7 +51,7 @@ class SamTask(CacheTask):
             image = read_image(record.path, self.preprocessing)
             size = image.shape[:2]
             views = make_views(settings, *size)
-            inputs, paddings = model_inputs(image, views, settings)
+            inputs, paddings = extract_with_circular_padding(image, views, settings)
             yield  # read
             try:
                 sets = by_shape(generate, inputs)
@@ -67,14 +65,6 @@ class SamTask(CacheTask):
             return {"masks": sum(len(masks) for masks in sets)}
 
         return work
-
-
-def model_inputs(
-    image: np.ndarray, views: Sequence[View], settings: ViewSettings
-) -> tuple[list[np.ndarray], list[int]]:
-    """Returns the images of the views, with circular padding where the settings ask for it, and the paddings."""
-    paddings = [circular_padding(settings, view, image.shape[1]) for view in views]
-    return [extract_with_circular_padding(view, image, p) for view, p in zip(views, paddings, strict=True)], paddings
 
 
 def by_shape(
@@ -132,7 +122,7 @@ def infer_views(
     infer: Infer, image: np.ndarray, views: Sequence[View], settings: ViewSettings, stride: int
 ) -> list[np.ndarray]:
     """Returns the logits `(C, h, w)` of each view of an image; views of one shape are inferred together."""
-    inputs, paddings = model_inputs(image, views, settings)
+    inputs, paddings = extract_with_circular_padding(image, views, settings)
     logits = by_shape(lambda images: infer(np.stack(images)), inputs)
     return [
         values[..., padding // stride : (padding + view.width) // stride]
@@ -154,8 +144,7 @@ def common_stride(infer: Infer, views: Sequence[View], panorama_width: int) -> i
 def output_stride(infer: Infer, view_height: int, view_width: int, panorama_width: int) -> int:
     """Measures the TA's output stride on views of this shape by one forward pass.
 
-    Raises:
-        ImageError: it does not divide the widths of view and panorama, so the views' grids do not align.
+    Raises `ImageError` if it does not divide the widths of view and panorama: the views' grids would not align.
     """
     _, _, height, width = infer(np.zeros((1, view_height, view_width, 3), np.uint8)).shape
     stride = round(view_width / width)
@@ -189,14 +178,14 @@ class MasksTask(CacheTask):
 
     spec: ClassVar[ArtefactSpec] = MASKS
 
-    def setup(self) -> Work:
+    def setup(self) -> Callable[[ImageRecord], Summary]:
         from stages.precompute.merge import merge_view_masks, project_to_panorama, sam_boundary  # imports scipy
 
         artefact = self.artefact()
         upstream = {"sam": self.artefact("sam")}
         settings = self.config.masks
 
-        def work(record: ImageRecord) -> dict[str, Any]:
+        def work(record: ImageRecord) -> Summary:
             markers = upstream_markers(record.id, upstream)
             group = upstream["sam"].read_group(markers["sam"])
             views, size = views_from_attributes(group)

@@ -13,16 +13,15 @@ import numpy as np
 from pydantic import ValidationError
 
 from pipeline.core.atomic_files import make_writable_folder, write_result
-from pipeline.core.errors import ImageError, UserError
+from pipeline.core.errors import UserError
 from pipeline.core.globs import find_below, is_glob
-from pipeline.core.progress import Progress, SilentProgress
-from pipeline.core.reading import is_file, is_folder, short_repr, shorten
+from pipeline.core.progress import Progress, SilentProgress, note_failure
+from pipeline.core.reading import is_file, short_repr, shorten
 from pipeline.data.images import ImagePreprocessing
 from pipeline.data.manifests import IMAGE_SUFFIXES
 from pipeline.data.visualization import add_legend, overlay, palette_image
 
-#: Folders of the results.
-LABELS, OVERLAYS, PROBABILITIES = "labels", "overlays", "probabilities"
+LABELS, OVERLAYS, PROBABILITIES = "labels", "overlays", "probabilities"  #: Folders of the results.
 
 
 def find_images(patterns: Sequence[str], out: Path | None = None) -> dict[str, Path]:
@@ -61,7 +60,7 @@ def _resolve(path: Path) -> Path:
 def _matches(pattern: str) -> list[tuple[str, Path]]:
     """Returns the images of one pattern with their names, which may occur twice."""
     path = Path(pattern)
-    if is_folder(path):
+    if os.path.isdir(path):
         return [(str(p.relative_to(path).with_suffix("")), p) for p in sorted(path.rglob("*")) if _is_image(p)]
     if is_file(path):
         return [(path.stem, path)]
@@ -94,11 +93,13 @@ def predict(
     size: str | None = None,
     device: str = "auto",
     probabilities: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = SilentProgress(),
 ) -> tuple[list[str], dict[str, str]]:
     """Writes `out/labels/<name>.png` and `out/overlays/<name>.png` of every image, each file atomically.
 
-    Labels are palette images of class ids; overlays have a legend.
+    Labels are palette images of class ids; overlays have a legend. Returns the names of finished images, and the
+    reasons of failed ones by name. Raises `UserError` if the student cannot be loaded, `out` cannot be written, or an
+    option has another form.
 
     Args:
         images: Image files by name, see `find_images`.
@@ -108,16 +109,9 @@ def predict(
         device: `auto`, `cpu` or `cuda[:index]`.
         probabilities: Write `out/probabilities/<name>.npy` too, float16 `(C, H, W)`.
         progress: Receives one step per image.
-
-    Returns:
-        The names of finished images, and the reasons of failed ones by name.
-
-    Raises:
-        UserError: The student cannot be loaded, `out` cannot be written, or an option has another form.
     """
     from pipeline.models.load import load_student
 
-    progress = progress or SilentProgress()
     student = load_student(checkpoint, device)
     student.preprocessing = override_preprocessing(student.preprocessing, crop_rows, size)
     make_writable_folder(out, "--out")
@@ -125,7 +119,7 @@ def predict(
     failures: dict[str, str] = {}
     progress.start("predict", len(images))
     for name, path in images.items():
-        try:
+        with note_failure(name, failures, progress):
             image = student.read_image(path)
             if probabilities:
                 class_probabilities = student.probabilities(image)
@@ -134,15 +128,10 @@ def predict(
                 write_result(out / PROBABILITIES / f"{name}.npy", save)
             else:
                 labels = student(image)
-            label_image = palette_image(labels, student.space)
             colours = add_legend(overlay(image, labels, student.space), student.space)
-            write_result(out / LABELS / f"{name}.png", partial(label_image.save, format="PNG"))
-            write_result(out / OVERLAYS / f"{name}.png", partial(colours.save, format="PNG"))
+            for folder, picture in ((LABELS, palette_image(labels, student.space)), (OVERLAYS, colours)):
+                write_result(out / folder / f"{name}.png", partial(picture.save, format="PNG"))
             done.append(name)
-        except ImageError as error:
-            failures[name] = str(error)
-            progress.note(f"{name}: failed: {error}".encode(errors="backslashreplace").decode())
-        progress.advance(failed=name in failures)
     return done, failures
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
+
+from pydantic_core import to_jsonable_python
 
 from pipeline.core.cli import echo
 from pipeline.core.settings import Settings
@@ -67,11 +68,5 @@ def describe_class(cls: type[Settings]) -> list[str]:
 def _yaml(value: Any) -> str:
     import yaml
 
-    if isinstance(value, Settings):
-        value = value.model_dump(mode="json")
-    if isinstance(value, tuple):
-        value = [item.model_dump(mode="json") if isinstance(item, Settings) else item for item in value]
-    if isinstance(value, Path):
-        value = str(value)
-    text: str = yaml.safe_dump(value, default_flow_style=True, width=1000, allow_unicode=True)
+    text: str = yaml.safe_dump(to_jsonable_python(value), default_flow_style=True, width=1000, allow_unicode=True)
     return text.removesuffix("...\n").strip()

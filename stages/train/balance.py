@@ -8,11 +8,8 @@ import numpy as np
 
 from pipeline.data.samples import Reader
 
-#: Largest weight of a class, relative to the average pixel.
-LIMIT = 10.0
-
-#: Least share of a class: far below one pixel of a large data set.
-MIN_SHARE = 1e-15
+LIMIT = 10.0  #: Largest weight of a class, relative to the average pixel.
+MIN_SHARE = 1e-15  #: Least share of a class: far below one pixel of a large data set.
 
 
 def class_shares(reader: Reader, ids: Sequence[str], classes: int) -> np.ndarray:
@@ -24,20 +21,12 @@ def class_shares(reader: Reader, ids: Sequence[str], classes: int) -> np.ndarray
 
 
 def class_weights(shares: np.ndarray, exponent: float, limit: float = LIMIT) -> np.ndarray:
-    """Returns `w_c ~ share_c^-exponent`, scaled to a mean of 1 over the labelled pixels, and limited.
+    """Returns `w_c ~ share_c^-exponent`, scaled to a mean of 1 over the labelled pixels, and at most `limit`.
 
-    Args:
-        shares: the result of `class_shares`.
-        exponent: 0 gives all pixels the same weight, 1 all classes.
-        limit: largest weight.
-
-    Returns:
-        float64 `(classes,)`; 1 for classes that do not occur.
+    `shares` are those of `class_shares`. An exponent of 0 gives all pixels the same weight, 1 all classes. The result
+    is float64 `(classes,)`, 1 for classes that do not occur.
     """
-    present = shares > 0
-    weights = np.ones_like(shares)
-    if not present.any():
-        return weights
+    weights, present = np.ones_like(shares), shares > 0
     raw = np.maximum(shares[present], MIN_SHARE) ** -exponent
     weights[present] = np.minimum(raw / (shares[present] * raw).sum(), limit)
     return weights

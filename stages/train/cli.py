@@ -38,13 +38,7 @@ def command(
     folder = run_folder(work_dir, data, settings, int(os.environ.get("WORLD_SIZE", "1")) if distributed else 1)
     with console_progress() as progress:
         checkpoint = train_student(
-            data,
-            settings,
-            folder,
-            allow_partial=allow_partial,
-            fresh=fresh,
-            distributed=distributed,
-            progress=progress,
+            data, settings, folder, allow_partial=allow_partial, fresh=fresh, distributed=distributed, progress=progress
         )
     if os.environ.get("RANK", "0") != "0":
         return None

@@ -28,11 +28,8 @@ from stages.train.run import TrainingRun
 from stages.train.selection import CANDIDATES
 from stages.train.settings import TrainSettings
 
-#: The mmsegmentation configs of this project.
-CONFIGS = PROJECT_ROOT / "mmseg_configs"
-
-#: Least number of checkpoints of a run: a kill costs at most this part of it.
-CHECKPOINTS = 5
+CONFIGS = PROJECT_ROOT / "mmseg_configs"  #: The mmsegmentation configs of this project.
+CHECKPOINTS = 5  #: Least number of checkpoints of a run: a kill costs at most this part of it.
 
 #: Sections of a config that every training sets.
 SET_BY_TRAINING = {"custom_imports", "default_scope", "load_from", "log_level", "resume", "work_dir"}
@@ -68,8 +65,7 @@ def read_config(path: Path) -> Config:
 def requested_config(settings: TrainSettings) -> Config:
     """Returns the student's config with the schedule and the overrides of the settings.
 
-    Raises:
-        UserError: there is no such config, a schedule lacks a section, or an override cannot be merged.
+    Raises `UserError` if there is no such config, a schedule lacks a section, or an override cannot be merged.
     """
     config = read_config(student_config(settings.student))
     if settings.schedule is not None:
@@ -82,10 +78,8 @@ def requested_config(settings: TrainSettings) -> Config:
     for key, value in settings.overrides.items():
         section = key.partition(".")[0]
         if section not in config and section != "custom_hooks":  # nothing would read it
-            raise UserError(
-                f"train.overrides: {key}: the student's config has no {section}; expected one of "
-                f"{', '.join(sorted(set(config) - SET_BY_TRAINING))}"
-            )
+            names = ", ".join(sorted(set(config) - SET_BY_TRAINING))
+            raise UserError(f"train.overrides: {key}: the student's config has no {section}; expected one of {names}")
         if section in SET_BY_TRAINING:
             raise UserError(f"train.overrides: {key}: is set by the training; see train.* in the settings")
         try:
@@ -96,15 +90,10 @@ def requested_config(settings: TrainSettings) -> Config:
 
 
 def fit_model(model: Mapping[str, Any], space: LabelSpace, sync_bn: bool = False) -> dict[str, Any]:
-    """Returns the config of any mmseg segmentor, fitted to our data: type, classes, RGB input, batch norm.
+    """Returns the config of an `EncoderDecoder` or `MKASegmentor`, fitted to our classes, RGB input and one GPU.
 
-    Args:
-        model: the config of an `EncoderDecoder` or `MKASegmentor`.
-        space: the classes of the labels.
-        sync_bn: keep synchronised batch norm, for several GPUs.
-
-    Raises:
-        UserError: the model is of another type, or has no data preprocessor.
+    With `sync_bn` it keeps synchronised batch norm, for several GPUs. Raises `UserError` if the model is of another
+    type, or has no data preprocessor.
     """
     fitted: dict[str, Any] = rebuild(model, (lambda node: node) if sync_bn else _without_sync_bn)
     if fitted["type"] == "EncoderDecoder":
@@ -149,8 +138,7 @@ def check_overrides_kept(model: Mapping[str, Any], overrides: Mapping[str, Any])
 def fit_schedule(config: Config, max_iters: int | None = None) -> Config:
     """Returns `config` with its schedule scaled to `max_iters` steps, and at least `CHECKPOINTS` checkpoints.
 
-    Raises:
-        UserError: a section of the schedule is missing, or a learning rate follows epochs.
+    Raises `UserError` if a section of the schedule is missing, or a learning rate follows epochs.
     """
     for key in ("train_cfg.max_iters", "optim_wrapper.optimizer", "param_scheduler"):
         section, _, part = key.partition(".")
@@ -175,8 +163,7 @@ def fit_schedule(config: Config, max_iters: int | None = None) -> Config:
 def build_config(run: TrainingRun) -> Config:
     """Returns the mmengine config of a training; it lacks only the data loader, see `stages.train.launch`.
 
-    Raises:
-        UserError: settings, config or initial weights do not fit.
+    Raises `UserError` if settings, config or initial weights do not fit.
     """
     settings, space = run.settings, run.space
     sync_bn = run.distributed and run.on_gpu  # torch has no synchronised batch norm on the CPU

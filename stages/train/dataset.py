@@ -17,16 +17,13 @@ from pipeline.data.samples import FusedSample, Reader
 from pipeline.geometry.windows import stack_windows
 from stages.train.mmengine_internals import seed_transforms
 
-#: Image and pseudo-label of a panorama.
-Panorama = tuple[np.ndarray, FusedSample]
+Panorama = tuple[np.ndarray, FusedSample]  #: Image and pseudo-label of a panorama.
 
 
 class PanoramaStore:
-    """Reads panoramas, keeps as many of them in memory as fit, and reads others ahead in a thread.
+    """Reads panoramas, keeps as many of them as fit into `memory` (bytes), and reads others ahead in a thread.
 
-    Args:
-        reader: reads the panoramas; two threads call it at a time.
-        memory: bytes of decoded panoramas to keep. Those that do not fit are read again every time.
+    Two threads call the `reader` at a time. Panoramas that do not fit are read again every time.
     """
 
     def __init__(self, reader: Reader, memory: int) -> None:
@@ -69,8 +66,7 @@ class PseudoLabelDataset(Dataset):
         seed: with the number of a sample (`NumberedSampler`) it determines the sample's augmentation.
         memory: MiB of decoded panoramas to keep in each process.
 
-    Raises:
-        UserError: there are no images.
+    Raises `UserError` if there are no images.
     """
 
     def __init__(
@@ -118,25 +114,17 @@ class PseudoLabelDataset(Dataset):
             `FusedSample`; of a rule that labels each window by itself also `window_label` and `window_weight`, uint8
             `(n, H, W)`: for each pixel those of the windows that cover it; `image_id`; `ori_shape` and `img_shape`
             `(H, W)`; `is_full_panorama` (column 0 is a neighbour of the last), `last_row` (the last row is that of
-            the panorama) and `flip`.
-
-        Raises:
-            UserError: sizes, dtypes or classes do not fit.
+            the panorama) and `flip`. Raises `UserError` if sizes, dtypes or classes do not fit.
         """
         image, fused = self.store.fetch(image_id)
         self._check(image_id, image, fused)
-        names = ("label", "gate", "weight", "boundary", "stitched")
-        arrays = {name: getattr(fused, name) for name in names} | self._window_planes(image_id, fused)
-        return {
-            "img": image.copy(),  # transforms may write; the stored panorama must not change
-            **{name: array.copy() for name, array in arrays.items() if array is not None},
-            "image_id": image_id,
-            "ori_shape": image.shape[:2],
-            "img_shape": image.shape[:2],
-            "is_full_panorama": True,
-            "last_row": True,
-            "flip": False,
-        }
+        arrays = {name: getattr(fused, name) for name in ("label", "gate", "weight", "boundary", "stitched")}
+        arrays |= self._window_planes(image_id, fused)
+        # transforms may write; the stored panorama must not change
+        copies = {name: array.copy() for name, array in arrays.items() if array is not None}
+        size = {"ori_shape": image.shape[:2], "img_shape": image.shape[:2]}
+        state = {"is_full_panorama": True, "last_row": True, "flip": False}
+        return {"img": image.copy(), **copies, "image_id": image_id, **size, **state}
 
     def _check(self, image_id: str, image: np.ndarray, fused: FusedSample) -> None:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:

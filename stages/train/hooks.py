@@ -22,8 +22,7 @@ from pipeline.models.student import STUDENT_META
 from pipeline.models.torch_student import whole_logits
 from stages.train.mmengine_internals import network
 
-#: Seconds between two readings of the loss; each one waits for the GPU.
-LOSS_SECONDS = 1.0
+LOSS_SECONDS = 1.0  #: Seconds between two readings of the loss; each one waits for the GPU.
 
 
 @HOOKS.register_module()
@@ -35,11 +34,7 @@ class ChannelsLastHook(Hook):
 
 
 class StepProgressHook(Hook):
-    """Reports every step, with the loss, to `progress`.
-
-    Args:
-        progress: receives the steps.
-    """
+    """Reports every step, with the loss, to `progress`."""
 
     priority = "VERY_LOW"
 
@@ -62,11 +57,7 @@ class StepProgressHook(Hook):
 
 @HOOKS.register_module()
 class StepSeedHook(Hook):
-    """Seeds torch before every step by seed, step and process: a resumed run drops the same units.
-
-    Args:
-        seed: seed of the run.
-    """
+    """Seeds torch before every step by the run's seed, step and process: a resumed run drops the same units."""
 
     priority = "VERY_HIGH"
 
@@ -80,11 +71,9 @@ class StepSeedHook(Hook):
 
 @HOOKS.register_module()
 class SamplePictureHook(Hook):
-    """Adds pictures of training samples to the runner's visualiser: image, pseudo-label and prediction.
+    """Adds a picture every `interval` steps to the runner's visualiser: image, pseudo-label and prediction.
 
-    Args:
-        interval: steps between two pictures.
-        space: the label space, as plain data.
+    `space` is the label space, as plain data.
     """
 
     def __init__(self, interval: int, space: Mapping[str, Any]) -> None:
@@ -110,13 +99,10 @@ class SamplePictureHook(Hook):
 
 @HOOKS.register_module()
 class StudentMetaHook(Hook):
-    """Writes the model's config as JSON into every checkpoint.
+    """Writes the model's config and the `description` (a `StudentDescription`) as JSON into every checkpoint.
 
     mmengine stores the config as Python text, which must be executed to be read. JSON of unknown origin can be read
     safely.
-
-    Args:
-        description: the fields of `pipeline.models.student.StudentDescription`.
     """
 
     def __init__(self, description: Mapping[str, Any]) -> None:

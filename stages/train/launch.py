@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from pipeline.core.atomic_files import lock_folder, write_text
 from pipeline.core.errors import UserError
 from pipeline.core.progress import Progress, SilentProgress
-from pipeline.execution.memory import keep_freed_memory
+from pipeline.execution.devices import keep_freed_memory
 from pipeline.models.weights import load_into, register_safe_mmengine_loader
 from stages.train import register  # noqa: F401 (registers segmentor, transforms and hooks)
 from stages.train.configs import build_config
@@ -34,14 +34,10 @@ from stages.train.segmentor import MKASegmentor
 from stages.train.selection import CANDIDATES, choose
 
 
-def launch(run: TrainingRun, progress: Progress | None = None) -> Path:
-    """Trains a student.
+def launch(run: TrainingRun, progress: Progress = SilentProgress()) -> Path:
+    """Trains a student and returns its checkpoint: the last one, or the one that `run.settings.select` chooses.
 
-    Returns:
-        The checkpoint that counts: the last one, or the one that `run.settings.select` chooses.
-
-    Raises:
-        UserError: settings, config, initial weights or the folder do not fit; before any training.
+    Raises `UserError` before any training if settings, config, initial weights or the folder do not fit.
     """
     register_safe_mmengine_loader()
     device, settings = torch.device(run.resolved_device), run.settings
@@ -54,7 +50,7 @@ def launch(run: TrainingRun, progress: Progress | None = None) -> Path:
         runner = _build_runner(run, config)
         _check_weights(cast(MKASegmentor, network(runner)), run)
         is_main = runner.rank == 0
-        runner.register_hook(StepProgressHook(progress if progress and is_main else SilentProgress()))
+        runner.register_hook(StepProgressHook(progress if is_main else SilentProgress()))
         if is_main:
             if not run.resume:
                 set_checkpoints_aside(run.work_dir)
@@ -101,11 +97,7 @@ def _build_runner(run: TrainingRun, config: Config) -> Runner:
 
 
 def _check_weights(model: MKASegmentor, run: TrainingRun) -> None:
-    """Loads the weights to continue or to start from, before anything is written; mmengine loads them again.
-
-    Raises:
-        UserError: the weights do not fit, or the checkpoint to continue from is for other classes.
-    """
+    """Loads the weights to continue or to start from, before anything is written; mmengine loads them again."""
     if run.checkpoint is None:
         try:
             model.load_pretrained()
@@ -124,10 +116,8 @@ def _process_group(run: TrainingRun) -> Iterator[None]:
     processes = os.environ.get("WORLD_SIZE", "1")
     if not run.distributed:
         if processes != "1":
-            raise UserError(
-                f"train: found {processes} processes of torchrun (WORLD_SIZE), each of which would train alone into "
-                "the same folder; expected --distributed"
-            )
+            found = f"found {processes} processes of torchrun (WORLD_SIZE)"
+            raise UserError(f"train: {found}, each of which would train alone into one folder; expected --distributed")
         yield
         return
     if "LOCAL_RANK" not in os.environ:
@@ -145,12 +135,9 @@ def _process_group(run: TrainingRun) -> Iterator[None]:
         torch.distributed.destroy_process_group()
 
 
-@contextmanager
-def _lock(work_dir: Path) -> Iterator[None]:
+def _lock(work_dir: Path) -> AbstractContextManager[None]:
     """Holds the lock of the folder; of several processes the first one does."""
     if os.environ.get("RANK", "0") != "0":
-        yield
-        return
+        return nullcontext()
     work_dir.mkdir(parents=True, exist_ok=True)
-    with lock_folder(work_dir, "another process trains into this folder"):
-        yield
+    return lock_folder(work_dir, "another process trains into this folder")

@@ -26,9 +26,7 @@ def resolve_pretrained(
 
     `load_from` (of a whole model) has priority over `pretrained_backbone`, and both over the config's own `load_from`.
     Other weights that the config names (`pretrained`, `init_cfg` of type `Pretrained`) count only without all of these.
-
-    Raises:
-        UserError: A file cannot be read, or the config names an address.
+    Raises `UserError` if a file cannot be read, or the config names an address.
     """
     from_config = cfg.pop("load_from", None)
     whole_model = load_from or (None if pretrained_backbone else from_config)

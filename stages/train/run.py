@@ -21,25 +21,17 @@ from stages.train.settings import TrainSettings
 class TrainingRun:
     """Everything that determines a training.
 
-    Attributes:
-        settings: the section `train` of the settings.
-        space: the classes of the labels.
-        reader: the images and their pseudo-labels. Loader processes receive a copy.
-        work_dir: receives checkpoints, logs, the mmengine config, and `train_images.json` with the ids of the images.
-        preprocessing: crop and size of the images; stored in the checkpoints.
-        device: `auto` (CUDA if available), `cpu` or `cuda[:index]`.
-        resume: continue from the last checkpoint in `work_dir`, if there is one.
-        distributed: started by `torchrun`, with one process per GPU (NCCL), or on the CPU (gloo).
+    Its `work_dir` receives checkpoints, logs, the mmengine config, and `train_images.json` with the ids of the images.
     """
 
     settings: TrainSettings
-    space: LabelSpace
-    reader: Reader
+    space: LabelSpace  #: the classes of the labels
+    reader: Reader  #: the images and their pseudo-labels; loader processes receive a copy
     work_dir: Path
-    preprocessing: ImagePreprocessing = field(default_factory=ImagePreprocessing)
-    device: str = "auto"
-    resume: bool = True
-    distributed: bool = False
+    preprocessing: ImagePreprocessing = field(default_factory=ImagePreprocessing)  #: stored in the checkpoints
+    device: str = "auto"  #: `auto` (CUDA if available), `cpu` or `cuda[:index]`
+    resume: bool = True  #: continue from the last checkpoint in `work_dir`, if there is one
+    distributed: bool = False  #: started by `torchrun`, with one process per GPU (NCCL), or on the CPU (gloo)
 
     @cached_property
     def resolved_device(self) -> str:
@@ -62,9 +54,7 @@ class TrainingRun:
     @cached_property
     def held_out_ids(self) -> tuple[str, ...]:
         """The images that are kept out of the training, to choose the checkpoint by."""
-        if self.settings.select == "last":
-            return ()
-        return held_out_ids(self.reader.ids, self.settings.held_out)
+        return () if self.settings.select == "last" else held_out_ids(self.reader.ids, self.settings.held_out)
 
     @cached_property
     def train_ids(self) -> tuple[str, ...]:

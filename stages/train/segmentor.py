@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -81,13 +82,12 @@ class MKASegmentor(EncoderDecoder):
     not used.
 
     Args:
-        *args: arguments of `EncoderDecoder`.
         mka: the terms, e.g. `dict(whole=1.0, boundary=dict(weight=0.5))`; defaults are those of `MKATerms`.
         circular_padding: convolutions pad circularly in x instead of with zeros, except on crops [O].
         class_weights: a factor for each class; in every cross-entropy a pixel has that of its label [O].
         pretrained_backbone: a file with initial weights of the backbone, see `load_backbone`.
         load_from: initial weights of all layers: `path` of the file, and `classifier`, see `load_pretrained`.
-        **kwargs: arguments of `EncoderDecoder`.
+        *args, **kwargs: arguments of `EncoderDecoder`.
     """
 
     def __init__(
@@ -119,34 +119,22 @@ class MKASegmentor(EncoderDecoder):
             )
 
     def load_pretrained(self) -> bool:
-        """Loads the initial weights.
+        """Loads the initial weights, if there are any. Raises `UserError` if they cannot be read or do not fit.
 
-        Returns:
-            Whether the weights of a classification layer were loaded; not if the file has other classes.
-
-        Raises:
-            UserError: the file cannot be read or does not fit.
+        Returns whether the weights of a classification layer were loaded; not if the file has other classes.
         """
         if self.load_from is not None:
-            path, classifier = self.load_from["path"], self.load_from["classifier"]
-            return load_pretrained(self, path, "the student", classifier=classifier)
+            return load_pretrained(self, self.load_from["path"], "the student", classifier=self.load_from["classifier"])
         if self.pretrained_backbone is not None:
             load_backbone(self.backbone, self.pretrained_backbone, "the student's backbone")
         return False
 
     def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
-        """Returns the terms of the loss of a batch by name.
+        """Returns the terms of the loss of a batch: normalised images `(N, 3, H, W)`, and their samples.
 
-        Args:
-            inputs: `(N, 3, H, W)`, normalised images.
-            data_samples: `N` samples.
-
-        Returns:
-            Scalars `decode.loss_<term>` and `decode.pseudo_label_acc`, the percentage of labelled pixels predicted as
-            labelled; for auxiliary heads likewise `aux_<i>.*`.
-
-        Raises:
-            UserError: images of a batch differ in size, or a head does not return logits.
+        They are scalars `decode.loss_<term>`, and `decode.pseudo_label_acc`, the percentage of labelled pixels
+        predicted as labelled; for auxiliary heads likewise `aux_<i>.*`. Raises `UserError` if images of a batch differ
+        in size, or a head does not return logits.
         """
         for sample in data_samples:
             if any(sample.metainfo.get("padding_size", ())):
@@ -173,22 +161,16 @@ class MKASegmentor(EncoderDecoder):
         logits = head.forward(features)
         if not isinstance(logits, Tensor) or logits.ndim != 4:
             raise UserError(f"{type(head).__name__}: a student's head must return logits of shape (N, C, h, w)")
-        per_sample = [
-            self._sample_losses(one, sample) for one, sample in zip(logits.split(1), data_samples, strict=True)
-        ]
-        return {
-            f"{prefix}.{name}": torch.stack([entry[name] for entry in per_sample if name in entry]).sum()
-            / len(per_sample)
-            for name in dict.fromkeys(name for entry in per_sample for name in entry)
-        }
+        per_sample = list(map(self._sample_losses, logits.split(1), data_samples))
+        names = dict.fromkeys(chain.from_iterable(per_sample))
+        sums = {name: torch.stack([entry[name] for entry in per_sample if name in entry]).sum() for name in names}
+        return {f"{prefix}.{name}": value / len(per_sample) for name, value in sums.items()}
 
     def _sample_losses(self, native_logits: Tensor, sample: SegDataSample) -> dict[str, Tensor]:
         ignore_index = self.decode_head.ignore_index
         label = sample.gt_sem_seg.data.long()
-        size = tuple(label.shape[-2:])
-        logits = nn.functional.interpolate(
-            native_logits.float(), size, mode="bilinear", align_corners=self.align_corners
-        )
+        size, align_corners = tuple(label.shape[-2:]), self.align_corners
+        logits = nn.functional.interpolate(native_logits.float(), size, mode="bilinear", align_corners=align_corners)
         log_p = nn.functional.log_softmax(logits, dim=1)
         on_label = losses.hard_pixel_loss(log_p, label, ignore_index)
         with torch.no_grad():  # the predicted class has the highest probability; argmax is slow on planes
@@ -220,13 +202,10 @@ class MKASegmentor(EncoderDecoder):
             on_stitched = losses.soft_pixel_loss(log_p, stitched)
         if (term := terms.whole).weight:
             loss = on_stitched if term.plain else distillation_loss(logits, stitched, term)
-            if self.class_weights is None:
-                loss = loss.mean()
-            else:
-                loss = losses.weighted_mean(
-                    loss, losses.label_weights(panorama_label, self.class_weights, ignore_index)
-                )
-            result["loss_whole"] = loss * term.factor
+            if self.class_weights is not None:
+                weights = losses.label_weights(panorama_label, self.class_weights, ignore_index)
+                loss = losses.weighted_mean(loss, weights)
+            result["loss_whole"] = loss.mean() * term.factor
         if (term := terms.ensemble).weight:
             if term.plain:  # E mixes the two targets, and the loss is linear in them
                 loss = (1 - gate) * on_stitched + gate * on_label
@@ -259,13 +238,7 @@ class MKASegmentor(EncoderDecoder):
 def distillation_loss(logits: Tensor, target: Tensor, term: Term) -> Tensor:
     """Returns the cross-entropy of every pixel with a soft target, or with its argmax if `term.hard`.
 
-    Args:
-        logits: `(N, C, H, W)`, of the student.
-        target: `(N, C, H, W)`, probabilities.
-        term: gives the temperature of both.
-
-    Returns:
-        float32 `(N, H, W)`.
+    The student's logits and the target's probabilities are `(N, C, H, W)`, the result is float32 `(N, H, W)`.
     """
     log_p = _log_softmax(logits, term)
     if term.hard:

@@ -18,21 +18,18 @@ from pipeline.core.errors import UserError
 from pipeline.data.samples import Reader
 from pipeline.models.torch_student import load_torch_student
 
-#: Number of checkpoints that are compared, evenly spread over the run.
-CANDIDATES = 5
+CANDIDATES = 5  #: Number of checkpoints that are compared, evenly spread over the run.
 
 
 def held_out_ids(ids: Sequence[str], share: float) -> tuple[str, ...]:
     """Returns a share of the ids, at least one, chosen by their hashes: the same in every run.
 
-    Raises:
-        UserError: no id would be left to train on.
+    Raises `UserError` if no id would be left to train on.
     """
     count = max(1, math.floor(share * len(ids)))
     if count >= len(ids):
         raise UserError(f"train.held_out: {share} of {len(ids)} panoramas leaves none to train on")
-    ranked = sorted(ids, key=lambda image_id: hashlib.sha256(image_id.encode()).digest())
-    chosen = set(ranked[:count])
+    chosen = set(sorted(ids, key=lambda image_id: hashlib.sha256(image_id.encode()).digest())[:count])
     return tuple(image_id for image_id in ids if image_id in chosen)
 
 
@@ -47,9 +44,7 @@ def pseudo_label_miou(checkpoint: Path, reader: Reader, ids: Sequence[str], devi
     confusion = np.zeros((classes, classes), dtype=np.int64)
     for image_id in ids:
         fused = reader.fused(image_id)
-        counted = fused.label < classes
-        if fused.weight is not None:
-            counted &= fused.weight >= 128
+        counted = (fused.label < classes) & (fused.weight is None or fused.weight >= 128)
         predicted = student(reader.image(image_id))[counted].astype(np.int64)
         label = fused.label[counted].astype(np.int64)
         confusion += np.bincount(label * classes + predicted, minlength=classes**2).reshape(classes, classes)

@@ -20,9 +20,7 @@ class TrainSettings(Settings):
     batch_size: int = Field(2, ge=1, description="Images in a step, for each process.")
     seed: int = Field(0, ge=0, description="Seed of initial weights, order of images and augmentation.")
     schedule: NameOrFile | None = Field(
-        None,
-        description="schedule_gpu, schedule_gpus, schedule_demo or a config; null: the schedule of the student's "
-        "config.",
+        None, description="schedule_gpu, schedule_gpus, schedule_demo or a config; null: that of the student's config."
     )
     load_from: SettingsFile | None = Field(
         None, description="Initial weights of the whole student; null: those of the student's config."

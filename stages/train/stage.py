@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from pipeline.cache.fused_reader import CacheReader
 from pipeline.core.atomic_files import make_writable_folder
 from pipeline.core.errors import UserError
 from pipeline.core.hashing import content_digest
-from pipeline.core.progress import Progress
+from pipeline.core.progress import Progress, SilentProgress
 from pipeline.core.settings import short_hash
 from pipeline.data.images import prepared_size
 from pipeline.data.manifests import Manifest
@@ -24,10 +25,8 @@ from stages.train.settings import TrainSettings
 def run_folder(root: Path, manifest: Manifest, config: Config, processes: int = 1) -> Path:
     """Returns the folder of a run, named by a hash of everything that determines the training.
 
-    Panoramas and mmsegmentation configs count by their content. The number of processes changes the batch.
-
-    Raises:
-        UserError: a config that the settings name does not exist.
+    Panoramas and mmsegmentation configs count by their content. The number of processes changes the batch. Raises
+    `UserError` if a config that the settings name does not exist.
     """
     reader = CacheReader(manifest, config, (config.train.split,))
     panoramas = sorted([image_id, content] for image_id, content in reader.contents())
@@ -58,25 +57,20 @@ def train_student(
     allow_partial: bool = False,
     fresh: bool = False,
     distributed: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = SilentProgress(),
 ) -> Path:
-    """Trains the student of `config.train`.
+    """Trains the student of `config.train` and returns its checkpoint.
+
+    Raises `UserError` before any training if panoramas of the split are not fused, or settings do not fit.
 
     Args:
-        manifest: the data set.
-        config: the settings; `train.split` names the panoramas.
+        manifest, config: the data set and the settings; `train.split` names the panoramas.
         work_dir: folder of the run. A stopped run continues from its last checkpoint there.
         reader: images and labels to train on, instead of the cached ensemble of `train.split`.
         allow_partial: leave out panoramas that are not fused.
         fresh: start from the first step; checkpoints of an earlier run are moved to a folder `earlier-<n>`.
         distributed: started by `torchrun`.
         progress: receives the steps.
-
-    Returns:
-        The checkpoint of the student.
-
-    Raises:
-        UserError: panoramas of the split are not fused, or settings do not fit; before any training.
     """
     if reader is None:
         selection = CacheReader(manifest, config, (config.train.split,))
@@ -103,19 +97,18 @@ def train_student(
 
 def check_sizes(reader: CacheReader, settings: TrainSettings) -> None:
     """Raises `UserError` if a batch would hold whole panoramas of different sizes."""
-    transforms = requested_config(settings).get("train_pipeline", ())
+    transforms, manifest = requested_config(settings).get("train_pipeline", ()), reader.manifest
     crops = any("Crop" in str(transform["type"]) for transform in transforms)
-    if crops or settings.batch_size == 1 or reader.manifest.preprocessing.size is not None:
+    if crops or settings.batch_size == 1 or manifest.preprocessing.size is not None:
         return
-    paths: dict[tuple[int, int], list[Path]] = {}
-    for path in reader.reader.paths.values():
-        paths.setdefault(prepared_size(path, reader.manifest.preprocessing), []).append(path)
-    if len(paths) > 1:
-        common, odd = max(paths, key=lambda size: len(paths[size])), min(paths, key=lambda size: len(paths[size]))
+    sizes = {path: prepared_size(path, manifest.preprocessing) for path in reader.reader.paths.values()}
+    counts = Counter(sizes.values()).most_common()
+    if len(counts) > 1:
+        (common, _), (odd, _) = counts[0], counts[-1]
+        first = next(path for path, size in sizes.items() if size == odd)
         raise UserError(
-            f"{paths[odd][0]}: is {odd[0]} x {odd[1]} (H x W) after the crop, others are {common[0]} x {common[1]}, "
-            f"and a batch holds images of one size; expected preprocessing.size in {reader.manifest.path}, or "
-            "train.batch_size=1"
+            f"{first}: is {odd[0]} x {odd[1]} (H x W) after the crop, others are {common[0]} x {common[1]}, and a "
+            f"batch holds images of one size; expected preprocessing.size in {manifest.path}, or train.batch_size=1"
         )
 
 

@@ -56,12 +56,9 @@ def _grid_units(results: dict[str, Any]) -> tuple[tuple[int, int], tuple[int, in
 
 @TRANSFORMS.register_module()
 class CyclicShift(BaseTransform):
-    """Rolls the panorama by a random number of columns, a multiple of the output stride [O].
+    """Rolls the panorama, with probability `prob`, by a random multiple of the output stride in columns [O].
 
     It is a rotation about the vertical axis, which is exact for equirectangular panoramas.
-
-    Args:
-        prob: probability of the shift.
     """
 
     def __init__(self, prob: float = 1.0) -> None:
@@ -85,14 +82,11 @@ class CyclicShift(BaseTransform):
 
 @TRANSFORMS.register_module()
 class MirrorPanorama(BaseTransform):
-    """Flips left and right.
+    """Flips left and right with probability `prob`.
 
     The boundary operator compares a pixel with its *right* neighbour, so that the mirror image of a boundary map is
     not the boundary map of the mirror image (it is shifted by one column). The loss therefore flips predictions and
     boundaries back where `flip` is set.
-
-    Args:
-        prob: probability of the flip.
     """
 
     def __init__(self, prob: float = 0.5) -> None:
@@ -133,12 +127,8 @@ class RandomScaleCrop(BaseTransform):
         height, width = results["label"].shape
         if self.crop_size[0] > height or self.crop_size[1] > width:
             raise UserError(f"{results['image_id']}: crop_size {self.crop_size} is larger than {(height, width)}")
-        low, high = np.log(self.scale_range)
-        scale = max(
-            np.exp(np.random.uniform(low, high)),  # noqa: NPY002
-            self.crop_size[0] / height,
-            self.crop_size[1] / width,
-        )
+        scale = np.exp(np.random.uniform(*np.log(self.scale_range)))  # noqa: NPY002
+        scale = max(scale, self.crop_size[0] / height, self.crop_size[1] / width)
         unit_y, unit_x = _grid_units(results)
         if unit_x[0] > self.crop_size[1]:
             raise UserError(

@@ -20,12 +20,8 @@ _UPSTREAM_KINDS = {"masks": ("sam",), "fused": ("sam", "masks", "teacher")}
 class Problem:
     """A damaged or outdated part of the cache.
 
-    Attributes:
-        artefact: the artefact; without `marker` and `path`, its root group is damaged.
-        reason: the error message.
-        marker: the damaged or outdated image.
-        path: the file that is no valid marker or failure record.
-        repairable: whether `repair` removes it; an unreadable image file is reported only.
+    It is an image (`marker`), a file that is no valid record (`path`), or otherwise the root group of the artefact. An
+    image file that cannot be read is not `repairable`: it is only reported.
     """
 
     artefact: Artefact
@@ -39,19 +35,15 @@ class CacheCheck:
     """A check of all artefacts in the cache; artefacts of another format are passed over.
 
     Images of `records` are compared with their files too. Without `all_images` the others are left out.
-
-    Attributes:
-        checked_images: number of cached images that were checked.
     """
 
     def __init__(self, cache: Cache, records: Sequence[ImageRecord], *, all_images: bool = True) -> None:
-        self.checked_images = 0
+        self.checked_images = 0  #: number of cached images that were checked
         self._cache, self._records = cache, {record.id: record for record in records}
         self._all_images = all_images
 
-    def problems(self, progress: Progress | None = None) -> Iterator[Problem]:
+    def problems(self, progress: Progress = SilentProgress()) -> Iterator[Problem]:
         """Yields every problem; reads and decodes all arrays."""
-        progress = progress or SilentProgress()
         for artefact in self._cache.artefacts():
             problem = _check_root(artefact)
             if problem is not None:
@@ -118,10 +110,7 @@ def repair(cache: Cache, problem: Problem) -> list[str]:
     """Removes the marker of a damaged image, and before it those of all images computed from it.
 
     The stages then compute them again. Files outside the cache, artefacts of another format, and an image that was
-    computed again since the check are left alone.
-
-    Returns:
-        The path of the artefact of every removed marker.
+    computed again since the check are left alone. Returns the path of the artefact of every removed marker.
     """
     artefact = problem.artefact
     if not problem.repairable:
@@ -164,9 +153,7 @@ def _depends_on(other: Artefact, artefact: Artefact) -> bool:
     if root is None:
         return True
     upstream = root.get("upstream")
-    if not _is_readable(other):
-        return False
-    return upstream.get(artefact.kind) == artefact.key if isinstance(upstream, dict) else True
+    return _is_readable(other) and (not isinstance(upstream, dict) or upstream.get(artefact.kind) == artefact.key)
 
 
 def find_adapted_teachers(cache: Cache, fused: str) -> list[str]:

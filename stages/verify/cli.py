@@ -12,8 +12,7 @@ def command(
     run: RunOptions,
     split: SplitOption = None,
     repair: Annotated[
-        bool,
-        option("--repair", "Remove damaged images and what was made from them; the stages compute them again."),
+        bool, option("--repair", "Remove damaged images and what was made from them; the stages compute them again.")
     ] = False,
 ) -> Result:
     """Compares the cache with its digests; names what is damaged.

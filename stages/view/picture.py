@@ -21,8 +21,7 @@ from stages.config import Config
 def draw_panorama(manifest: Manifest, config: Config, image_id: str, student: Path | None = None) -> Image.Image:
     """Draws titled panels below each other; artefacts that are not in the cache are left out.
 
-    Raises:
-        UserError: the manifest has no such image, or the checkpoint `student` cannot be loaded.
+    Raises `UserError` if the manifest has no such image, or the checkpoint `student` cannot be loaded.
     """
     record = next((r for r in manifest.images if r.id == image_id), None)
     if record is None:

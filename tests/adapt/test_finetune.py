@@ -16,10 +16,10 @@ from pipeline.core.progress import SilentProgress
 from pipeline.geometry.views import ViewSettings, make_views
 from pipeline.geometry.windows import Window
 from pipeline.models import losses
+from pipeline.models.network import Network
 from pipeline.models.normalization import Normalization
 from stages.adapt.finetune import crop_to_overlap, finetune, neighbouring_windows, pair_losses
 from stages.adapt.settings import AdaptSettings
-from stages.precompute.teachers.base import Network
 from tests.models import tiny_teacher
 from tests.train.helpers import MemoryReader
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.cache import Artefact, Cache, Marker, Source
-from pipeline.cache.freshness import read_source, source_matches
-from pipeline.cache.upstream import upstream_markers
+from pipeline.cache.freshness import read_source, source_matches, upstream_markers
 from pipeline.core.errors import ImageError
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute

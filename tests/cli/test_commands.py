@@ -21,10 +21,10 @@ from typer.testing import CliRunner
 
 import stages
 from pipeline.core.cli import Result, echo
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, print_warnings_once
 from pipeline.core.project_files import PROJECT_ROOT
 from pipeline.core.settings import OldNameWarning
-from stages.commands import ORDER, make_app, print_warnings_once, typer_command
+from stages.commands import ORDER, make_app, typer_command
 from stages.precompute.stage import precompute
 from tests.conftest import Project
 

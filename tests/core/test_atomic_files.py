@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 from pathlib import Path
 
@@ -58,6 +59,28 @@ def test_a_planted_lock_is_not_followed(tmp_path: Path) -> None:
         lock_folder(tmp_path, "is in use"),
     ):
         pass
+
+
+def test_a_forked_process_does_not_hold_the_lock(tmp_path: Path) -> None:
+    processes = multiprocessing.get_context("fork")
+    forked, end = processes.Event(), processes.Event()
+
+    def work() -> None:
+        forked.set()
+        end.wait(60)
+
+    child = processes.Process(target=work)
+    try:
+        with lock_folder(tmp_path, "is in use"):
+            child.start()
+            assert forked.wait(60)
+            with pytest.raises(UserError, match="is in use"), lock_folder(tmp_path, "is in use"):
+                pass
+        with lock_folder(tmp_path, "is in use"):
+            assert child.is_alive()
+    finally:
+        end.set()
+        child.join()
 
 
 def test_two_writers_of_one_file(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_ids_are_relative_paths_without_suffix_in_order(project: Project) -> Non
 
 def test_root_by_environment_variable(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     write(project, root="${TOY_ROOT}/images")
-    with pytest.raises(UserError, match=r"root: found '\$\{TOY_ROOT\}/images', but .* TOY_ROOT is not set"):
+    with pytest.raises(UserError, match=r"root: found '\$\{TOY_ROOT\}/images'; .* TOY_ROOT is not set"):
         project.manifest()
     monkeypatch.setenv("TOY_ROOT", str(project.folder))
     assert len(project.manifest().images) == 3

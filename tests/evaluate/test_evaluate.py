@@ -133,7 +133,7 @@ def test_ground_truth_is_read_like_pseudo_labels(labelled: Project) -> None:
     sample = reader.fused("images/p000")
     assert sample.stitched is None
     assert sample.label.shape == reader.image("images/p000").shape[:2]
-    with pytest.raises(UserError, match="no labelled images"):
+    with pytest.raises(UserError, match="no label"):
         LabelReader(labelled.manifest(), ("train",))
 
 

@@ -7,12 +7,13 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import ImageError
+from pipeline.core.errors import ImageError, PipelineWarning
 from pipeline.data.manifests import ImageRecord
 from pipeline.execution.executor import run_images
 from pipeline.execution.task import ImageTask, Outcome
@@ -132,6 +133,11 @@ class Environment(Count):
     def setup(self) -> Callable[[ImageRecord], Any]:
         names = ("MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS")
         return lambda record: {name: os.environ.get(name) for name in names}
+
+
+def warn_twice() -> None:
+    warnings.warn("an odd image", PipelineWarning, stacklevel=1)
+    warnings.warn("an odd image", PipelineWarning, stacklevel=1)
 
 
 def run_all(*arguments: Any) -> list[Outcome]:

@@ -30,7 +30,7 @@ from pipeline.execution.executor import Execution
 from pipeline.execution.task import Outcome
 from tests.caches import assert_equal_caches, count_finished
 from tests.conftest import Project
-from tests.execution.tasks import Count, Environment, Steps, records, run_all
+from tests.execution.tasks import Count, Environment, Steps, records, run_all, warn_twice
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = (REPOSITORY / "docs" / "clusters.md").read_text(encoding="utf-8")
@@ -154,6 +154,14 @@ def test_a_local_cluster_listens_on_this_machine_only() -> None:
         addresses = listening(os.getpid())
     assert len(addresses) >= 4, "a scheduler and two workers"
     assert {address.ip for address in addresses} == {"127.0.0.1"}
+
+
+def test_a_warning_in_a_worker_is_one_line_printed_once(capfd: pytest.CaptureFixture[str]) -> None:
+    """As in the process of the command, see `print_warnings_once`."""
+    with local_cluster(1, 1, print) as pool:
+        for _ in range(2):
+            pool.result(pool.submit(warn_twice))
+    assert capfd.readouterr().err == "warning: an odd image\n"
 
 
 # -- equal results

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from pipeline.execution.memory import keep_freed_memory
+from pipeline.execution.devices import keep_freed_memory
 
 CODE = """
 import resource, sys
-from pipeline.execution.memory import keep_freed_memory
+from pipeline.execution.devices import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 block = bytes(2**26)

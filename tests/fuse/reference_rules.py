@@ -97,7 +97,6 @@ def inpaint(values: np.ndarray, region_ids: np.ndarray, boundary: np.ndarray, ra
 
 def best(inputs: FusionInput, rule: SoftMaskVote) -> np.ndarray:
     """Fused log-probabilities `(C, H, W)` of rule `best`, normalised, without protected regions and inpainting."""
-    assert inputs.masks is not None
     assert inputs.stitched is not None
     stitched, (height, width) = inputs.stitched.astype(np.float64), inputs.labels.shape
     p = np.exp(stitched) / np.exp(stitched).sum(axis=0)
@@ -133,12 +132,10 @@ def best(inputs: FusionInput, rule: SoftMaskVote) -> np.ndarray:
 
 
 def largest_first(inputs: FusionInput) -> list[int]:
-    assert inputs.masks is not None
     return sorted(range(len(inputs.masks)), key=lambda k: -int(inputs.masks.mask(k).sum()))  # type: ignore[union-attr]
 
 
 def goodsampp(inputs: FusionInput, medium: float, large: float) -> tuple[np.ndarray, np.ndarray]:
-    assert inputs.masks is not None
     label, weight = inputs.labels.copy(), np.full(inputs.labels.shape, 255, np.uint8)
     winners, shares, levels = {}, {}, {}
     for k in range(len(inputs.masks)):
@@ -156,7 +153,6 @@ def goodsampp(inputs: FusionInput, medium: float, large: float) -> tuple[np.ndar
 
 
 def sepl(inputs: FusionInput, share: float, cover: float) -> np.ndarray:
-    assert inputs.masks is not None
     taken: dict[int, int] = {}
     for c in range(inputs.num_classes):
         class_pixels = inputs.labels == c
@@ -173,7 +169,6 @@ def sepl(inputs: FusionInput, share: float, cover: float) -> np.ndarray:
 
 
 def sgml(inputs: FusionInput, ratio: float) -> np.ndarray:
-    assert inputs.masks is not None
     label = inputs.labels.copy()
     for k in largest_first(inputs):
         mask = inputs.masks.mask(k)

@@ -15,9 +15,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from pipeline.cache import Artefact, Cache, ImageWriter, Marker, Source
+from pipeline.cache.freshness import upstream_markers
 from pipeline.cache.groups import read_mask_sets, views_from_attributes
 from pipeline.cache.marker import dump_with_checksum
-from pipeline.cache.upstream import upstream_markers
 from pipeline.cache.zip_file import pack
 from pipeline.data.labels import load_label_space
 from stages.fuse.tasks import read_logits

@@ -29,12 +29,13 @@ def test_tiles_cover_the_panorama_once_and_list_the_covering_windows(sizes: tupl
     count = np.zeros(width, int)
     for tile in coverage_tiles(views, 3, width):
         count[tile.columns] += 1
-        for x in range(tile.x0, tile.x1):
+        for x in range(tile.columns.start, tile.columns.stop):
             covering = {i for i, view in enumerate(views) if x in view.columns(width)}
             assert {i for i, _, _ in tile.members} == covering
-            for i, _, first in tile.members:
-                assert views[i].columns(width)[first + x - tile.x0] == x
-        assert [first for _, _, first in tile.members] == sorted(first for _, _, first in tile.members)
+            for i, _, columns in tile.members:
+                assert views[i].columns(width)[columns][x - tile.columns.start] == x
+        first = [columns.start for _, _, columns in tile.members]
+        assert first == sorted(first)
     assert (count == 1).all()
 
 
@@ -63,14 +64,12 @@ def test_tiles_of_windows_of_several_heights_cover_the_panorama_once() -> None:
     count = np.zeros((32, 48), int)
     for tile in coverage_tiles(views, 32, 48):
         count[tile.rows, tile.columns] += 1
-        for i, y, x in tile.members:
-            rows, columns = tile.window_slices(y, x)
-            assert views[i].y0 + rows.start == tile.y0
+        y0, x0 = tile.rows.start, tile.columns.start
+        for i, rows, columns in tile.members:
+            assert views[i].y0 + rows.start == y0
             assert rows.stop <= views[i].height
-            assert views[i].columns(48)[columns.start] == tile.x0
-        covering = {
-            i for i, v in enumerate(views) if v.y0 <= tile.y0 < v.y0 + v.height and (tile.x0 - v.x0) % 48 < v.width
-        }
+            assert views[i].columns(48)[columns.start] == x0
+        covering = {i for i, v in enumerate(views) if v.y0 <= y0 < v.y0 + v.height and (x0 - v.x0) % 48 < v.width}
         assert {i for i, _, _ in tile.members} == covering
     assert (count == 1).all()
 

@@ -9,19 +9,21 @@ from scipy.ndimage import label
 from pipeline.geometry.masks import from_masks
 from pipeline.geometry.views import ViewSettings
 from pipeline.geometry.windows import Window
-from stages.precompute.circular_padding import circular_padding, crop_circular_padding, extract_with_circular_padding
+from stages.precompute.circular_padding import crop_circular_padding, extract_with_circular_padding
 
 FULL = Window(0, 0, 12, 64)
 
 
 def test_padding_holds_columns_from_the_other_end() -> None:
     image = np.random.default_rng(0).integers(0, 256, (12, 64, 3), dtype=np.uint8)
-    padding = circular_padding(ViewSettings(kind="whole", padding=16), FULL, 64)
-    padded = extract_with_circular_padding(FULL, image, padding)
-    assert padding == 16
+    views = [FULL, Window(0, 0, 12, 32)]
+    (padded, part), paddings = extract_with_circular_padding(image, views, ViewSettings(kind="whole", padding=16))
+    assert paddings == [16, 0]
     np.testing.assert_array_equal(padded, image[:, np.arange(-16, 80) % 64])
-    assert circular_padding(ViewSettings(kind="whole"), FULL, 64) == 0
-    assert circular_padding(ViewSettings(kind="whole", padding=16), Window(0, 0, 12, 32), 64) == 0
+    np.testing.assert_array_equal(part, image[:, :32])
+    (whole,), paddings = extract_with_circular_padding(image, [FULL], ViewSettings(kind="whole"))
+    assert paddings == [0]
+    np.testing.assert_array_equal(whole, image)
 
 
 @pytest.mark.parametrize("shift", range(0, 64, 7))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.core.progress import Progress
+from pipeline.core.progress import Progress, SilentProgress
 from pipeline.data.images import ImagePreprocessing
 from pipeline.data.labels import LabelSpace
 from pipeline.data.samples import FusedSample, Reader
@@ -101,7 +101,7 @@ def run(
     resume: bool = False,
     distributed: bool = False,
     device: str = "cpu",
-    progress: Progress | None = None,
+    progress: Progress = SilentProgress(),
     **settings: Any,
 ) -> Path:
     """A short training of a small student; `settings` are those of `TrainSettings`."""

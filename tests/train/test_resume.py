@@ -103,3 +103,8 @@ def test_one_training_in_a_folder_at_a_time(tmp_path: Path) -> None:
         other.kill()
         other.wait()
     assert run(tmp_path, 1).is_file(), "a lock of a killed process is none"
+
+
+def test_a_second_training_in_the_folder_after_the_first(tmp_path: Path) -> None:
+    checkpoints = [run(tmp_path, iterations, workers=1, resume=True) for iterations in (1, 2)]
+    assert [path.stem for path in checkpoints] == ["iter_1", "iter_2"]

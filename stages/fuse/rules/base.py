@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
 from pipeline.core.components import Component
-from pipeline.geometry.masks import MaskSet
+from pipeline.geometry.masks import MaskSet, from_crops
 from pipeline.geometry.upsample import most_likely, upsample
 from pipeline.geometry.windows import Window
 
@@ -26,7 +26,7 @@ class FusionInput:
     Attributes:
         num_classes: number of classes of all labels.
         labels: argmax of the stitched prediction at pixels, uint8 `(H, W)`.
-        masks: panorama masks; None if the rule needs none.
+        masks: panorama masks; empty if the rule needs none.
         windows: the TA's windows; empty if the rule needs none.
         window_labels: argmax of the TA's prediction in each window, uint8 `(h, w)`.
         window_masks: the masks of each window.
@@ -39,7 +39,7 @@ class FusionInput:
 
     num_classes: int
     labels: np.ndarray
-    masks: MaskSet | None = None
+    masks: MaskSet
     windows: Sequence[Window] = ()
     window_labels: Sequence[np.ndarray] = ()
     window_masks: Sequence[MaskSet] = ()
@@ -53,8 +53,8 @@ class FusionInput:
     def of_stitched(cls, stitched: np.ndarray, stride: int, height: int, things: tuple[bool, ...] = ()) -> FusionInput:
         """Returns the input of a rule that needs no masks, from log-probabilities `(C, h, w)` on the native grid."""
         full = upsample(stitched, stride, height, cyclic=True)
-        labels = most_likely(full)
-        return cls(len(stitched), labels, stitched=stitched, stride=stride, things=things, log_probabilities=full)
+        inputs = cls(len(stitched), most_likely(full), from_crops([], *full.shape[1:]))
+        return replace(inputs, stitched=stitched, stride=stride, things=things, log_probabilities=full)
 
     @cached_property
     def confidence(self) -> np.ndarray:

@@ -43,18 +43,10 @@ class SoftMaskVote(FusionRule):
         0.002, ge=0, le=1, json_schema_extra=renamed("island"), description="Largest protected region, part of pixels."
     )
     protected_confidence: float = Field(
-        0.7,
-        ge=0,
-        le=1,
-        json_schema_extra=renamed("island_confidence"),
-        description="Lowest confidence of such a region.",
+        0.7, ge=0, le=1, json_schema_extra=renamed("island_confidence"), description="Lowest confidence of the region."
     )
     protected_mask_overlap: float = Field(
-        0.5,
-        gt=0,
-        le=1,
-        json_schema_extra=renamed("island_mask"),
-        description="Part of a mask that ends the protection.",
+        0.5, gt=0, le=1, json_schema_extra=renamed("island_mask"), description="Part of a mask that ends protection."
     )
     inpaint_radius: int = Field(
         0, ge=0, json_schema_extra=renamed("snap_radius"), description="Pixels around B_ref to inpaint before; 0: none."
@@ -64,14 +56,15 @@ class SoftMaskVote(FusionRule):
     )
 
     def __call__(self, inputs: FusionInput) -> Ensemble:
-        assert inputs.masks is not None
         assert inputs.log_probabilities is not None
         stitched = inputs.log_probabilities
         regions = find_regions(inputs.masks)
         region_logs, region_power = self.mask_votes(inputs, regions)
         power = region_power[regions.index]
         if self.protected_area:
-            power[self.protected_pixels(inputs, regions)] = 0
+            max_area = int(self.protected_area * inputs.labels.size)
+            limits = max_area, self.protected_confidence, self.protected_mask_overlap
+            power[small_unmasked_components(inputs.labels, inputs.confidence, regions, *limits)] = 0
         base = stitched
         if self.inpaint_radius and inputs.boundary is not None:
             base = inpaint_boundary_band(stitched, regions.index, inputs.boundary, self.inpaint_radius)
@@ -89,7 +82,6 @@ class SoftMaskVote(FusionRule):
     def mask_votes(self, inputs: FusionInput, regions: Regions) -> tuple[np.ndarray, np.ndarray]:
         """Returns the log-probabilities of each region's masks, float32 `(R, C)`, and their power, float32 `(R,)`."""
         assert inputs.stitched is not None
-        assert inputs.masks is not None
         votes = softmax(inputs.stitched, axis=0)
         votes = votes * certainty(votes)
         distance = distance_to_boundary(regions.index, self.full_vote_distance)
@@ -103,12 +95,6 @@ class SoftMaskVote(FusionRule):
         region_logs = regions.sum_over_masks(logs * score[:, None]) / total_score[:, None] / _STEPS
         power = self.strength * regions.sum_over_masks(score * score) / total_score / 256
         return region_logs.astype(np.float32), power.astype(np.float32)
-
-    def protected_pixels(self, inputs: FusionInput, regions: Regions) -> np.ndarray:
-        """Returns the pixels that keep the stitched prediction: bool `(H, W)`."""
-        max_area = int(self.protected_area * inputs.labels.size)
-        limits = max_area, self.protected_confidence, self.protected_mask_overlap
-        return small_unmasked_components(inputs.labels, inputs.confidence, regions, *limits)
 
 
 COMPONENT = SoftMaskVote

@@ -23,7 +23,6 @@ class Boundary(FusionRule):
     )
 
     def __call__(self, inputs: FusionInput) -> Ensemble:
-        assert inputs.masks is not None
         assert inputs.log_probabilities is not None
         assert inputs.boundary is not None
         stitched = inputs.log_probabilities

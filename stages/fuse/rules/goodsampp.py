@@ -31,7 +31,6 @@ class GoodSamPp(FusionRule):
         return self
 
     def __call__(self, inputs: FusionInput) -> Ensemble:
-        assert inputs.masks is not None
         regions = find_regions(inputs.masks)
         classes = inputs.num_classes + 1  # the last one counts ignored pixels
         index = regions.index.astype(np.int64) * classes + np.minimum(inputs.labels, inputs.num_classes)

@@ -26,7 +26,6 @@ class Sepl(FusionRule):
     cover: float = Field(0.85, ge=0, le=1, description="A class takes a mask that holds at least this part of it.")
 
     def __call__(self, inputs: FusionInput) -> Ensemble:
-        assert inputs.masks is not None
         counts = inputs.masks.histograms(inputs.labels, inputs.num_classes)
         class_area = np.bincount(inputs.labels.ravel(), minlength=256)[: inputs.num_classes]
         area = inputs.masks.table["area"]

@@ -22,7 +22,6 @@ class Sgml(FusionRule):
     ratio: float = Field(0.2, ge=0, le=1, description="Second count by first count from which on the second may win.")
 
     def __call__(self, inputs: FusionInput) -> Ensemble:
-        assert inputs.masks is not None
         counts = inputs.masks.histograms(inputs.labels, inputs.num_classes)
         small = np.array(inputs.things or (False,) * inputs.num_classes)
         order = np.argsort(-counts, axis=1, kind="stable")

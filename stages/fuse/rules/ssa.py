@@ -17,7 +17,6 @@ class Ssa(FusionRule):
     needs: ClassVar[tuple[str, ...]] = ("teacher", "masks")
 
     def __call__(self, inputs: FusionInput) -> Ensemble:
-        assert inputs.masks is not None
         votes = majority(inputs.masks, inputs.labels, inputs.num_classes)
         label = paste_masks(inputs.masks, votes.winner, inputs.labels)
         full = np.full_like(label, FULL)

@@ -20,10 +20,7 @@ class MaskGenerator(Component):
     def build(self, device: str) -> Generate:
         """Loads models and weights on `device`; called once per worker.
 
-        Returns:
-            The function from views of one size (each RGB uint8 `(h, w, 3)`) to their mask sets, in order. It may raise
-            `pipeline.core.errors.ImageError` for views that it cannot process.
-
-        Raises:
-            pipeline.core.errors.UserError: the settings cannot work, for instance for want of a checkpoint.
+        Returns the function from views of one size (each RGB uint8 `(h, w, 3)`) to their mask sets, in order. It may
+        raise `pipeline.core.errors.ImageError` for views that it cannot process. `build` itself raises
+        `pipeline.core.errors.UserError` if the settings cannot work, for instance for want of a checkpoint.
         """

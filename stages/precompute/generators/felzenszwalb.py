@@ -5,8 +5,6 @@ A class-agnostic substitute for SAM that needs no network [O]. Its segments part
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from pydantic import Field
 
@@ -25,11 +23,8 @@ class Felzenszwalb(MaskGenerator):
     def build(self, device: str) -> Generate:
         from skimage.segmentation import felzenszwalb
 
-        def generate(views: Sequence[np.ndarray]) -> list[MaskSet]:
-            options = {"scale": self.scale, "sigma": self.sigma, "min_size": self.min_size}
-            return [from_partition(felzenszwalb(view, **options)) for view in views]
-
-        return generate
+        options = {"scale": self.scale, "sigma": self.sigma, "min_size": self.min_size}
+        return lambda views: [from_partition(felzenszwalb(view, **options)) for view in views]
 
 
 def from_partition(segments: np.ndarray) -> MaskSet:

@@ -24,10 +24,7 @@ class Sam(AutomaticMasks):
 
     kind: str = "sam"
     windows_per_batch: int | None = Field(
-        None,
-        ge=1,
-        json_schema_extra=NOT_IN_KEY,
-        description="Views per call of the encoder; null: as many as suit the device.",
+        None, ge=1, json_schema_extra=NOT_IN_KEY, description="Views per call of the encoder; null: by the device."
     )
 
     def with_model(self, model: Any, device: str) -> Generate:

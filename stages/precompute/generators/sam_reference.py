@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -54,10 +53,7 @@ class SamReference(AutomaticMasks):
                 point=[tuple(record["point_coords"][0]) for record in records],
             )
 
-        def generate(views: Sequence[np.ndarray]) -> list[MaskSet]:
-            return [segment(view) for view in views]
-
-        return generate
+        return lambda views: [segment(view) for view in views]
 
 
 COMPONENT = SamReference

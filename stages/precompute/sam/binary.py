@@ -76,11 +76,9 @@ class PackedMasks:
 
     def largest_iou(self, mask: np.ndarray) -> float:
         """Returns the highest IoU of `mask` (bool, not empty) with one of these; 0 if there are none."""
-        if not self._count:
-            return 0.0
         areas = self._areas[: self._count]
         intersection = np.bitwise_count(self._bits[: self._count] & np.packbits(mask)).sum(axis=1, dtype=np.int64)
-        return float((intersection / (areas + np.count_nonzero(mask) - intersection)).max())
+        return float((intersection / (areas + np.count_nonzero(mask) - intersection)).max(initial=0))
 
     def add(self, mask: np.ndarray) -> None:
         """Adds a mask (bool)."""

@@ -23,26 +23,22 @@ class BoxSuppression:
 
     def is_sure_duplicate(self, candidate: Candidate) -> bool:
         """Whether the low-resolution logits show that `candidate` duplicates a kept mask; False in doubt."""
-        if not self._boxes:
-            return False
-        boxes = np.array(self._boxes) - self._origin
-        # The box is between the inner and the outer one: the intersection is at least that with the inner box, the
-        # union at most that with the outer box.
-        inner, outer = candidate.inner, candidate.outer
-        intersection, union = _intersection(boxes, inner), _area(boxes) + _area(outer) - _intersection(boxes, outer)
-        return bool((intersection > self._threshold * union).any())
+        return self._overlaps(candidate.inner + self._origin, candidate.outer + self._origin)
 
     def is_duplicate(self, mask: Mask) -> bool:
         """Whether `mask` duplicates a kept mask."""
-        if not self._boxes:
-            return False
-        boxes, box = np.array(self._boxes), np.array(mask.box)
-        intersection = _intersection(boxes, box)
-        return bool((intersection > self._threshold * (_area(boxes) + _area(box) - intersection)).any())
+        return self._overlaps(np.array(mask.box), np.array(mask.box))
 
     def keep(self, mask: Mask, candidate: Candidate) -> None:
         """Adds `mask`, which was `candidate`, to the kept masks."""
         self._boxes.append(mask.box)
+
+    def _overlaps(self, inner: np.ndarray, outer: np.ndarray) -> bool:
+        """Whether every box between `inner` and `outer` has an IoU above the threshold with a kept one."""
+        boxes = np.reshape(self._boxes, (-1, 4))
+        # The intersection is at least that with the inner box, the union at most that with the outer box.
+        intersection, union = _intersection(boxes, inner), _area(boxes) + _area(outer) - _intersection(boxes, outer)
+        return bool((intersection > self._threshold * union).any())
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:

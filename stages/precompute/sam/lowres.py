@@ -179,15 +179,10 @@ class Candidate:
 def find_candidates(
     logits: Any, predicted_iou: Any, points: np.ndarray, geometry: Geometry, threshold: float, offset: float
 ) -> list[Candidate]:
-    """Returns the masks of low-resolution logits, without those that must be empty.
+    """Returns the masks of low-resolution logits (tensor `(N, h, w)`), without those that must be empty.
 
-    Args:
-        logits: tensor `(N, h, w)`.
-        predicted_iou: tensor `(N,)`.
-        points: prompts `(N, 2)` in pixels of the crop.
-        geometry: geometry of the crop.
-        threshold: logit above which a pixel is in the mask.
-        offset: logits down to `threshold - offset` are up-sampled, for the stability score.
+    `predicted_iou` is a tensor `(N,)`; `points` are prompts `(N, 2)` in pixels of the crop. A pixel is in a mask if its
+    logit is above `threshold`. Logits down to `threshold - offset` are up-sampled, for the stability score.
     """
     import torch
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pkgutil
 from abc import abstractmethod
 from typing import Any
 
 from pydantic import Field, model_validator
 
+from pipeline.core.components import import_by_name
 from pipeline.core.errors import UserError
 from pipeline.core.reading import error_text
 from pipeline.core.settings import NOT_IN_KEY, SettingsFile
@@ -34,10 +34,7 @@ class AutomaticMasks(MaskGenerator):
     random_weights: bool = Field(False, description="Run without a checkpoint (tests and timings).")
     points_per_side: int = Field(32, ge=1, le=1024)
     points_per_batch: int | None = Field(
-        None,
-        ge=1,
-        json_schema_extra=NOT_IN_KEY,
-        description="Prompts per call of the decoder; null: as many as suit the device.",
+        None, ge=1, json_schema_extra=NOT_IN_KEY, description="Prompts per call of the decoder; null: by the device."
     )
     pred_iou_thresh: float = Field(0.7, ge=0, le=1)
     stability_score_thresh: float = Field(0.8, ge=0, le=1)
@@ -49,14 +46,10 @@ class AutomaticMasks(MaskGenerator):
     crop_n_points_downscale_factor: int = Field(1, ge=1, le=1024)
     min_mask_region_area: int = Field(0, ge=0)
     keep_prompt_component: bool = Field(
-        False,
-        description="Cut every mask down to the connected component at its prompt, for a SAM with stray components.",
+        False, description="Cut each mask to the connected component at its prompt, for a SAM with stray components."
     )
     mask_nms_thresh: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="Suppress masks by their IoU above this instead of the IoU of boxes; null: boxes, as SAM does.",
+        None, ge=0, le=1, description="Suppress masks by their IoU above this; null: by that of boxes, as SAM does."
     )
     precision: Precision = Field("float32", description="float16 or bfloat16 run under autocast.")
 
@@ -81,21 +74,18 @@ class AutomaticMasks(MaskGenerator):
     def load_model(self, device: str) -> Any:
         """Returns the `Sam` with its weights, on `device`, in evaluation mode.
 
-        Raises:
-            UserError: the model is unknown, or its weights are missing or of another model.
+        Raises `UserError` if the model is unknown, or its weights are missing or of another model.
         """
         from segment_anything import sam_model_registry
 
         from pipeline.models.weights import load_into, zero_subnormals
 
         if self.builder is not None:
+            builder = import_by_name(self.builder, "sam.generator.builder")
             try:
-                model = pkgutil.resolve_name(self.builder)()
+                model = builder()
             except Exception as error:  # the user's code may raise anything
-                reason = error_text(error)
-                raise UserError(
-                    f"sam.generator.builder: {self.builder!r} cannot be imported or called: {reason}"
-                ) from error
+                raise UserError(f"sam.generator.builder: {self.builder!r} failed: {error_text(error)}") from error
         elif self.model_type in sam_model_registry:
             model = sam_model_registry[self.model_type]()
         else:

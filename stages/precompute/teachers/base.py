@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,44 +13,12 @@ from pipeline.core.components import Component
 from pipeline.core.errors import ImageError, UserError
 from pipeline.core.reading import error_text
 from pipeline.execution.devices import BatchSize, Precision, inference_context
-from pipeline.models.normalization import Deviation, Normalization
-from pipeline.models.weights import load_into, zero_subnormals
+from pipeline.models.network import Network
+from pipeline.models.normalization import Deviation
+from pipeline.models.weights import load_into
 
 #: Views RGB uint8 (N, h, w, 3) -> logits float32 (N, C, h', w').
 Infer = Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Network:
-    """A TA's network, a function from `inputs(views, device)` to logits `(N, C, h', w')` at its own output stride.
-
-    Attributes:
-        model: The `torch.nn.Module`, in evaluation mode; its subnormal weights become zero.
-        normalization: Normalization of the views.
-        scale: Factor by which views are enlarged.
-        run: Call of the model, if `model(inputs)` does not return the logits.
-    """
-
-    model: Any
-    normalization: Normalization
-    scale: float = 1.0
-    run: Callable[[Any], Any] | None = None
-
-    def __post_init__(self) -> None:
-        zero_subnormals(self.model)
-
-    def inputs(self, views: np.ndarray, device: str) -> Any:
-        """Returns RGB uint8 views `(N, h, w, 3)` as a float32 tensor `(N, 3, scale h, scale w)` on `device`."""
-        from torch.nn.functional import interpolate
-
-        batch = self.normalization.normalize_on(device, views)
-        if self.scale == 1:
-            return batch
-        size = [max(1, round(side * self.scale)) for side in batch.shape[-2:]]
-        return interpolate(batch, size, mode="bilinear")
-
-    def __call__(self, inputs: Any) -> Any:
-        return (self.run or self.model)(inputs)
 
 
 class Teacher(Component):
@@ -70,9 +37,7 @@ class Teacher(Component):
 
     def network(self, device: str) -> Network:
         """Loads the network alone, for TA adaptation. Raises `UserError` if it cannot be loaded, or there is none."""
-        raise UserError(
-            f"teacher.model.kind: a TA of kind {self.kind!r} cannot be adapted; expected one with a network"
-        )
+        raise UserError(f"teacher.model.kind: {self.kind!r} cannot be adapted; expected a TA with a network")
 
 
 class NormalizedTeacher(Teacher):

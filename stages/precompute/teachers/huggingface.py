@@ -11,8 +11,9 @@ from pydantic import Field
 from pipeline.core.errors import UserError
 from pipeline.core.reading import error_text, is_file, read_json
 from pipeline.core.settings import SettingsFile
+from pipeline.models.network import Network
 from pipeline.models.normalization import Normalization
-from stages.precompute.teachers.base import Network, NormalizedTeacher, load_checkpoint
+from stages.precompute.teachers.base import NormalizedTeacher, load_checkpoint
 
 
 class HuggingFace(NormalizedTeacher):

@@ -12,8 +12,9 @@ from pipeline.core.errors import UserError
 from pipeline.core.project_files import PROJECT_ROOT, project_file_names
 from pipeline.core.reading import error_text, is_file
 from pipeline.core.settings import SettingsFile, parse_settings
+from pipeline.models.network import Network
 from pipeline.models.normalization import Normalization
-from stages.precompute.teachers.base import Network, Teacher, load_checkpoint
+from stages.precompute.teachers.base import Teacher, load_checkpoint
 
 
 def _find_config(value: Any) -> Any:

@@ -10,8 +10,9 @@ from pipeline.core.components import import_by_name
 from pipeline.core.errors import UserError
 from pipeline.core.reading import error_text
 from pipeline.core.settings import SettingsFile
+from pipeline.models.network import Network
 from pipeline.models.normalization import Normalization
-from stages.precompute.teachers.base import Network, NormalizedTeacher, load_checkpoint
+from stages.precompute.teachers.base import NormalizedTeacher, load_checkpoint
 
 
 class Module(NormalizedTeacher):
