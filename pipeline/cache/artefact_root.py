@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.cache.marker import parse_json
 from pipeline.cache.storage import Storage
 from pipeline.core.errors import UserError
-from pipeline.core.reading import shorten
+from pipeline.core.reading import short_repr, shorten
 from pipeline.core.settings import canonical_json
 
 #: Version of the layout described in docs/cache-format.md; images of the one before are read.
@@ -60,10 +60,8 @@ class ArtefactRoot:
             advice = "expected a zarr group's metadata; run `verify --repair`"
             raise UserError(f"{self}/zarr.json: {error}; {advice}") from None
         if not _is_known_format(attributes):
-            raise UserError(
-                f"{self}/zarr.json: attribute 'format' is {attributes['format']!r}, expected {FORMAT_VERSION}; "
-                "the cache was written by another version of this program"
-            )
+            problem = f"attribute 'format' is {short_repr(attributes['format'])}, expected {FORMAT_VERSION}"
+            raise UserError(f"{self}/zarr.json: {problem}; the cache was written by another version of this program")
         self._check_links()
         return attributes
 
@@ -81,19 +79,21 @@ class ArtefactRoot:
         """
         attributes = parse_json(self.storage.read(f"{self.path}/zarr.json")).get("attributes", {})
         if not isinstance(attributes, dict):
-            raise ValueError(f"attributes is {attributes!r}")
+            raise ValueError(f"attributes is {short_repr(attributes)}")
         if "format" not in attributes:
             raise ValueError("has no attribute 'format'")
         if not _is_known_format(attributes):
             if attributes.get("checksum") == _checksum({**attributes, "format": FORMAT_VERSION}):
-                raise ValueError(f"attribute 'format' is {attributes['format']!r}, its checksum is that of another one")
+                raise ValueError(
+                    f"attribute 'format' is {short_repr(attributes['format'])}, its checksum is that of another one"
+                )
             return attributes
         written_here = "settings" in attributes and attributes["format"] == FORMAT_VERSION
         if (written_here or "checksum" in attributes) and attributes.get("checksum") != _checksum(attributes):
             raise ValueError("its attributes do not have the checksum that they were written with")
         for name, expected in (("kind", self.kind), ("key", self.key)):
             if attributes.get(name, expected) != expected:
-                raise ValueError(f"attribute {name!r} is {attributes[name]!r}, expected {expected!r}")
+                raise ValueError(f"attribute {name!r} is {short_repr(attributes[name])}, expected {expected!r}")
         return attributes
 
     def find_root(self) -> dict[str, Any] | None:

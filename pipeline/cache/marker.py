@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from pipeline.core.reading import reject_constant
 from pipeline.core.settings import canonical_json
 
 _MAX_NAME_LENGTH = 160
@@ -175,11 +176,11 @@ def _checksum(text: bytes) -> bytes:
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
-    """Parses a JSON object. Raises `ValueError` if it is none, or is too long or nested too deeply."""
+    """Parses a JSON object of finite numbers. Raises `ValueError` if it is none, too long or nested too deeply."""
     if len(data) > MAX_JSON_BYTES:
         raise ValueError(f"has {len(data):,} bytes, expected at most {MAX_JSON_BYTES:,}")
     try:
-        values = json.loads(data.decode())
+        values = json.loads(data.decode(), parse_constant=reject_constant)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
     if not isinstance(values, dict):

@@ -242,7 +242,7 @@ def _mapping(data: Any, path: Path) -> dict[str, Any]:
 def load_json(text: str) -> Any:
     """Parses JSON. Raises `ValueError` if `text` is no JSON, or is beyond the bounds of this module."""
     try:
-        value = json.loads(text, parse_int=_integer, parse_constant=_reject_constant)
+        value = json.loads(text, parse_int=_integer, parse_constant=reject_constant)
     except RecursionError:
         raise ValueError(f"is nested deeper than {MAX_DEPTH}") from None
     level, depth, count = [value], 0, 0
@@ -263,7 +263,8 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def _reject_constant(text: str) -> Any:
+def reject_constant(text: str) -> Any:
+    """Raises `ValueError`: the `parse_constant` of `json.loads` for NaN and infinities."""
     raise ValueError(f"found {text}, expected a finite number")
 
 

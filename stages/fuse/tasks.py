@@ -14,6 +14,7 @@ from pipeline.cache.freshness import upstream_markers
 from pipeline.cache.groups import read_mask_sets, views_from_attributes, views_to_attributes
 from pipeline.cache.incremental import CacheTask
 from pipeline.core.errors import ImageError
+from pipeline.core.reading import short_repr
 from pipeline.data.labels import LabelSpace
 from pipeline.data.manifests import ImageRecord
 from pipeline.geometry.masks import MaskSet
@@ -103,7 +104,9 @@ def read_logits(
     views, size = views_from_attributes(group)
     stride = group.attributes.get("output_stride")
     if not isinstance(stride, int) or stride < 1 or size[1] % stride:
-        raise ImageError(f"{where}: attribute output_stride is {stride!r}, expected a divisor of the width {size[1]}")
+        raise ImageError(
+            f"{where}: attribute output_stride is {short_repr(stride)}, expected a divisor of the width {size[1]}"
+        )
     logits = group.read_array("logits", ndim=4)
     grids = [(-(-view.height // stride), view.width // stride) for view in views]
     expected = (len(views), space.num_classes, max(h for h, _ in grids), max(w for _, w in grids))

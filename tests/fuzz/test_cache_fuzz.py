@@ -130,14 +130,23 @@ def test_records_of_failures(data: bytes, folder: Path, inputs: Inputs) -> None:
     inputs.run(lambda: read_everything(artefact))
 
 
-ROOT = {
+ROOT: dict[str, Any] = {
     "zarr_format": 3,
     "node_type": "group",
     "attributes": {"format": 2, "kind": "teacher", "key": "k", "upstream": {"sam": "x"}, "classes": ["a"]},
 }
 
 
-@tiers(st.one_of(changed(ROOT).map(as_bytes), changed_bytes(as_bytes(ROOT))), 30, 1_000)
+#: Root groups that once raised other errors, or sentences that were too long.
+BAD_ROOTS = (
+    b'{"zarr_format": 3, "node_type": "group", "attributes": {"": Infinity}}',
+    as_bytes({**ROOT, "attributes": "a" * 5_000}),
+    as_bytes({**ROOT, "attributes": {**ROOT["attributes"], "format": "a" * 5_000}}),
+    as_bytes({**ROOT, "attributes": {**ROOT["attributes"], "kind": "a" * 5_000}}),
+)
+
+
+@tiers(st.one_of(changed(ROOT).map(as_bytes), changed_bytes(as_bytes(ROOT))), 30, 1_000, BAD_ROOTS)
 def test_root_groups(data: bytes, folder: Path, inputs: Inputs) -> None:
     artefact = artefact_in(folder)
     artefact.storage.replace(f"{artefact.path}/zarr.json", data)
@@ -160,7 +169,14 @@ def changed_metadata(draw: st.DrawFn) -> dict[str, bytes]:
     return {name: draw(st.one_of(changed(document).map(as_bytes), changed_bytes(members()[name])))}
 
 
-@tiers(st.deferred(changed_metadata), 100, 5_000)
+def long_stride() -> dict[str, bytes]:
+    """Returns metadata of the group with a text in place of the output stride."""
+    document = json.loads(members()["zarr.json"])
+    document["attributes"]["output_stride"] = "a" * 5_000
+    return {"zarr.json": as_bytes(document)}
+
+
+@tiers(st.deferred(changed_metadata), 100, 5_000, [long_stride()])
 def test_metadata_of_images(changes: dict[str, bytes], folder: Path, inputs: Inputs) -> None:
     artefact = artefact_in(folder)
     put(artefact, changes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from tests.fuzz.guard import Inputs
 
 
-def tiers(strategy: st.SearchStrategy[Any], fast: int, slow: int) -> Callable[[Callable[..., None]], Any]:
-    """Returns a decorator that runs a test with `fast` inputs and, marked slow, with `slow` inputs."""
+def tiers(
+    strategy: st.SearchStrategy[Any], fast: int, slow: int, known: Sequence[Any] = ()
+) -> Callable[[Callable[..., None]], Any]:
+    """Returns a decorator that runs a test with `known` inputs and `fast` others and, marked slow, `slow` others."""
     quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 
     def both(test: Callable[..., None]) -> Any:
@@ -38,6 +40,8 @@ def tiers(strategy: st.SearchStrategy[Any], fast: int, slow: int) -> Callable[[C
             def each(value: Any) -> None:
                 test(value, tmp_path, inputs)
 
+            for value in known:
+                test(value, tmp_path, inputs)
             each()
             inputs.report()
 
