@@ -106,8 +106,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
         if tables[-1] and sum(min(longest[k], UNBROKEN) + 3 for k in [*tables[-1], index]) > room:
             tables.append([])
         tables[-1].append(index)
-    for number, indices in enumerate(tables):
-        table = Table(title=None if number else Text(title, "bold"), title_justify="left")
+    console.print(Text(title, "bold"))  # a title of the table itself would be folded at the table's width
+    for indices in tables:
+        table = Table()
         table.add_column(titles[0], overflow="fold", no_wrap=longest[0] <= 2 * UNBROKEN)
         for index in indices:
             short = longest[index] <= UNBROKEN
