@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from numpy.lib.recfunctions import structured_to_unstructured
 
 from pipeline.cache.artefact import ImageGroup, ImageWriter
 from pipeline.core.errors import ImageError
@@ -75,6 +74,8 @@ def write_mask_sets(writer: ImageWriter, sets: Sequence[MaskSet]) -> None:
 
     Planes of smaller views are zero below and right of the view. The attribute `columns` is added.
     """
+    from numpy.lib.recfunctions import structured_to_unstructured
+
     writer.attributes["columns"] = list(COLUMNS)
     height, width = (max(s.shape[axis] for s in sets) for axis in (0, 1))
     planes = np.zeros((sum(len(s.planes) for s in sets), height, width), np.uint16)

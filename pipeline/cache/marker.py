@@ -28,6 +28,8 @@ _PLAIN_ID = re.compile(r"[A-Za-z0-9_+,()'-][A-Za-z0-9 _.+,()'-]{0,159}")
 
 _ATTEMPT = re.compile(r"[A-Za-z0-9_-]+")
 
+_DECODER = json.JSONDecoder(parse_constant=reject_constant)
+
 #: Keys of a marker of format 2, in the order of the file.
 _STORED_FIELDS = ("id", "file", "size", "sha256", "content", "source", "inputs", "arrays")
 
@@ -82,8 +84,10 @@ class Marker:
 
     def to_json(self) -> bytes:
         """Returns the marker's file in format 2."""
-        values = asdict(self)
-        return dump_with_checksum({name: values[name] for name in _STORED_FIELDS if values[name] is not None})
+        values = {name: getattr(self, name) for name in _STORED_FIELDS}
+        if self.source is not None:
+            values["source"] = asdict(self.source)
+        return dump_with_checksum({name: value for name, value in values.items() if value is not None})
 
     @classmethod
     def from_json(cls, data: bytes) -> Marker:
@@ -180,7 +184,7 @@ def parse_json(data: bytes) -> dict[str, Any]:
     if len(data) > MAX_JSON_BYTES:
         raise ValueError(f"has {len(data):,} bytes, expected at most {MAX_JSON_BYTES:,}")
     try:
-        values = json.loads(data.decode(), parse_constant=reject_constant)
+        values = _DECODER.decode(data.decode())
     except RecursionError:
         raise ValueError("is nested too deeply") from None
     if not isinstance(values, dict):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
-from scipy.special import softmax
+import scipy  # its subpackages are loaded when they are used
 
 from pipeline.data.labels import LabelSpace
 from pipeline.geometry.windows import Placement, Window, coverage_tiles
@@ -38,7 +38,7 @@ class Pooled:
 
 def class_probabilities(logits: np.ndarray, source: LabelSpace, target: LabelSpace) -> np.ndarray:
     """Converts a view's logits `(C_source, h, w)` to float32 probabilities `(C, h, w)` in the classes of `target`."""
-    probabilities: np.ndarray = softmax(logits.astype(np.float32), axis=0)
+    probabilities: np.ndarray = scipy.special.softmax(logits.astype(np.float32), axis=0)
     if source.classes == target.classes:
         return probabilities
     return target.map_probabilities(probabilities, source)

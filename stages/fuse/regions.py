@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.sparse import coo_matrix, csgraph, csr_matrix
+import scipy  # its subpackages are loaded when they are used
 
 from pipeline.geometry.boundaries import dilate
 from pipeline.geometry.masks import MaskSet
@@ -38,11 +38,13 @@ class Regions:
     count: int
 
     @cached_property
-    def membership(self) -> csr_matrix:
+    def membership(self) -> scipy.sparse.csr_matrix:
         """1 for each region in a mask: sparse `(K, R)`."""
         region, plane = np.nonzero(self.masks)
         rows = self.masks[region, plane] - 1
-        return csr_matrix((np.ones(len(rows), dtype=np.int64), (rows, region)), shape=(self.count, len(self.masks)))
+        return scipy.sparse.csr_matrix(
+            (np.ones(len(rows), dtype=np.int64), (rows, region)), shape=(self.count, len(self.masks))
+        )
 
     def sum_over_regions(self, values: np.ndarray) -> np.ndarray:
         """Sums `values` `(R, ...)` over the regions of each mask: `(K, ...)`."""
@@ -105,7 +107,7 @@ def soft_votes(regions: Regions, weight: np.ndarray, votes: np.ndarray) -> np.nd
     scaled = np.ascontiguousarray(np.moveaxis(np.rint(votes.astype(np.float64) * UNIT), 0, -1))[rows]
     # A row of the matrix holds the pixels of one image row that share a grid value.
     ends = np.arange(0, height * width + 1, step)
-    pixels = csr_matrix(
+    pixels = scipy.sparse.csr_matrix(
         (weight.ravel().astype(np.float64), regions.index.ravel(), ends), shape=(height * w, len(regions.masks))
     )
     total: np.ndarray = pixels.T @ scaled.reshape(height * w, classes)
@@ -120,9 +122,11 @@ def connected_components(labels: np.ndarray) -> np.ndarray:
     crosses_seam = labels[:, 0] == labels[:, -1]
     count = int(components.max()) + 1
     pairs = components[crosses_seam, 0], components[crosses_seam, -1]
-    edges = coo_matrix((np.ones(len(pairs[0]), dtype=bool), pairs), shape=(count, count))
+    edges = scipy.sparse.coo_matrix((np.ones(len(pairs[0]), dtype=bool), pairs), shape=(count, count))
     # Component 0 does not occur.
-    merged: np.ndarray = (csgraph.connected_components(edges, directed=False)[1].astype(np.int32) - 1)[components]
+    merged: np.ndarray = (scipy.sparse.csgraph.connected_components(edges, directed=False)[1].astype(np.int32) - 1)[
+        components
+    ]
     return merged
 
 
@@ -145,7 +149,9 @@ def small_unmasked_components(
     candidate = candidate_of_component[components[pixels]]
     region = regions.index.ravel()
     shape = (len(regions.masks), len(candidates))
-    region_pixels = csr_matrix((np.ones(len(pixels), dtype=np.int64), (region[pixels], candidate)), shape=shape)
+    region_pixels = scipy.sparse.csr_matrix(
+        (np.ones(len(pixels), dtype=np.int64), (region[pixels], candidate)), shape=shape
+    )
     mask_area = regions.sum_over_regions(np.bincount(region, minlength=len(regions.masks)))
     mask_pixels = (regions.membership @ region_pixels).tocoo()
     has_mask = np.zeros(len(candidates), dtype=bool)

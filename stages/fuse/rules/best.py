@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+import scipy  # its subpackages are loaded when they are used
 from pydantic import Field
-from scipy.special import softmax
 
 from pipeline.core.settings import renamed
 from stages.fuse.boundary import inpaint_boundary_band
@@ -82,7 +82,7 @@ class SoftMaskVote(FusionRule):
     def mask_votes(self, inputs: FusionInput, regions: Regions) -> tuple[np.ndarray, np.ndarray]:
         """Returns the log-probabilities of each region's masks, float32 `(R, C)`, and their power, float32 `(R,)`."""
         assert inputs.stitched is not None
-        votes = softmax(inputs.stitched, axis=0)
+        votes = scipy.special.softmax(inputs.stitched, axis=0)
         votes = votes * certainty(votes)
         distance = distance_to_boundary(regions.index, self.full_vote_distance)
         total = regions.sum_over_regions(soft_votes(regions, distance, votes))
