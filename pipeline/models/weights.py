@@ -108,7 +108,7 @@ def load_into(model: torch.nn.Module, path: str | Path, what: str) -> dict[str, 
     `num_batches_tracked` may be missing: old checkpoints lack it, and inference does not read it.
     """
     state, meta = load_state_dict(path)
-    _assign(model, state, path, what)
+    _assign_weights(model, state, path, what)
     return meta
 
 
@@ -124,7 +124,7 @@ def load_pretrained(model: torch.nn.Module, path: str | Path, what: str, *, clas
     fits = classifier and all(k in state and state[k].shape == current[k].shape for k in classifier_keys)
     if not fits:
         state |= {k: current[k] for k in classifier_keys}
-    _assign(model, state, path, what)
+    _assign_weights(model, state, path, what)
     return fits
 
 
@@ -137,10 +137,10 @@ def load_backbone(backbone: torch.nn.Module, path: str | Path, what: str) -> Non
     state, _ = load_state_dict(path)
     prefix = "backbone." if any(key.startswith("backbone.") for key in state) else ""
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    _assign(backbone, state, path, what, partial=True)
+    _assign_weights(backbone, state, path, what, partial=True)
 
 
-def _assign(
+def _assign_weights(
     model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: str | Path, what: str, *, partial: bool = False
 ) -> None:
     """Loads `state` if its names and shapes are those of `model`; `partial`: the model needs only some of it."""

@@ -50,7 +50,7 @@ def describe(settings: Settings, indent: str = "") -> list[str]:
         if isinstance(value, Settings):
             lines += [f"{indent}{name}:", *describe(value, indent + "  ")]
         else:
-            lines.append(f"{indent}{name}: {_yaml(value)}")
+            lines.append(f"{indent}{name}: {_one_line_yaml(value)}")
     return lines
 
 
@@ -61,11 +61,11 @@ def describe_class(cls: type[Settings]) -> list[str]:
         if field.description:
             lines.append(f"# {field.description}")
         default = None if field.is_required() else field.get_default(call_default_factory=True)
-        lines.append(f"{name}: {'???  # must be given' if field.is_required() else _yaml(default)}")
+        lines.append(f"{name}: {'???  # must be given' if field.is_required() else _one_line_yaml(default)}")
     return lines
 
 
-def _yaml(value: Any) -> str:
+def _one_line_yaml(value: Any) -> str:
     import yaml
 
     text: str = yaml.safe_dump(to_jsonable_python(value), default_flow_style=True, width=1000, allow_unicode=True)

@@ -94,8 +94,9 @@ class BatchedMasks:
                 geometry = Geometry.of(self.model, crop.size)
                 for part, embeddings in self._encode(views, crop):
                     for masks, embedding in zip(selected[part], embeddings.split(1), strict=True):
-                        candidates = self._propose(embedding, crop, geometry)
-                        masks += [(crop, mask) for mask in self._select(candidates, crop, geometry, size)]
+                        # without a name for the candidates, which are freed before the next ones are proposed
+                        best = self._select(self._propose(embedding, crop, geometry), crop, geometry, size)
+                        masks += [(crop, mask) for mask in best]
         return [from_crops(self._finish(masks, size, len(crops)), *size) for masks in selected]
 
     def _encode(self, views: Sequence[np.ndarray], crop: Crop) -> Iterator[tuple[slice, Any]]:
