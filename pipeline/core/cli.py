@@ -100,10 +100,10 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     longest = [max(map(len, [*text.split("\n"), *body])) for text, *body in zip(titles, *cells, strict=True)]
     console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else FILE_WIDTH)
     # a border and two spaces per column, and the last border
-    room = console.width - 1 - 3 - min(longest[0], 2 * UNBROKEN)
+    available = console.width - 1 - 3 - min(longest[0], 2 * UNBROKEN)
     tables: list[list[int]] = [[]]
     for index in range(1, len(columns)):
-        if tables[-1] and sum(min(longest[k], UNBROKEN) + 3 for k in [*tables[-1], index]) > room:
+        if tables[-1] and sum(min(longest[k], UNBROKEN) + 3 for k in [*tables[-1], index]) > available:
             tables.append([])
         tables[-1].append(index)
     console.print(Text(title, "bold"))  # a title of the table itself would be folded at the table's width
