@@ -14,7 +14,9 @@ from stages.options import FusionOption, RunOptions, WorkDirOption, WorkersOptio
 def command(
     run: RunOptions,
     fusion: FusionOption = None,
-    rounds: Annotated[int, option("--rounds", "Rounds, each starting from the TA of the last.", "N", min=1)] = 1,
+    rounds: Annotated[
+        int, option("--rounds", "Rounds, each starting from the TA of the last; 0: only adapt.statistics.", "N", min=0)
+    ] = 1,
     work_dir: WorkDirOption = Path("work_dirs"),
     workers: WorkersOption = 1,
 ) -> Result:
@@ -26,7 +28,8 @@ def command(
     from stages.adapt.stage import adapt
 
     data, settings = run.read(fusion)
-    echo(f"{data.name}: {rounds} rounds of {settings.adapt.iterations} steps, TA and fusion as in the settings")
+    statistics = "statistics of the panoramas, " if settings.adapt.statistics else ""
+    echo(f"{data.name}: {statistics}{rounds} rounds of {settings.adapt.iterations} steps")
     statuses = []
 
     def run_stage(stage: str, options: Sequence[str]) -> None:
@@ -37,13 +40,19 @@ def command(
 
     with console_progress() as progress:
         finished = adapt(data, settings, rounds, work_dir, run_stage, progress=progress)
-    print_table(
-        "adapt: weighted terms, first -> last tenth of the steps",
-        ["round", "teacher", "fused", *finished[0].losses],
-        [[r.number, r.teacher, r.fused, *(f"{a:.3f} -> {b:.3f}" for a, b in r.losses.values())] for r in finished],
-    )
-    echo_hint(f"train or evaluate with --config {finished[-1].config}")
+    if finished:
+        terms = list(finished[-1].losses)
+        print_table(
+            "adapt: weighted terms, first -> last tenth of the steps" if terms else "adapt",
+            ["round", "teacher", "fused", *terms],
+            [[r.number, r.teacher, r.fused, *(_first_to_last(r.losses.get(term)) for term in terms)] for r in finished],
+        )
+        echo_hint(f"train or evaluate with --config {finished[-1].config}")
     figures = [
         {"teacher": r.teacher, "fused": r.fused, "parent": r.parent_teacher, "config": str(r.config)} for r in finished
     ]
     return Result({"stage": "adapt", "rounds": figures}, failed=any(statuses))
+
+
+def _first_to_last(values: Sequence[float] | None) -> str:
+    return "-" if values is None else f"{values[0]:.3f} -> {values[1]:.3f}"

@@ -16,6 +16,11 @@ def tiny_teacher(classes: int = 19, stride: int = 4, seed: int = 0) -> torch.nn.
     return layer
 
 
+def batch_norm_teacher() -> torch.nn.Module:
+    """The TA `tiny_teacher` with batch norm of its input."""
+    return torch.nn.Sequential(torch.nn.BatchNorm2d(3), tiny_teacher())
+
+
 def nan_teacher() -> torch.nn.Module:
     """A TA whose logits are NaN on bright images (mean above 0 after normalisation)."""
 
