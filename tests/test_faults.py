@@ -369,35 +369,3 @@ def test_a_refused_run_is_one_error(tmp_path: Path) -> None:
     assert "sam.nonsense: unknown key" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (project.folder / "cache").exists()
-
-
-def stages() -> list[str]:
-    return sorted(path.parent.name for path in (REPOSITORY / "stages").glob("*/cli.py"))
-
-
-def test_help_lists_every_stage() -> None:
-    result = command("-m", "pipeline", "--help")
-    assert all(stage in result.stdout for stage in stages())
-
-
-@pytest.mark.parametrize("stage", stages())
-def test_every_stage_has_help(stage: str) -> None:
-    result = command("-m", "pipeline", stage, "--help")
-    assert (result.returncode, result.stderr) == (0, "")
-    assert "--manifest" in result.stdout or stage in ("predict", "export", "settings")
-
-
-def imported_modules(*arguments: str) -> set[str]:
-    """Returns the modules that a run of Python imports."""
-    result = command("-X", "importtime", *arguments)
-    assert result.returncode == 0, result.stderr
-    return {line.rpartition("|")[2].strip() for line in result.stderr.splitlines() if line.startswith("import time:")}
-
-
-def test_the_command_line_imports_little_besides_its_libraries() -> None:
-    """Counts modules, which does not depend on the load of the machine."""
-    modules = imported_modules("-m", "pipeline", "--help")
-    heavy = {"torch", "zarr", "dask", "distributed", "mmengine", "mmseg", "scipy", "skimage", "matplotlib"}
-    assert not heavy & {module.partition(".")[0] for module in modules}
-    libraries = imported_modules("-c", "import pydantic, typer, yaml")
-    assert len(modules - libraries) < 250

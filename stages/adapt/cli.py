@@ -28,8 +28,9 @@ def command(
     from stages.adapt.stage import adapt
 
     data, settings = run.read(fusion)
-    statistics = "statistics of the panoramas, " if settings.adapt.statistics else ""
-    echo(f"{data.name}: {statistics}{rounds} rounds of {settings.adapt.iterations} steps")
+    work = ["batch-norm statistics of the panoramas"] if settings.adapt.statistics else []
+    work += [f"{rounds} rounds of {settings.adapt.iterations} steps"] if rounds else []
+    echo(f"{data.name}: {', then '.join(work)}")
     statuses = []
 
     def run_stage(stage: str, options: Sequence[str]) -> None:

@@ -71,7 +71,7 @@ def adapt(
     from the last saved step of its training. Raises `UserError` before any work if the TA cannot be adapted, or if
     nothing is fused with `config` and the first round trains.
     """
-    check_adaptable(config)
+    check_adaptable(config, trains=rounds > 0)
     if not rounds and not config.adapt.statistics:
         example = "expected rounds, or a share such as --set adapt.statistics=0.5"
         raise UserError(f"adapt: --rounds 0 and adapt.statistics 0 change nothing; {example}")
@@ -102,7 +102,7 @@ def _run_round_0(
             progress.note("the TA has no batch norm; its statistics stay as they are")
             return None
         make_writable_folder(folder, "--work-dir")
-        share, entropies = _mix_statistics(network, manifest, config, paths, device, progress)
+        share, entropies = _adapt_statistics(network, manifest, config, paths, device, progress)
         _save_ta(network.model, folder, teacher)
         write_text(report, json.dumps({"share": share, "entropy": entropies}) + "\n")
     if not json.loads(report.read_text())["share"]:
@@ -111,7 +111,7 @@ def _run_round_0(
     return _finish_round(0, manifest, config, folder, parent, run_stage, {})
 
 
-def _mix_statistics(
+def _adapt_statistics(
     network: Network, manifest: Manifest, config: Config, paths: Sequence[Path], device: str, progress: Progress
 ) -> tuple[float, dict[float, float]]:
     """Changes the network in place; returns the share, and the entropies by share that it was chosen by."""
@@ -175,10 +175,12 @@ def _finish_round(
     return finished
 
 
-def check_adaptable(config: Config) -> None:
-    """Raises `UserError` for settings whose TA cannot be adapted."""
+def check_adaptable(config: Config, *, trains: bool) -> None:
+    """Raises `UserError` for settings whose TA cannot be adapted, or, if it `trains`, not be trained."""
     if config.teacher.model is None or config.teacher.artefact is not None:
         raise UserError("config: teacher.model: adaptation needs the TA itself, found none (or an artefact)")
+    if not trains:
+        return
     if not (config.adapt.ensemble or config.adapt.confident or config.adapt.consistency):
         raise UserError("config: adapt: ensemble, confident and consistency are all 0; expected a term to train on")
     fused, teacher = config.fused_space(), config.teacher_space()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pipeline.core.errors import ImageError, UserError
 from pipeline.core.progress import Progress
 from pipeline.data.images import ImagePreprocessing, read_image
 from pipeline.geometry.views import ViewSettings, make_views
@@ -39,15 +41,20 @@ def batch_norm_layers(model: torch.nn.Module) -> dict[str, _BatchNorm]:
 def draw_batches(
     paths: Sequence[Path], preprocessing: ImagePreprocessing, views: ViewSettings, seed: int, count: int = BATCHES
 ) -> Iterator[np.ndarray]:
-    """Yields `count` batches of views of random panoramas, RGB uint8 `(n, h, w, 3)`, n at most `BATCH_SIZE`."""
+    """Yields at most `count` batches of views of random panoramas, RGB uint8 `(n, h, w, 3)`, `n <= BATCH_SIZE`.
+
+    A panorama that cannot be read is left out; `precompute` reports it.
+    """
     for number in range(count):
         rng = np.random.default_rng([seed, number])
-        drawn = []
+        drawn: list[np.ndarray] = []
         for index in rng.integers(len(paths), size=BATCH_SIZE):
-            image = read_image(paths[index], preprocessing)
-            candidates = make_views(views, *image.shape[:2])
-            drawn.append(candidates[rng.integers(len(candidates))].extract_image(image))
-        yield np.stack([view for view in drawn if view.shape == drawn[0].shape])
+            with suppress(ImageError):
+                image = read_image(paths[index], preprocessing)
+                candidates = make_views(views, *image.shape[:2])
+                drawn.append(candidates[rng.integers(len(candidates))].extract_image(image))
+        if drawn:
+            yield np.stack([view for view in drawn if view.shape == drawn[0].shape])
 
 
 @torch.no_grad()
@@ -55,7 +62,7 @@ def measure_statistics(network: Network, batches: Iterable[np.ndarray], device: 
     """Returns mean and variance of the inputs of every batch-norm layer.
 
     During the measurement each layer normalizes by its batch, so that the layers behind it get inputs of the target's
-    statistics too. The model itself is not changed.
+    statistics too. The model itself is not changed. Raises `UserError` if there is no batch.
     """
     moments: dict[str, list[Tensor]] = defaultdict(list)
 
@@ -77,6 +84,8 @@ def measure_statistics(network: Network, batches: Iterable[np.ndarray], device: 
     finally:
         for hook in hooks:
             hook.remove()
+    if not moments:
+        raise UserError("adapt: found no panorama that can be read in train.split; expected one at least")
     means = {name: torch.stack(values).mean(0) for name, values in moments.items()}
     return {name: (mean, square - mean**2) for name, (mean, square) in means.items()}
 

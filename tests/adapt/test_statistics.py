@@ -52,7 +52,9 @@ def test_statistics_are_those_of_a_training_pass_and_the_model_stays() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     measured = measure_statistics(Network(model, NORMALIZATION), iter(views()), "cpu", SilentProgress())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert not any(module.training or module._forward_hooks for module in model.modules())
+    batch = torch.from_numpy(views()[0]).permute(0, 3, 1, 2).float()
+    with torch.no_grad():
+        assert torch.equal(model(batch), reference(batch)), "the network computes as before"
     reference.train()
     inputs: dict[str, list[torch.Tensor]] = {"1": [], "4": []}
     for name in inputs:
@@ -179,3 +181,28 @@ def test_the_chosen_share_is_recorded(project: Project, tmp_path: Path) -> None:
     written = report.stat().st_mtime_ns
     assert adapt(manifest, config, 0, tmp_path / "work", in_process) == made
     assert report.stat().st_mtime_ns == written, "the choice is not made again"
+
+
+def test_statistics_need_no_trainable_settings(project: Project, tmp_path: Path) -> None:
+    """Another label space of the ensemble is no obstacle: nothing is trained."""
+    changes = (BATCH_NORM, "adapt.statistics=0.5", "fusion.label_space=densepass13")
+    manifest, config = project.manifest(), project.config(*changes)
+    precompute(manifest, config, only=["sam", "masks"])
+    assert len(adapt(manifest, config, 0, tmp_path / "work", in_process)) == 1
+    with pytest.raises(UserError, match="expected the TA's own to train it on"):
+        adapt(manifest, config, 1, tmp_path / "work", in_process)
+
+
+def test_unreadable_panoramas_are_left_out(project: Project) -> None:
+    manifest, config = project.manifest(), project.config()
+    paths = [record.path for record in manifest.images]
+    paths[0].write_bytes(b"no image")
+    batches = list(draw_batches(paths, manifest.preprocessing, config.teacher.views, 0))
+    assert len(batches) == BATCHES
+    assert min(len(batch) for batch in batches) < max(len(batch) for batch in batches)
+    for path in paths:
+        path.write_bytes(b"")
+    network = Network(small_network(), NORMALIZATION)
+    nothing = draw_batches(paths, manifest.preprocessing, config.teacher.views, 0)
+    with pytest.raises(UserError, match=r"found no panorama that can be read in train\.split"):
+        measure_statistics(network, nothing, "cpu", SilentProgress())

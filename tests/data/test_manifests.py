@@ -170,8 +170,8 @@ def test_problems_beyond_the_first_twenty_are_counted(project: Project) -> None:
 
 
 def test_records_are_values() -> None:
-    record = ImageRecord("a/p", "train", "/root", ".png", "labels/p.png")
-    assert (record.path, record.label_path) == (Path("/root/a/p.png"), Path("/root/labels/p.png"))
+    record = ImageRecord("a/p", "train", "/data", ".png", "labels/p.png")
+    assert (record.path, record.label_path) == (Path("/data/a/p.png"), Path("/data/labels/p.png"))
     assert ImageRecord("p", "train", "/", "").path == Path("/p")
     assert ImageRecord("p", "train", "/", "").label_path is None
     again = pickle.loads(pickle.dumps(record))
