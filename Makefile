@@ -97,8 +97,8 @@ labels: $(STAMP) ## the pseudo-labels as Cityscapes-style PNGs, for any other fr
 export: $(STAMP) ## a student as ONNX, checked against torch   [CHECKPOINT= ARGS="--size 400x2048"]
 	@$(GOODSAM) export $(WITH_CHECKPOINT) $(ARGS)
 
-ROUNDS ?= 1
-adapt: $(STAMP) ## TA adaptation: fine-tune the TA on the ensemble, its logits and the fusion again   [ROUNDS=1]
+ROUNDS ?= auto
+adapt: $(STAMP) ## TA adaptation to the panoramas, its logits and the fusion again; for a large domain gap   [ROUNDS=auto]
 	@$(GOODSAM) adapt --rounds $(ROUNDS) $(if $(SPLIT),--set 'train.split=$(SPLIT)') $(WITH_FUSION) $(RUN)
 
 # Settings and their values; every combination is a row.

@@ -157,6 +157,7 @@ class Bench:
             else:
                 fuse(self.manifest(), config)
 
-        config = self.config(rule, "train.split=target-train", f"adapt.iterations={iterations}")
+        changes = "adapt.preset=paper", "adapt.learning_rate=3e-5", f"adapt.iterations={iterations}"
+        config = self.config(rule, "train.split=target-train", *changes)
         with console_progress() as progress:
             return adapt(self.manifest(), config, 1, self.work / "runs", run_stage, progress=progress)[0].config

@@ -49,9 +49,9 @@ def command(
 ) -> Result:
     """Makes a table, one row per combination of settings.
 
-    Each row is precomputed (what is missing), fused and, where there are labels, scored; measured rows are kept below
-    --work-dir. Without labels: L_CC, the disagreement of the TA's views in nats, its residual after pooling, the mean
-    of M, and the share of changed labels.
+    Each row is precomputed (what is missing), fused and scored; measured rows are kept below --work-dir. Without
+    labels: the expected mIoU, L_CC, the disagreement of the TA's views in nats, its residual after pooling, the mean of
+    M, and the share of changed labels.
     """
     from pipeline.core.errors import UserError
     from pipeline.core.progress import console_progress

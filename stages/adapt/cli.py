@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pipeline.core.cli import SOME_IMAGES_FAILED, Result, echo, echo_hint, print_table, run_command
 from pipeline.core.errors import UserError
@@ -15,22 +15,29 @@ def command(
     run: RunOptions,
     fusion: FusionOption = None,
     rounds: Annotated[
-        int, option("--rounds", "Rounds, each starting from the TA of the last; 0: only adapt.statistics.", "N", min=0)
-    ] = 1,
+        str,
+        option(
+            "--rounds",
+            "Rounds of training, each from the TA of the last; auto: while the expected mIoU rises; 0: only "
+            "adapt.scale and adapt.statistics.",
+            "N|auto",
+        ),
+    ] = "auto",
     work_dir: WorkDirOption = Path("work_dirs"),
     workers: WorkersOption = 1,
 ) -> Result:
-    """Fine-tunes the TA on the ensemble, then fuses again.
+    """Adapts the TA to the panoramas, then fuses again.
 
-    Only the TA's logits are computed again; SAM never runs.
+    Needs no labels. Round 0 chooses the scale of the TA's input and its batch-norm statistics; the others train the TA
+    on the ensemble. Only the TA's logits are computed again; SAM never runs.
     """
     from pipeline.core.progress import console_progress
-    from stages.adapt.stage import adapt
+    from stages.adapt.stage import adapt, best_round
 
+    count = _parse_rounds(rounds)
     data, settings = run.read(fusion)
-    work = ["batch-norm statistics of the panoramas"] if settings.adapt.statistics else []
-    work += [f"{rounds} rounds of {settings.adapt.iterations} steps"] if rounds else []
-    echo(f"{data.name}: {', then '.join(work)}")
+    work = "while the expected mIoU rises" if count == "auto" else str(count)
+    echo(f"{data.name}: rounds: {work}, of {settings.adapt.iterations} steps")
     statuses = []
 
     def run_stage(stage: str, options: Sequence[str]) -> None:
@@ -40,19 +47,40 @@ def command(
         statuses.append(status)
 
     with console_progress() as progress:
-        finished = adapt(data, settings, rounds, work_dir, run_stage, progress=progress)
+        finished = adapt(data, settings, count, work_dir, run_stage, progress=progress)
     if finished:
+        best = best_round(finished)
         terms = list(finished[-1].losses)
+        of_terms = "; weighted terms, first -> last tenth of the steps" if terms else ""
         print_table(
-            "adapt: weighted terms, first -> last tenth of the steps" if terms else "adapt",
-            ["round", "teacher", "fused", *terms],
-            [[r.number, r.teacher, r.fused, *(_first_to_last(r.losses.get(term)) for term in terms)] for r in finished],
-        )
-        echo_hint(f"train or evaluate with --config {finished[-1].config}")
+            f"adapt: expected mIoU (no labels){of_terms}",
+            ["round", "TA", "ensemble", "fused", *terms],
+            [
+                [
+                    f"{r.number}{' (best)' if r is best else ''}", r.expected_ta, r.expected, r.fused,
+                    *(_first_to_last(r.losses.get(term)) for term in terms),
+                ]
+                for r in finished
+            ],
+        )  # fmt: skip
+        echo_hint(f"train or evaluate with --config {best.config}")
     figures = [
-        {"teacher": r.teacher, "fused": r.fused, "parent": r.parent_teacher, "config": str(r.config)} for r in finished
-    ]
-    return Result({"stage": "adapt", "rounds": figures}, failed=any(statuses))
+        {
+            "round": r.number, "teacher": r.teacher, "fused": r.fused, "parent": r.parent_teacher,
+            "config": str(r.config), "expected_ta": round(r.expected_ta, 2), "expected": round(r.expected, 2),
+        }
+        for r in finished
+    ]  # fmt: skip
+    chosen = str(best_round(finished).config) if finished else None
+    return Result({"stage": "adapt", "rounds": figures, "config": chosen}, failed=any(statuses))
+
+
+def _parse_rounds(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal():
+        raise UserError(f"--rounds: found {text!r}; expected auto or a number from 0")
+    return int(text)
 
 
 def _first_to_last(values: Sequence[float] | None) -> str:

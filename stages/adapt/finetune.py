@@ -22,6 +22,7 @@ from torch import Tensor
 from pipeline.core.errors import UserError
 from pipeline.core.progress import Progress
 from pipeline.core.reading import error_text, is_file
+from pipeline.data.class_balance import class_shares, class_weights
 from pipeline.data.samples import FusedSample, Reader
 from pipeline.geometry.views import ViewSettings, make_views
 from pipeline.geometry.windows import Window
@@ -65,12 +66,18 @@ def crop_to_overlap(
 
 
 def pair_losses(
-    logits: Tensor, fused: FusedSample, pair: tuple[Window, Window], settings: AdaptSettings, ignore_index: int
+    logits: Tensor,
+    fused: FusedSample,
+    pair: tuple[Window, Window],
+    settings: AdaptSettings,
+    ignore_index: int,
+    weights_of_classes: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Returns the weighted loss terms of one pair of windows; terms of weight 0 are left out.
 
     `logits` are those of the TA, `(2, C, h, w)` at its own stride. `fused` is the panorama's ensemble, with `stitched`,
-    `gate` and `weight`, or with `E_i` and `M_i` of each window.
+    `gate` and `weight`, or with `E_i` and `M_i` of each window. With `weights_of_classes` `(C,)`, a pixel counts with
+    the weight of its label's class.
     """
     if fused.stitched is None or fused.gate is None or fused.weight is None:
         raise ValueError("expected a fused sample with stitched, gate and weight")
@@ -85,6 +92,9 @@ def pair_losses(
         return torch.from_numpy(np.stack(planes)).to(logits.device)
 
     label = crop(fused.label, fused.window_label).long()
+    counts = (label != ignore_index).float()
+    if weights_of_classes is not None:
+        counts = counts * losses.label_weights(label, weights_of_classes, ignore_index)
     terms: dict[str, Tensor] = {}
     if settings.ensemble:
         with torch.no_grad():
@@ -94,10 +104,9 @@ def pair_losses(
         columns = [torch.from_numpy(window.columns(width)).to(logits.device) for window in pair]
         target = torch.stack([stitched[:, rows].index_select(-1, x) for x in columns])
         ensemble = losses.ensemble_probs(target, label, crop(fused.gate).float() / 255, ignore_index)
-        is_labelled = (label != ignore_index).float()
-        terms["ensemble"] = settings.ensemble * losses.soft_cross_entropy(full, ensemble, is_labelled)
+        terms["ensemble"] = settings.ensemble * losses.soft_cross_entropy(full, ensemble, counts)
     if settings.confident:
-        weight = crop(fused.weight, fused.window_weight).float() / 255
+        weight = counts * crop(fused.weight, fused.window_weight).float() / 255
         terms["confident"] = settings.confident * losses.hard_cross_entropy(full, label, weight, ignore_index)
     if settings.consistency:
         first, second = crop_to_overlap(logits[:1], logits[1:], pair, width)
@@ -125,7 +134,7 @@ def finetune(
     Returns the mean of each term over the first and the last tenth of the steps. Raises `UserError` if one is not
     finite.
     """
-    model = network.model
+    model, classes = network.model, _weights_of_classes(reader, settings.class_balance, device)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.01)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=settings.iterations)
@@ -142,7 +151,7 @@ def finetune(
             pairs = neighbouring_windows(views, *image.shape[:2])
             pair = pairs[rng.integers(len(pairs))]
             inputs = network.inputs(np.stack([window.extract_image(image) for window in pair]), device)
-            terms = pair_losses(network(inputs), fused, pair, settings, ignore_index)
+            terms = pair_losses(network(inputs), fused, pair, settings, ignore_index, classes)
             loss = torch.stack(list(terms.values())).sum() / settings.batch_size
             loss.backward()
             for name, value in terms.items():
@@ -161,6 +170,13 @@ def finetune(
         name: [round(float(np.mean([step[name] for step in part])), 6) for part in (history[:tenth], history[-tenth:])]
         for name in TERMS
     }
+
+
+def _weights_of_classes(reader: Reader, exponent: float, device: str) -> Tensor | None:
+    if not exponent:
+        return None
+    shares = class_shares(reader, reader.ids, 255)
+    return torch.from_numpy(class_weights(shares, exponent)).float().to(device)
 
 
 def _resume(state: Path, parts: Mapping[str, Any], device: str, progress: Progress) -> list[dict[str, float]]:

@@ -25,8 +25,6 @@ from pipeline.geometry.views import ViewSettings, make_views
 from pipeline.models.network import Network
 
 BATCHES, BATCH_SIZE = 48, 8  # of views drawn at random
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # the share is one of them
-CHOICE_BATCHES = 12  # that the share is chosen on
 
 #: Mean and variance, float64 `(C,)`, of each batch-norm layer by its name.
 Statistics = Mapping[str, tuple[Tensor, Tensor]]
@@ -58,7 +56,9 @@ def draw_batches(
 
 
 @torch.no_grad()
-def measure_statistics(network: Network, batches: Iterable[np.ndarray], device: str, progress: Progress) -> Statistics:
+def measure_statistics(
+    network: Network, batches: Iterable[np.ndarray], device: str, progress: Progress, count: int = BATCHES
+) -> Statistics:
     """Returns mean and variance of the inputs of every batch-norm layer.
 
     During the measurement each layer normalizes by its batch, so that the layers behind it get inputs of the target's
@@ -76,7 +76,7 @@ def measure_statistics(network: Network, batches: Iterable[np.ndarray], device: 
         return normalize_by_batch
 
     hooks = [layer.register_forward_hook(measure(name)) for name, layer in batch_norm_layers(network.model).items()]
-    progress.start("statistics of the TA", BATCHES)
+    progress.start("statistics of the TA", count)
     try:
         for views in batches:
             network(network.inputs(views, device))
@@ -107,31 +107,3 @@ def mix_statistics(model: torch.nn.Module, source: Statistics, target: Statistic
         stored = layers[name].running_mean, layers[name].running_var
         for buffer, before, after in zip(stored, source[name], target[name], strict=True):
             buffer.copy_(torch.lerp(before, after, share))  # type: ignore[union-attr]
-
-
-@torch.no_grad()
-def mean_entropy(network: Network, batches: Iterable[np.ndarray], device: str) -> float:
-    """Returns the mean entropy of the predictions, in nats a pixel at the network's output stride."""
-    values = []
-    for views in batches:
-        log_p = network(network.inputs(views, device)).float().log_softmax(1)
-        values.append(float(-(log_p.exp() * log_p).sum(1).mean()))
-    return float(np.mean(values))
-
-
-def entropy_by_share(
-    network: Network, target: Statistics, batches: Sequence[np.ndarray], device: str, progress: Progress
-) -> dict[float, float]:
-    """Returns the mean entropy of the predictions for each of `SHARES`; the model's statistics stay.
-
-    The least entropy is a choice of the share without labels [O]: predictions become surer where the target's
-    statistics help, and less sure where the source's fit already.
-    """
-    source, entropies = stored_statistics(network.model), {}
-    progress.start("share of the statistics", len(SHARES))
-    for share in SHARES:
-        mix_statistics(network.model, source, target, share)
-        entropies[share] = mean_entropy(network, batches, device)
-        progress.advance(figures=f"entropy {entropies[share]:.4f}")
-    mix_statistics(network.model, source, target, 0)
-    return entropies

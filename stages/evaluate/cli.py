@@ -26,7 +26,8 @@ def command(
 ) -> Result:
     """Scores pseudo-labels and students against labels.
 
-    mIoU (as mmsegmentation computes it), boundaries, calibration, and the weight map.
+    mIoU (as mmsegmentation computes it), boundaries, calibration, and the weight map. Without labels: the mIoU that
+    the probabilities promise.
     """
     from pipeline.core.atomic_files import write_text
     from pipeline.core.progress import console_progress
@@ -54,11 +55,12 @@ def command(
             echo(f"{score.name}: not scored on {', '.join(score.unreachable)}: its classes do not map to them")
     if pseudo_labels:
         ensemble = scores[len(runs)]  # of the last rule
-        print_table(
-            f"mIoU, {ensemble.name}: largest gains and losses",
-            ["panorama", "before", "after", "gain"],
-            [[name, before, after, after - before] for name, before, after in largest_changes(scores[0], ensemble)],
-        )
+        if changes := largest_changes(scores[0], ensemble):
+            print_table(
+                f"mIoU, {ensemble.name}: largest gains and losses",
+                ["panorama", "before", "after", "gain"],
+                [[name, before, after, after - before] for name, before, after in changes],
+            )
     figures = {"stage": "evaluate", "label_space": space.name, "failed": len(failures)}
     figures |= {s.name: s.figures() for s in scores}
     if out is not None:

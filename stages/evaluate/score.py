@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.data.expected_miou import expected_areas, expected_miou
 from pipeline.data.labels import LabelSpace
 from stages.evaluate import measures
 
@@ -31,13 +32,17 @@ class Scores:
     coverage: float  #: mean of the weight map; NaN without one, like the next two
     precision: float  #: correct share of the weight
     precision_at_60: float  #: precision of the `COVERAGE` of pixels with the highest weights
+    expected_miou: float  #: mean IoU that the probabilities promise, without labels
     unreachable: tuple[str, ...] = ()  #: classes that the predictor does not know; their pixels are not scored
     by_image: dict[str, float] = field(default_factory=dict, repr=False)  #: mean IoU by image id
     title: str = ""  #: short name for tables
 
     def figures(self) -> dict[str, Any]:
-        """Returns plain JSON values with two digits, NaN as None, without `by_image`."""
-        figures: dict[str, Any] = {"images": self.images, "mIoU": self.miou, "aAcc": self.accuracy}
+        """Returns plain JSON values with two digits, NaN as None, without `by_image`; less if there are no labels."""
+        if np.isnan(self.miou):
+            return round_figures({"images": self.images, "expected_mIoU": self.expected_miou})
+        figures: dict[str, Any] = {"images": self.images, "mIoU": self.miou, "expected_mIoU": self.expected_miou}
+        figures |= {"aAcc": self.accuracy}
         figures |= {"things": self.things, "seam": self.seam, "ECE": self.ece}
         figures |= {f"boundary_F_{radius}px": value for radius, value in self.boundary_f.items()}
         if not np.isnan(self.coverage):
@@ -59,7 +64,8 @@ class Scorer:
     """Collects the counts of one predictor over images.
 
     Its `counts` are, for each image id: "areas" `(4, C)`, the intersection, union, prediction and truth of each class,
-    "seam", the same in the band at the seam, and others as in `stages.evaluate.measures`.
+    "seam", the same in the band at the seam, "expected" `(3, C)`, the expected areas, and others as in
+    `stages.evaluate.measures`.
     """
 
     name: str  #: of the predictor
@@ -70,12 +76,14 @@ class Scorer:
     counts: list[tuple[str, dict[str, np.ndarray]]] = field(default_factory=list)
 
     def add(
-        self, probabilities: np.ndarray, truth: np.ndarray, weight: np.ndarray | None = None, image_id: str = ""
+        self, probabilities: np.ndarray, truth: np.ndarray | None, weight: np.ndarray | None = None, image_id: str = ""
     ) -> None:
         """Adds an image: float `(C_source, H, W)`, true labels of `target` and weight map as uint8 `(H, W)`."""
         ignore_index = self.target.ignore_index
         mapped = self.target.map_probabilities(probabilities, self.source)
         prediction = mapped.argmax(axis=0)
+        if truth is None:
+            truth = np.full(prediction.shape, ignore_index)
         scored = np.flatnonzero(self.target.reachable_from(self.source))
         truth = np.where(np.isin(truth, scored), truth, ignore_index)
         labelled = truth != ignore_index
@@ -87,6 +95,7 @@ class Scorer:
             "seam": self._areas(prediction, at_seam),
             "boundary": measures.boundary_counts(prediction, truth, ignore_index, cyclic=self.cyclic),
             "calibration": measures.calibration_counts(mapped.max(axis=0)[labelled], correct),
+            "expected": expected_areas(mapped, prediction),
             "weight": np.zeros((256, 2)) if weight is None else measures.weight_counts(weight[labelled], correct),
         }
         self.counts.append((image_id, counts))
@@ -124,6 +133,7 @@ class Scorer:
             coverage=coverage,
             precision=precision,
             precision_at_60=measures.precision_at(total["weight"], COVERAGE),
+            expected_miou=expected_miou(total["expected"]),
             unreachable=tuple(name for name, scored in zip(self.target.classes, reachable, strict=True) if not scored),
             by_image={image_id: _mean(_iou(counts["areas"])[0]) for image_id, counts in self.counts},
             title=self.title or self.name,
@@ -151,6 +161,7 @@ def table(scores: Sequence[Scores], space: LabelSpace) -> tuple[list[str], list[
     """
     rows: list[list[Any]] = [
         ["mIoU", *(s.miou for s in scores)],
+        ["mIoU, expected", *(s.expected_miou for s in scores)],
         ["mIoU of things", *(s.things for s in scores)],
         ["mIoU at the seam", *(s.seam for s in scores)],
         ["pixel accuracy", *(s.accuracy for s in scores)],
@@ -161,7 +172,8 @@ def table(scores: Sequence[Scores], space: LabelSpace) -> tuple[list[str], list[
         ["M: precision of 60 %", *(s.precision_at_60 for s in scores)],
     ]
     rows = [row for row in rows if not all(np.isnan(value) for value in row[1:])]
-    rows += [[name, *(s.iou[name] for s in scores)] for name in space.classes]
+    if not all(np.isnan(s.miou) for s in scores):
+        rows += [[name, *(s.iou[name] for s in scores)] for name in space.classes]
     cells = [[name, *("-" if np.isnan(value) else value for value in values)] for name, *values in rows]
     return ["class", *(score.title for score in scores)], cells
 

@@ -13,7 +13,7 @@ from pipeline.core.errors import ImageError, UserError
 from pipeline.core.progress import Progress, SilentProgress, note_failure
 from pipeline.data.images import read_image, read_labels
 from pipeline.data.labels import LabelSpace, load_label_space
-from pipeline.data.manifests import Manifest
+from pipeline.data.manifests import ImageRecord, Manifest
 from pipeline.models.load import load_student
 from pipeline.models.mmseg_import import import_mmseg
 from pipeline.models.student import Student
@@ -33,24 +33,23 @@ def evaluate(
 ) -> tuple[list[Scores], dict[str, str]]:
     """Scores the TA's stitched prediction and the ensembles (`pseudo_labels`), and students by checkpoint.
 
+    The images are those with labels. If there is none, all images are scored by the expected mIoU alone.
+
     The `configs` differ only in their fusion: one ensemble each, and the TA of the first. Scores are in the classes of
     `label_space` (name or file), by default the manifest's. Returns the scores in this order, and reasons by image id
     for images that failed. Raises `UserError` if there is nothing to evaluate, or all images failed.
     """
     import_mmseg()
-    records = [record for record in manifest.select(splits) if record.label_path is not None]
-    if not records:
-        raise UserError(f"{manifest.path}: no labelled images in the chosen splits; expected a split with 'labels'")
+    chosen = manifest.select(splits)
+    records = [record for record in chosen if record.label_path is not None] or list(chosen)
     target = load_label_space(label_space) if label_space else manifest.label_space
     target.mapping_from(manifest.label_space)  # raises before any work
     scorers, models, ensembles = _predictors(manifest, configs, target, students, pseudo_labels)
     failures: dict[str, str] = {}
     progress.start("evaluate", len(records))
     for record in records:
-        assert record.label_path is not None
         with note_failure(record.id, failures, progress):
-            truth = read_labels(record.label_path, manifest.preprocessing, manifest.label_space)
-            truth = target.map_labels(truth, manifest.label_space)
+            truth = _truth(record, manifest, target)
             predictions: list[tuple[np.ndarray, np.ndarray | None]] = []
             for index, (fused, space) in enumerate(ensembles):
                 group = fused.read(record.id)
@@ -61,7 +60,7 @@ def evaluate(
                 for scorer, student in zip(scorers[-len(models) :], models, strict=True):
                     predictions.append((_probabilities(student, image, scorer.name), None))
             for scorer, (probabilities, weight) in zip(scorers, predictions, strict=True):
-                if probabilities.shape[1:] != truth.shape:
+                if truth is not None and probabilities.shape[1:] != truth.shape:
                     expected = f"expected the size of its image, {probabilities.shape[1:]}"
                     raise ImageError(f"{record.label_path}: is {truth.shape} (H, W), {expected}")
                 scorer.add(probabilities, truth, weight, record.id)
@@ -69,6 +68,13 @@ def evaluate(
         reason = next(iter(failures.values()))
         raise UserError(f"{manifest.path}: none of {len(records)} images could be evaluated; the first: {reason}")
     return [scorer.scores() for scorer in scorers], failures
+
+
+def _truth(record: ImageRecord, manifest: Manifest, target: LabelSpace) -> np.ndarray | None:
+    if record.label_path is None:
+        return None
+    truth = read_labels(record.label_path, manifest.preprocessing, manifest.label_space)
+    return target.map_labels(truth, manifest.label_space)
 
 
 def _probabilities(student: Student, image: np.ndarray, name: str) -> np.ndarray:

@@ -17,12 +17,12 @@ from mmengine.config import Config
 
 from pipeline.core.errors import UserError
 from pipeline.core.project_files import PROJECT_ROOT, find_project_file
+from pipeline.data.class_balance import class_shares, class_weights
 from pipeline.data.labels import LabelSpace
 from pipeline.models.config_tree import rebuild, walk
 from pipeline.models.mmseg_import import import_mmseg
 from pipeline.models.student import StudentDescription
 from pipeline.models.torch_student import network_config
-from stages.train.balance import class_shares, class_weights
 from stages.train.pretrained import drop_weights, resolve_pretrained
 from stages.train.run import TrainingRun
 from stages.train.selection import CANDIDATES

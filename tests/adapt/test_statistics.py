@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from stages.adapt.statistics import (
     BATCHES,
     batch_norm_layers,
     draw_batches,
-    entropy_by_share,
     measure_statistics,
     mix_statistics,
     stored_statistics,
@@ -33,6 +31,7 @@ from tests.conftest import Project
 from tests.models import batch_norm_teacher
 
 BATCH_NORM = "teacher.model.builder=tests.models:batch_norm_teacher"
+ALONE = (BATCH_NORM, "adapt.scale=1")
 NORMALIZATION = Normalization(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
@@ -78,30 +77,6 @@ def test_the_mixture_is_linear_in_the_share(share: float) -> None:
     assert torch.equal(model[4].running_var, torch.ones(5)), "a layer that was not measured stays"
 
 
-def test_the_share_follows_the_shift() -> None:
-    """A network that separates two classes of pixels is surest with statistics of the images that it gets."""
-    model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1)).eval()
-    with torch.no_grad():
-        model[1].weight.copy_(torch.tensor([[4.0, 4, 4], [-4, -4, -4]])[:, :, None, None])
-        model[1].bias.zero_()
-    rng = np.random.default_rng(0)
-    images = [rng.choice([90, 110], (2, 8, 8, 1)).repeat(3, axis=-1).astype(np.uint8) for _ in range(4)]
-    network = Network(model, NORMALIZATION)
-    target = measure_statistics(network, images, "cpu", SilentProgress())
-
-    def best(mean: float, deviation: float) -> float:
-        model[0].running_mean.fill_(mean)
-        model[0].running_var.fill_(deviation**2)
-        before = stored_statistics(model)
-        entropies = entropy_by_share(network, target, images, "cpu", SilentProgress())
-        after = stored_statistics(model)
-        assert all(torch.equal(a, b) for name in before for a, b in zip(before[name], after[name], strict=True))
-        return min(entropies, key=lambda share: entropies[share])
-
-    assert best(100, 5) == 0, "these statistics separate the classes more sharply than the images' own"
-    assert best(100, 80) == 1, "the source has more contrast"
-
-
 def test_layers_without_stored_statistics_are_left_out() -> None:
     model = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), nn.LayerNorm(3), nn.BatchNorm2d(3))
     assert list(batch_norm_layers(model)) == ["2"]
@@ -121,12 +96,12 @@ def test_batches_are_the_same_for_a_seed(project: Project) -> None:
 
 
 def test_statistics_alone_are_a_round_with_its_parent(project: Project, tmp_path: Path) -> None:
-    manifest, config = project.manifest(), project.config(BATCH_NORM, "adapt.statistics=0.5")
+    manifest, config = project.manifest(), project.config(*ALONE, "adapt.statistics=0.5")
     precompute(manifest, config, only=["sam", "masks"])
     (made,) = adapt(manifest, config, 0, tmp_path / "work", in_process)
     parent = config.artefacts(manifest.preprocessing).key("teacher")
     attributes = Cache(config.cache, "toy").artefact("teacher", made.teacher).attributes()
-    assert attributes["adapted_from"] == {"teacher": parent, "statistics": 0.5, "seed": 0}
+    assert attributes["adapted_from"] == {"teacher": parent, "statistics": 0.5, "scale": 1.0, "seed": 0}
     assert len(finished(Cache(config.cache, "toy").artefact("fused", made.fused))) == 3
     state, _ = load_state_dict(made.config.with_name("ta.pth"))
     source = batch_norm_teacher().state_dict()
@@ -136,12 +111,12 @@ def test_statistics_alone_are_a_round_with_its_parent(project: Project, tmp_path
     weights = made.config.with_name("ta.pth").stat().st_mtime_ns
     assert adapt(manifest, config, 0, tmp_path / "work", in_process) == [made]
     assert made.config.with_name("ta.pth").stat().st_mtime_ns == weights, "what is done is not done again"
-    other = adapt(manifest, project.config(BATCH_NORM, "adapt.statistics=0.25"), 0, tmp_path / "work", in_process)
+    other = adapt(manifest, project.config(*ALONE, "adapt.statistics=0.25"), 0, tmp_path / "work", in_process)
     assert other[0].teacher != made.teacher
 
 
 def test_training_follows_the_statistics_once(project: Project, tmp_path: Path) -> None:
-    short = (BATCH_NORM, "adapt.iterations=2", "adapt.learning_rate=0.01", "adapt.statistics=0.5")
+    short = (*ALONE, "adapt.iterations=2", "adapt.learning_rate=0.01", "adapt.statistics=0.5")
     manifest, config = project.manifest(), project.config(*short)
     precompute(manifest, config, only=["sam", "masks"])
     zero, one = adapt(manifest, config, 1, tmp_path / "work", in_process)
@@ -152,40 +127,13 @@ def test_training_follows_the_statistics_once(project: Project, tmp_path: Path) 
 
 
 def test_nothing_to_do_is_refused(project: Project, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--rounds 0 and adapt.statistics 0 change nothing; expected rounds, or"):
-        adapt(project.manifest(), project.config(), 0, tmp_path / "work", in_process)
-
-
-def test_a_ta_without_batch_norm_stays(project: Project, tmp_path: Path) -> None:
-    manifest, config = project.manifest(), project.config("adapt.statistics=0.5")
-    notes: list[str] = []
-
-    class Notes(SilentProgress):
-        def note(self, text: str) -> None:
-            notes.append(text)
-
-    assert adapt(manifest, config, 0, tmp_path / "work", in_process, progress=Notes()) == []
-    assert notes == ["the TA has no batch norm; its statistics stay as they are"]
-    assert not (tmp_path / "work").exists()
-
-
-def test_the_chosen_share_is_recorded(project: Project, tmp_path: Path) -> None:
-    manifest, config = project.manifest(), project.config(BATCH_NORM, "adapt.statistics=auto")
-    precompute(manifest, config, only=["sam", "masks"])
-    made = adapt(manifest, config, 0, tmp_path / "work", in_process)
-    (report,) = (tmp_path / "work").rglob("statistics.json")
-    chosen = json.loads(report.read_text())
-    entropies = {float(share): value for share, value in chosen["entropy"].items()}
-    assert entropies[chosen["share"]] == min(entropies.values())
-    assert len(made) == (chosen["share"] > 0)
-    written = report.stat().st_mtime_ns
-    assert adapt(manifest, config, 0, tmp_path / "work", in_process) == made
-    assert report.stat().st_mtime_ns == written, "the choice is not made again"
+    with pytest.raises(UserError, match=r"adapt.statistics 0 and adapt.scale 1 change nothing; expected rounds, or"):
+        adapt(project.manifest(), project.config("adapt.preset=paper"), 0, tmp_path / "work", in_process)
 
 
 def test_statistics_need_no_trainable_settings(project: Project, tmp_path: Path) -> None:
     """Another label space of the ensemble is no obstacle: nothing is trained."""
-    changes = (BATCH_NORM, "adapt.statistics=0.5", "fusion.label_space=densepass13")
+    changes = (*ALONE, "adapt.statistics=0.5", "fusion.label_space=densepass13")
     manifest, config = project.manifest(), project.config(*changes)
     precompute(manifest, config, only=["sam", "masks"])
     assert len(adapt(manifest, config, 0, tmp_path / "work", in_process)) == 1

@@ -9,9 +9,10 @@ import pytest
 
 from pipeline.cache.fused_reader import CacheReader, ensemble_probabilities, stitched_probabilities
 from pipeline.core.errors import UserError
+from pipeline.data.expected_miou import expected_areas, expected_miou
 from pipeline.data.labels import load_label_space
 from pipeline.data.samples import LabelReader
-from stages.evaluate.score import Scorer
+from stages.evaluate.score import Scorer, table
 from stages.evaluate.stage import evaluate
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
@@ -102,9 +103,27 @@ def test_a_wrong_label_value_fails_its_image_only(labelled: Project) -> None:
         evaluate(labelled.manifest(), [labelled.config("fusion.rule=ssa")])
 
 
+def test_without_labels_there_is_the_expected_miou(project: Project) -> None:
+    manifest, config = project.manifest(), project.config("fusion.rule=best")
+    precompute(manifest, config)
+    fuse(manifest, config)
+    (ta, ensemble), failures = evaluate(manifest, [config])
+    assert not failures
+    assert set(ensemble.figures()) == {"images", "expected_mIoU"}
+    artefact, space = config.artefact(manifest, "fused"), config.fused_space()
+    groups = [artefact.read(record.id) for record in manifest.images]
+    for scores, probabilities in (
+        (ta, [stitched_probabilities(group) for group in groups]),
+        (ensemble, [ensemble_probabilities(group, space) for group in groups]),
+    ):
+        areas = sum(expected_areas(p, p.argmax(axis=0)) for p in probabilities)
+        assert scores.expected_miou == pytest.approx(expected_miou(areas))
+    titles, cells = table([ta, ensemble], space)
+    assert [cell[0] for cell in cells] == ["mIoU, expected"]
+    assert len(titles) == 3
+
+
 def test_nothing_to_evaluate_is_refused(labelled: Project) -> None:
-    with pytest.raises(UserError, match="no labelled images"):
-        evaluate(labelled.manifest(), [labelled.config("fusion.rule=ssa")], splits=["train"])
     with pytest.raises(UserError, match="no mapping from 'cityscapes19'"):
         evaluate(labelled.manifest(), [labelled.config("fusion.rule=ssa")], label_space="stanford2d3d")
     with pytest.raises(UserError, match=r"fused/\w+: no such artefact"):

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from pipeline.data.class_balance import LIMIT, class_shares, class_weights
 from pipeline.models import losses
-from stages.train.balance import LIMIT, class_shares, class_weights
 from tests.train.helpers import MemoryReader
 
 SHARES = arrays.arrays(np.float64, 5, elements=st.floats(0, 1)).map(lambda a: a / a.sum() if a.sum() > 1e-6 else a * 0)
