@@ -172,6 +172,19 @@ def finetune(
     }
 
 
+@torch.no_grad()
+def mix_weights(model: torch.nn.Module, anchor: torch.nn.Module, share: float) -> None:
+    """Moves all weights and statistics of a model, in place, towards those of `anchor` by `share` in 0..1 [O].
+
+    Rounds that are mixed with the weights before the first one stay near it: with 0.5, all rounds together move the
+    model about as far as one does alone.
+    """
+    others = anchor.state_dict()
+    for name, value in model.state_dict().items():
+        if value.dtype.is_floating_point:
+            value.lerp_(others[name], share)
+
+
 def _weights_of_classes(reader: Reader, exponent: float, device: str) -> Tensor | None:
     if not exponent:
         return None

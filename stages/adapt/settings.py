@@ -14,6 +14,7 @@ PAPER: Mapping[str, Any] = {
     "statistics": 0.0,
     "scale": 1.0,
     "class_balance": 0.0,
+    "anchor": 0.0,
 }
 
 
@@ -23,7 +24,7 @@ class AdaptSettings(Settings):
     preset: Literal["ours", "paper"] = Field(
         "ours",
         json_schema_extra=NOT_IN_KEY,  # the settings that it changes are in the key
-        description="paper: statistics, scale and class_balance are off unless they are given.",
+        description="paper: statistics, scale, class_balance and anchor are off unless they are given.",
     )
     # The next two are not in the key: a round depends on the TA that it begins with, which is in its key.
     statistics: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
@@ -50,6 +51,12 @@ class AdaptSettings(Settings):
         le=1,
         description="Exponent of the inverse class frequency in the weight of a pixel; 0: all classes weigh the same "
         "[O].",
+    )
+    anchor: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="Share of the weights before the first round of training in those after each round; 0: none [O].",
     )
     seed: int = Field(0, ge=0, description="Seed of the order of panoramas and windows.")
 

@@ -23,7 +23,7 @@ from pipeline.data.manifests import Manifest
 from pipeline.execution.devices import pick_device
 from pipeline.models.network import Network
 from pipeline.models.weights import save_checkpoint
-from stages.adapt.finetune import finetune
+from stages.adapt.finetune import finetune, mix_weights
 from stages.adapt.input_choice import Choice, choose_input
 from stages.adapt.statistics import (
     batch_norm_layers,
@@ -94,8 +94,9 @@ def adapt(
     if begins_with_choice and (first := _run_round_0(manifest, config, work_dir, run_stage, progress)):
         finished.append(first)
         config = load_config(first.config)
+    before = config
     for number in range(1, (MAX_ROUNDS if rounds == "auto" else rounds) + 1):
-        finished.append(_run_round(number, manifest, config, work_dir, run_stage, progress))
+        finished.append(_run_round(number, manifest, config, before, work_dir, run_stage, progress))
         config = load_config(finished[-1].config)
         if rounds == "auto" and best_round(finished) is not finished[-1]:
             break
@@ -158,8 +159,15 @@ def _change_input(
 
 
 def _run_round(
-    number: int, manifest: Manifest, config: Config, work_dir: Path, run_stage: RunStage, progress: Progress
+    number: int,
+    manifest: Manifest,
+    config: Config,
+    before: Config,
+    work_dir: Path,
+    run_stage: RunStage,
+    progress: Progress,
 ) -> Round:
+    """Trains the TA of `config`; that of `before` is the anchor."""
     parents = config.artefacts(manifest.preprocessing)
     reader = CacheReader(manifest, config, (config.train.split,))
     reader.artefact.attributes()
@@ -168,12 +176,17 @@ def _run_round(
         first, reason = next(iter(reader.missing.items()))
         progress.note(f"{len(reader.missing)} of {len(reader.wanted)} panoramas are left out; {first!r}: {reason}")
     parent = {"teacher": parents.key("teacher"), "fused": parents.key("fused"), "adapt": config.adapt.key_parts()}
-    training = {"fused": parent["fused"], "adapt": parent["adapt"], "panoramas": dict(reader.contents())}
-    folder = work_dir.absolute() / manifest.name / f"adapt-{short_hash(training | {'version': VERSION})}"
+    training: dict[str, Any] = {
+        "fused": parent["fused"],
+        "adapt": parent["adapt"],
+        "panoramas": dict(reader.contents()),
+    }
+    training |= {"anchor": before.artefacts(manifest.preprocessing).key("teacher"), "version": VERSION}
+    folder = work_dir.absolute() / manifest.name / f"adapt-{short_hash(training)}"
     weights, report = folder / "ta.pth", folder / "losses.json"
     if not (weights.is_file() and report.is_file()):
         make_writable_folder(folder, "--work-dir")
-        _train_ta(config, reader, weights, report, progress)
+        _train_ta(config, before, reader, weights, report, progress)
     return _finish_round(number, manifest, config, folder, parent, run_stage, json.loads(report.read_text()))
 
 
@@ -245,13 +258,18 @@ def _check_upstream(manifest: Manifest, config: Config) -> None:
             cache.artefact(kind, key).attributes()
 
 
-def _train_ta(config: Config, reader: CacheReader, weights: Path, report: Path, progress: Progress) -> None:
+def _train_ta(
+    config: Config, before: Config, reader: CacheReader, weights: Path, report: Path, progress: Progress
+) -> None:
     device, state = pick_device(config.device), weights.with_name("training.pt")
     network = config.teacher.model.network(device)  # type: ignore[union-attr]
     views, ignore_index = config.teacher.views, config.teacher_space().ignore_index
     terms = finetune(
         network, reader, views, config.adapt, ignore_index=ignore_index, device=device, progress=progress, state=state
     )
+    if config.adapt.anchor:
+        anchor = before.teacher.model.network(device)  # type: ignore[union-attr]
+        mix_weights(network.model, anchor.model, config.adapt.anchor)
     write_text(report, json.dumps(terms) + "\n")
     _save_ta(network.model, weights.parent, reader.artefact.key)
     state.unlink()

@@ -43,6 +43,10 @@ class MergeSettings(Settings):
     nms_iou_thresh: float = Field(
         0.9, gt=0, le=1, json_schema_extra=renamed("duplicate"), description="Highest IoU of two that are both kept."
     )
+    remove_cuts: bool = Field(
+        False,
+        description="Remove what a view's left and right edge cuts from a mask, where the next view sees it whole.",
+    )
 
 
 class MaskSettings(ArtefactSettings):

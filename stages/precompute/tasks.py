@@ -179,6 +179,7 @@ class MasksTask(CacheTask):
     spec: ClassVar[ArtefactSpec] = MASKS
 
     def setup(self) -> Callable[[ImageRecord], Summary]:
+        from stages.precompute.cut_masks import remove_cuts
         from stages.precompute.merge import merge_view_masks, project_to_panorama, sam_boundary  # imports scipy
 
         artefact = self.artefact()
@@ -193,6 +194,8 @@ class MasksTask(CacheTask):
             sets = [masks.filtered(**settings.filter.model_dump()) for masks in sets]
             projected = [project_to_panorama(masks, view, size) for masks, view in zip(sets, views, strict=True)]
             masks = merge_view_masks(projected, size, settings.merge.merge_iou_thresh, settings.merge.nms_iou_thresh)
+            if settings.merge.remove_cuts:
+                masks = remove_cuts(masks, [view.window for view in projected])
             boundary = sam_boundary(projected, size)
             inputs = {kind: marker.content for kind, marker in markers.items()}
             with artefact.write(record.id, source=markers["sam"].source, inputs=inputs) as writer:
