@@ -184,7 +184,8 @@ class Bench:
             start = time.perf_counter()
             return {**measure(), "seconds": time.perf_counter() - start}
 
-        figures = self.store.get({**described, "tests": self.tests, **settings}, timed)
+        stored = self.store.get({**described, "tests": self.tests, **settings}, timed)
+        figures = {name: value for name, value in stored.items() if isinstance(value, float)}
         echo(f"{world.shift} {world.seed}, {name}: {', '.join(f'{k} {v:.2f}' for k, v in figures.items())}")
         return figures
 

@@ -1,7 +1,7 @@
 """Chooses the scale of the TA's input and the share of the panoramas' statistics, without labels [O].
 
-The best choice has the highest expected mIoU on random views, see `pipeline.data.expected_miou`. This module reads no
-cache and no settings file.
+The best choice has the least mean entropy of the predictions for random views: they become surer where the input fits
+the network better. This module reads no cache and no settings file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from pipeline.core.progress import Progress
-from pipeline.data.expected_miou import expected_areas, expected_miou
 from pipeline.models.network import Network
 from stages.adapt.statistics import batch_norm_layers, measure_statistics, mix_statistics, stored_statistics
 
@@ -25,21 +24,21 @@ LIMITS = (1 / 16, 4.0)  #: of the setting
 
 @dataclass(frozen=True)
 class Choice:
-    """A factor of the TA's scale, a share of the panoramas' statistics, and their expected mIoU in percent."""
+    """A factor of the TA's scale, a share of the panoramas' statistics, and the mean entropy of predictions in nats."""
 
     scale: float
     share: float
-    expected_miou: float
+    entropy: float
 
 
 @torch.no_grad()
-def expected_score(network: Network, batches: Sequence[np.ndarray], device: str) -> float:
-    """Returns the expected mIoU of the predictions for views in percent, at the network's output stride."""
-    areas = np.zeros(1)
+def mean_entropy(network: Network, batches: Sequence[np.ndarray], device: str) -> float:
+    """Returns the mean entropy of the predictions for views, in nats a pixel at the network's output stride."""
+    values = []
     for views in batches:
-        probabilities = network(network.inputs(views, device)).float().softmax(1).movedim(1, 0).cpu().numpy()
-        areas = areas + expected_areas(probabilities, probabilities.argmax(axis=0))
-    return expected_miou(areas)
+        log_p = network(network.inputs(views, device)).float().log_softmax(1)
+        values.append(float(-(log_p.exp() * log_p).sum(1).mean()))
+    return float(np.mean(values))
 
 
 def choose_input(
@@ -50,7 +49,7 @@ def choose_input(
     device: str,
     progress: Progress,
 ) -> tuple[Choice, list[Choice]]:
-    """Returns the choice with the highest expected mIoU, and all that were tried; the model stays as it is.
+    """Returns the choice with the least entropy, and all that were tried; the model stays as it is.
 
     A number is kept, `auto` is searched: every share of `SHARES`, and scales of `SCALES` from 1 downwards, or else
     upwards, as long as they improve. A network without batch norm has no statistics: its share is 0.
@@ -63,14 +62,14 @@ def choose_input(
         scaled = replace(network, scale=network.scale * factor)
         target = measure_statistics(scaled, batches, device, progress, len(batches)) if any(shares) else {}
         found = []
-        progress.start(f"expected mIoU at scale {scaled.scale:g}", len(shares))
+        progress.start(f"entropy at scale {scaled.scale:g}", len(shares))
         for candidate in shares:
             mix_statistics(network.model, source, target, candidate)
-            found.append(Choice(factor, candidate, expected_score(scaled, batches, device)))
-            progress.advance(figures=f"{found[-1].expected_miou:.2f}")
+            found.append(Choice(factor, candidate, mean_entropy(scaled, batches, device)))
+            progress.advance(figures=f"{found[-1].entropy:.4f}")
         mix_statistics(network.model, source, target, 0)
         tried.extend(found)
-        return max(found, key=lambda choice: choice.expected_miou)
+        return min(found, key=lambda choice: choice.entropy)
 
     if scale != "auto":
         return best_of_scale(scale), tried
@@ -85,7 +84,7 @@ def search_line(candidates: Sequence[float], start: float, score: Callable[[floa
         best = first
         for candidate in direction:
             other = score(candidate)
-            if other.expected_miou <= best.expected_miou:
+            if other.entropy >= best.entropy:
                 break
             best = other
         if best is not first:

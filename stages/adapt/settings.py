@@ -31,13 +31,13 @@ class AdaptSettings(Settings):
         "auto",
         json_schema_extra=NOT_IN_KEY,
         description="Share of the panoramas' own batch-norm statistics that the TA begins with, or auto: the share "
-        "with the highest expected mIoU; 0: none [O].",
+        "with the surest predictions; 0: none [O].",
     )
     scale: Literal["auto"] | Annotated[float, Field(gt=0, le=4)] = Field(
         "auto",
         json_schema_extra=NOT_IN_KEY,
-        description="Factor of teacher.model.scale that the TA begins with, or auto: the one with the highest expected "
-        "mIoU; 1: none [O].",
+        description="Factor of teacher.model.scale that the TA begins with, or auto: the one with the surest "
+        "predictions; 1: none [O].",
     )
     iterations: int = Field(300, ge=1, description="Optimiser steps of a round.")
     batch_size: int = Field(2, ge=1, description="Pairs of neighbouring windows in a step.")

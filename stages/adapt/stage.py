@@ -59,7 +59,7 @@ RunStage = Callable[[str, Sequence[str]], None]
 MAX_ROUNDS = 5  #: of `auto`
 CHOICE_BATCHES = 12  #: of views that scale and share are chosen on
 SCORED = 200  #: Largest number of panoramas that a round is scored on.
-VERSION = 2  #: Increased when a round with the same settings gives another TA.
+VERSION = 3  #: Increased when a round with the same settings gives another TA.
 
 
 def adapt(
@@ -134,7 +134,7 @@ def _run_round_0(
         write_text(report, json.dumps({"chosen": asdict(choice), "tried": [asdict(other) for other in tried]}) + "\n")
     choice = Choice(**json.loads(report.read_text())["chosen"])
     if (choice.scale, choice.share) == (1, 0):
-        progress.note("the TA has the highest expected mIoU as it is; round 0 changes nothing")
+        progress.note("the TA's predictions are surest as it is; round 0 changes nothing")
         return None
     return _finish_round(0, manifest, config, folder, parent, run_stage, {}, choice)
 

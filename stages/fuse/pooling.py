@@ -119,3 +119,28 @@ def nearest_window(windows: Sequence[Window], panorama_width: int) -> tuple[np.n
         index[tile.columns] = members[nearest, 0]
         column[tile.columns] = members[nearest, 1] + steps
     return index, column
+
+
+def likelier_window(
+    windows: Sequence[Window], labels: np.ndarray, log_probabilities: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns for every pixel of the panorama the window whose label it takes, and the column in that window.
+
+    `labels` `(V, H, w)` are those of each window, `log_probabilities` `(C, H, W)` the stitched prediction. A label
+    counts by its stitched probability times the pixel's distance to the window's nearer edge, so that no label is cut
+    by the edge of a window [O]. Windows have the panorama's full height; of equal ones the one that begins further left
+    is chosen. Two int64 arrays `(H, W)`.
+    """
+    classes, height, width = log_probabilities.shape
+    best = np.full((height, width), -1.0, dtype=np.float32)
+    index, column = (np.zeros((height, width), dtype=np.int64) for _ in range(2))
+    highest = log_probabilities.max(axis=0)
+    for number, (window, label) in enumerate(zip(windows, labels, strict=True)):
+        x, own = window.columns(width), np.arange(window.width)
+        values = np.take_along_axis(log_probabilities[:, :, x], np.minimum(label, classes - 1)[None].astype(np.intp), 0)
+        score = np.exp(values[0] - highest[:, x]) * np.minimum(own + 1, window.width - own).astype(np.float32)
+        better = (score > best[:, x]) | ((score == best[:, x]) & (own > column[:, x]))
+        best[:, x] = np.where(better, score, best[:, x])
+        index[:, x] = np.where(better, number, index[:, x])
+        column[:, x] = np.where(better, own, column[:, x])
+    return index, column

@@ -15,7 +15,7 @@ from pipeline.core.progress import SilentProgress
 from pipeline.models.network import Network
 from pipeline.models.normalization import Normalization
 from pipeline.models.weights import load_state_dict
-from stages.adapt.input_choice import SCALES, Choice, choose_input, expected_score, search_line
+from stages.adapt.input_choice import SCALES, Choice, choose_input, mean_entropy, search_line
 from stages.adapt.stage import adapt
 from stages.adapt.statistics import stored_statistics
 from stages.config import load_config
@@ -53,7 +53,7 @@ def test_the_share_follows_the_shift() -> None:
         choice, tried = choose_input(network, images, 1.0, "auto", "cpu", SilentProgress())
         after = stored_statistics(model)
         assert all(torch.equal(a, b) for name in before for a, b in zip(before[name], after[name], strict=True))
-        assert choice == max(tried, key=lambda other: other.expected_miou)
+        assert choice == min(tried, key=lambda other: other.entropy)
         return choice.share
 
     assert best(100, 5) == 0, "these statistics separate the classes more sharply than the images' own"
@@ -82,7 +82,7 @@ def test_the_scale_follows_the_size_of_things(stripe: int, least: float, largest
     choice, tried = choose_input(network, [image], "auto", "auto", "cpu", SilentProgress())
     assert least <= choice.scale <= largest
     assert {other.share for other in tried} == {0.0}, "there are no statistics to mix"
-    assert expected_score(network, [image], "cpu") == pytest.approx(tried[0].expected_miou)
+    assert mean_entropy(network, [image], "cpu") == pytest.approx(tried[0].entropy)
 
 
 def test_the_search_goes_where_it_improves() -> None:
@@ -91,7 +91,7 @@ def test_the_search_goes_where_it_improves() -> None:
 
         def score(scale: float) -> Choice:
             seen.append(scale)
-            return Choice(scale, 0.0, -abs(scale - best))
+            return Choice(scale, 0.0, abs(scale - best))
 
         return search_line(SCALES, 1.0, score).scale, seen
 
@@ -123,7 +123,7 @@ def test_the_choice_is_recorded_and_not_made_again(project: Project, tmp_path: P
     made = adapt(manifest, config, 0, tmp_path / "work", in_process)
     (report,) = (tmp_path / "work").rglob("choice.json")
     data = json.loads(report.read_text())
-    assert data["chosen"]["expected_miou"] == max(other["expected_miou"] for other in data["tried"])
+    assert data["chosen"]["entropy"] == min(other["entropy"] for other in data["tried"])
     changed = (data["chosen"]["scale"], data["chosen"]["share"]) != (1, 0)
     assert len(made) == changed
     written = report.stat().st_mtime_ns

@@ -239,13 +239,16 @@ def test_old_names_of_the_real_settings() -> None:
         ("sam: {generator: {scael: 3}}", "sam.generator.scael: unknown key; expected one of: kind, min_size, scale"),
         (
             "fusion: {rule: {kind: paper, thta: 3}}",
-            "rule.thta: unknown key; expected one of: kind, theta; did you mean",
+            "rule.thta: unknown key; expected one of: composition, kind, theta; did you mean",
         ),
         (
             "fusion: {rule: {thta: 3}}",
-            "fusion.rule.thta: unknown key; expected one of: kind, theta; did you mean theta",
+            "fusion.rule.thta: unknown key; expected one of: composition, kind, theta; did you mean theta",
         ),
-        ("fusion: {rule: {strength: 3}}", "unknown key; expected one of: kind, theta; strength is a setting of best$"),
+        (
+            "fusion: {rule: {strength: 3}}",
+            "unknown key; expected one of: composition, kind, theta; strength is a setting of best$",
+        ),
         ("teacher: {model: {bilder: 3}}", "teacher.model: found .*; expected a mapping with the key 'kind'"),
         (
             "teacher: {model: {kind: module, bilder: 3}}",
@@ -340,15 +343,19 @@ def test_a_rule_named_by_its_kind_has_settings_too() -> None:
 @pytest.mark.parametrize(
     ("fusion", "overrides", "rule"),
     [
-        ("paper", ["fusion.rule.theta=0.9"], {"kind": "paper", "theta": 0.9}),
+        ("paper", ["fusion.rule.theta=0.9"], {"kind": "paper", "theta": 0.9, "composition": "nearest"}),
         (
             "paper",
             ["fusion.rule.theta=0.9", "fusion.rule={kind: best, strength: 0.1}"],
-            {"kind": "paper", "theta": 0.9},
+            {"kind": "paper", "theta": 0.9, "composition": "nearest"},
         ),
         ("sepl", ["fusion.rule={kind: sepl, share: 0.6}"], {"kind": "sepl", "share": 0.6, "cover": 0.85}),
         ("ta", [], {"kind": "ta"}),
-        (None, ["fusion.rule.theta=0.9", "fusion.rule=paper"], {"kind": "paper", "theta": 0.9}),
+        (
+            None,
+            ["fusion.rule.theta=0.9", "fusion.rule=paper"],
+            {"kind": "paper", "theta": 0.9, "composition": "nearest"},
+        ),
     ],
 )
 def test_the_rule_comes_before_its_settings(

@@ -12,7 +12,7 @@ from pipeline.data.labels import load_label_space
 from pipeline.geometry.masks import MaskSet, from_crops, from_masks
 from pipeline.geometry.views import ViewSettings, make_views
 from pipeline.geometry.windows import Window
-from stages.fuse.pooling import class_probabilities, nearest_window, pool
+from stages.fuse.pooling import class_probabilities, likelier_window, nearest_window, pool
 from stages.fuse.rules.base import FULL, FusionInput
 from stages.fuse.rules.paper import Paper, ctcf
 from stages.fuse.rules.ssa import Ssa
@@ -222,6 +222,36 @@ def test_each_column_is_taken_from_the_window_whose_middle_is_nearest() -> None:
         centre = {i: abs((x - v.x0) % 2048 + 0.5 - 256) for i, v in enumerate(views) if (x - v.x0) % 2048 < 512}
         assert centre[window[x]] == min(centre.values())
     np.testing.assert_array_equal(np.roll(window, 256), (window - 1) % 8)
+
+
+def test_a_pixel_is_taken_from_the_window_that_is_likelier_and_farther_from_its_edge() -> None:
+    rng = np.random.default_rng(0)
+    views = make_views(ViewSettings(width=32, stride=16), 4, 64)
+    labels = rng.integers(0, 3, (len(views), 4, 32)).astype(np.uint8)
+    log_p = np.log(rng.dirichlet(np.ones(3), (4, 64)).transpose(2, 0, 1)).astype(np.float32)
+    window, column = likelier_window(views, labels, log_p)
+    for y, x in np.ndindex(4, 64):
+        assert (views[window[y, x]].x0 + column[y, x]) % 64 == x
+        scores = {
+            (np.exp(log_p[labels[i, y, own], y, x]) * min(own + 1, 32 - own), own): i
+            for i, view in enumerate(views)
+            if (own := (x - view.x0) % 64) < 32
+        }
+        best = max(score for score, _ in scores)
+        near = {i for (score, _), i in scores.items() if score > best * (1 - 1e-5)}
+        assert window[y, x] in near
+    rolled = likelier_window(views, np.roll(labels, 1, axis=0), np.roll(log_p, 16, axis=2))
+    np.testing.assert_array_equal(np.roll((window + 1) % 4, 16, axis=1), rolled[0])
+    np.testing.assert_array_equal(np.roll(column, 16, axis=1), rolled[1])
+
+
+def test_windows_that_agree_are_parted_at_their_middle() -> None:
+    views = make_views(ViewSettings(), 4, 2048)
+    window, column = likelier_window(views, np.ones((8, 4, 512), np.uint8), np.zeros((3, 4, 2048), np.float32))
+    for x in (0, 127, 128, 255, 256, 384, 2047):
+        centre = {i: abs((x - v.x0) % 2048 + 0.5 - 256) for i, v in enumerate(views) if (x - v.x0) % 2048 < 512}
+        assert centre[window[0, x]] == min(centre.values())
+        assert (views[window[0, x]].x0 + column[0, x]) % 2048 == x
 
 
 def test_mapping_to_another_label_space_sums_probabilities() -> None:

@@ -32,7 +32,7 @@ def fused_arrays(project: Project, image_id: str, *overrides: str) -> dict[str, 
     return {name: group.read_array(name) for name in group.array_names()}
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", [*RULES, "{kind: paper, composition: likelier}"])
 def test_a_rolled_panorama_gives_the_rolled_pseudo_labels(project: Project, rule: str) -> None:
     """Images rolled by every multiple of the stride, through all of stage one and two, pixel for pixel."""
     image = street(96, 256, seed=3)
