@@ -165,7 +165,22 @@ def ensemble_probabilities(group: ImageGroup, space: LabelSpace) -> np.ndarray:
 
     `E` is `S` where the label is the ignore index.
     """
-    ensemble = stitched_probabilities(group)
+    return _add_gate(stitched_probabilities(group), group, space)
+
+
+def certainty_probabilities(group: ImageGroup, space: LabelSpace) -> np.ndarray:
+    """Returns the probabilities that tell how certain the labels of a fused panorama are: float32 `(C, H, W)`.
+
+    They are those of the ensemble, and of the stitched prediction where the label is a hard vote (`g = 1`): a vote
+    alone does not say how certain it is.
+    """
+    stitched = stitched_probabilities(group)
+    is_hard = group.read_array("gate", ndim=2) == 255
+    return np.where(is_hard, stitched, _add_gate(stitched.copy(), group, space))
+
+
+def _add_gate(ensemble: np.ndarray, group: ImageGroup, space: LabelSpace) -> np.ndarray:
+    """Turns the stitched probabilities into those of the ensemble, in place."""
     label = group.read_array("label", ndim=2)
     gate = group.read_array("gate", ndim=2).astype(np.float32) / 255
     gate = np.where(label < space.num_classes, gate, 0)

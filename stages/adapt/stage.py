@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from pipeline.cache import Cache
-from pipeline.cache.fused_reader import CacheReader, ensemble_probabilities, stitched_probabilities
+from pipeline.cache.fused_reader import CacheReader, certainty_probabilities, stitched_probabilities
 from pipeline.core.atomic_files import make_writable_folder, write_text
 from pipeline.core.errors import UserError
 from pipeline.core.hashing import file_digest
@@ -231,8 +231,10 @@ def expected_scores(manifest: Manifest, config: Config) -> tuple[float, float]:
     areas = np.zeros((2, 3, space.num_classes))
     for image_id in ids:
         group = reader.artefact.read(image_id)
-        for index, probabilities in enumerate((stitched_probabilities(group), ensemble_probabilities(group, space))):
-            areas[index] += expected_areas(probabilities, probabilities.argmax(axis=0))
+        stitched, certainty = stitched_probabilities(group), certainty_probabilities(group, space)
+        likeliest, label = stitched.argmax(axis=0), group.read_array("label", ndim=2)
+        areas[0] += expected_areas(stitched, likeliest)
+        areas[1] += expected_areas(certainty, np.where(label < space.num_classes, label, likeliest))
     return expected_miou(areas[0]), expected_miou(areas[1])
 
 

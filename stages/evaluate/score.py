@@ -76,9 +76,17 @@ class Scorer:
     counts: list[tuple[str, dict[str, np.ndarray]]] = field(default_factory=list)
 
     def add(
-        self, probabilities: np.ndarray, truth: np.ndarray | None, weight: np.ndarray | None = None, image_id: str = ""
+        self,
+        probabilities: np.ndarray,
+        truth: np.ndarray | None,
+        weight: np.ndarray | None = None,
+        image_id: str = "",
+        certainty: np.ndarray | None = None,
     ) -> None:
-        """Adds an image: float `(C_source, H, W)`, true labels of `target` and weight map as uint8 `(H, W)`."""
+        """Adds an image: float `(C_source, H, W)`, true labels of `target` and weight map as uint8 `(H, W)`.
+
+        The expected mIoU is that of `certainty`, of the shape of `probabilities`, if it is given.
+        """
         ignore_index = self.target.ignore_index
         mapped = self.target.map_probabilities(probabilities, self.source)
         prediction = mapped.argmax(axis=0)
@@ -95,7 +103,9 @@ class Scorer:
             "seam": self._areas(prediction, at_seam),
             "boundary": measures.boundary_counts(prediction, truth, ignore_index, cyclic=self.cyclic),
             "calibration": measures.calibration_counts(mapped.max(axis=0)[labelled], correct),
-            "expected": expected_areas(mapped, prediction),
+            "expected": expected_areas(
+                mapped if certainty is None else self.target.map_probabilities(certainty, self.source), prediction
+            ),
             "weight": np.zeros((256, 2)) if weight is None else measures.weight_counts(weight[labelled], correct),
         }
         self.counts.append((image_id, counts))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.cache import Artefact
-from pipeline.cache.fused_reader import ensemble_probabilities, stitched_probabilities
+from pipeline.cache.fused_reader import certainty_probabilities, ensemble_probabilities, stitched_probabilities
 from pipeline.core.errors import ImageError, UserError
 from pipeline.core.progress import Progress, SilentProgress, note_failure
 from pipeline.data.images import read_image, read_labels
@@ -50,20 +50,21 @@ def evaluate(
     for record in records:
         with note_failure(record.id, failures, progress):
             truth = _truth(record, manifest, target)
-            predictions: list[tuple[np.ndarray, np.ndarray | None]] = []
+            predictions: list[tuple[np.ndarray, np.ndarray | None, np.ndarray | None]] = []
             for index, (fused, space) in enumerate(ensembles):
                 group = fused.read(record.id)
-                predictions += [(stitched_probabilities(group), None)] if index == 0 else []
-                predictions.append((ensemble_probabilities(group, space), group.read_array("weight", ndim=2)))
+                predictions += [(stitched_probabilities(group), None, None)] if index == 0 else []
+                ensemble, certain = ensemble_probabilities(group, space), certainty_probabilities(group, space)
+                predictions.append((ensemble, group.read_array("weight", ndim=2), certain))
             if models:
                 image = read_image(record.path, manifest.preprocessing)
                 for scorer, student in zip(scorers[-len(models) :], models, strict=True):
-                    predictions.append((_probabilities(student, image, scorer.name), None))
-            for scorer, (probabilities, weight) in zip(scorers, predictions, strict=True):
+                    predictions.append((_probabilities(student, image, scorer.name), None, None))
+            for scorer, (probabilities, weight, certainty) in zip(scorers, predictions, strict=True):
                 if truth is not None and probabilities.shape[1:] != truth.shape:
                     expected = f"expected the size of its image, {probabilities.shape[1:]}"
                     raise ImageError(f"{record.label_path}: is {truth.shape} (H, W), {expected}")
-                scorer.add(probabilities, truth, weight, record.id)
+                scorer.add(probabilities, truth, weight, record.id, certainty)
     if len(failures) == len(records):
         reason = next(iter(failures.values()))
         raise UserError(f"{manifest.path}: none of {len(records)} images could be evaluated; the first: {reason}")

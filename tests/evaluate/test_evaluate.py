@@ -7,7 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.cache.fused_reader import CacheReader, ensemble_probabilities, stitched_probabilities
+from pipeline.cache.fused_reader import (
+    CacheReader,
+    certainty_probabilities,
+    ensemble_probabilities,
+    stitched_probabilities,
+)
 from pipeline.core.errors import UserError
 from pipeline.data.expected_miou import expected_areas, expected_miou
 from pipeline.data.labels import load_label_space
@@ -114,13 +119,28 @@ def test_without_labels_there_is_the_expected_miou(project: Project) -> None:
     groups = [artefact.read(record.id) for record in manifest.images]
     for scores, probabilities in (
         (ta, [stitched_probabilities(group) for group in groups]),
-        (ensemble, [ensemble_probabilities(group, space) for group in groups]),
+        (ensemble, [certainty_probabilities(group, space) for group in groups]),
     ):
         areas = sum(expected_areas(p, p.argmax(axis=0)) for p in probabilities)
         assert scores.expected_miou == pytest.approx(expected_miou(areas))
     titles, cells = table([ta, ensemble], space)
     assert [cell[0] for cell in cells] == ["mIoU, expected"]
     assert len(titles) == 3
+
+
+def test_hard_votes_are_as_certain_as_the_ta(labelled: Project) -> None:
+    """A rule of hard votes claims every label with probability 1; the expected mIoU does not believe it."""
+    config = labelled.config("fusion.rule=ssa")
+    (_, ensemble), _ = evaluate(labelled.manifest(), [config])
+    artefact, space = config.artefact(labelled.manifest(), "fused"), config.fused_space()
+    areas = 0
+    for record in labelled.manifest().images:
+        if record.label_path is not None:
+            group = artefact.read(record.id)
+            areas = areas + expected_areas(stitched_probabilities(group), group.read_array("label", ndim=2))
+            assert (certainty_probabilities(group, space) == stitched_probabilities(group)).all()
+    assert ensemble.expected_miou == pytest.approx(expected_miou(areas))
+    assert ensemble.expected_miou < 90
 
 
 def test_nothing_to_evaluate_is_refused(labelled: Project) -> None:
