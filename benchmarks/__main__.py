@@ -26,6 +26,7 @@ BENCHMARKS = {
     "loader": "the training loader alone; the training step with it, with tensors in memory, with SAM inside",
     "student": "students trained on labels of the TA and of every rule, without MKA's terms, and on ground truth",
     "adaptation": "adaptation of the TA to a large and a small domain gap, round by round, and its students",
+    "window_edges": "how often labels change at the edges of windows, by rule; on real panoramas",
     "workers": "two workers and one on the passes with a model; host cores per GPU worker",
     "rerun": "rerun over a finished cache of 2,000 (synthetic) images",
     "scale": "rerun over 100,000 panoramas, files and bytes per panorama, flipped bits, memory and rate over time",

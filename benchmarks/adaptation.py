@@ -22,17 +22,21 @@ import typer
 import yaml
 from scipy.stats import spearmanr
 
+from benchmarks import window_edges
 from benchmarks.rows import Rows
+from benchmarks.window_edges import CHECKPOINT
 from demo.domain import Shift
 from demo.splits import WorldSettings
 from demo.world import write_world
+from pipeline.cache.fused_reader import stitched_probabilities
 from pipeline.core.cli import echo, print_json, print_table
 from pipeline.core.progress import console_progress
-from pipeline.data.images import ImagePreprocessing
+from pipeline.data.images import ImagePreprocessing, read_labels
 from pipeline.data.manifests import Manifest, load_manifest
 from pipeline.data.samples import LabelReader
 from stages.adapt.stage import Round
 from stages.config import Config, load_config
+from stages.evaluate.measures import risk_area, weight_counts
 
 ROOT = Path(__file__).parent.parent
 ROWS = Path(__file__).parent / "adaptation_rows.json"
@@ -140,6 +144,22 @@ class World:
             "ece": ensemble.ece, "precision_60": ensemble.precision_at_60,
         }  # fmt: skip
 
+    def orders(self, config: Config) -> dict[str, float]:
+        """Returns the area under the risk-coverage curve of the ensemble's labels, percent: pixels in the order of `M`,
+        and of the TA's confidence.
+        """
+        self.fuse(config)
+        artefact, counts = config.artefact(self.manifest, "fused"), np.zeros((2, 256, 2))
+        for record in self.manifest.select(("target-test",)):
+            assert record.label_path is not None
+            truth = read_labels(record.label_path, self.manifest.preprocessing, self.manifest.label_space)
+            group, labelled = artefact.read(record.id), truth < self.manifest.label_space.num_classes
+            confidence = np.rint(255 * stitched_probabilities(group).max(axis=0)).astype(np.uint8)
+            correct = group.read_array("label", ndim=2) == truth
+            for index, weight in enumerate((group.read_array("weight", ndim=2), confidence)):
+                counts[index] += weight_counts(weight[labelled], correct[labelled])
+        return {"risk_area": risk_area(counts[0]), "risk_area_ta": risk_area(counts[1])}
+
     def train(self, config: Config, labels: str, steps: int) -> dict[str, float]:
         """Trains the demo's student; `labels` is `ta`, `truth` or `ensemble`. Returns its mIoU in percent."""
         from stages.evaluate.stage import evaluate
@@ -226,7 +246,12 @@ class Bench:
         adapted = f", {rounds} rounds" if rounds >= 0 else ""
         return float(self.row(world, f"student of {labels}{adapted}", settings, measure)["miou"])
 
-    def order(self, shift: Shift, teacher: str) -> list[dict[str, Any]]:
+    def orders(self, shift: Shift, seed: int) -> dict[str, Any]:
+        """Returns how well `M` and the TA's confidence order the pixels, with the TA as shipped."""
+        world = self.world(shift, seed)
+        return self.row(world, "order of pixels", {}, lambda: world.orders(world.config()))
+
+    def rules(self, shift: Shift, teacher: str) -> list[dict[str, Any]]:
         """Returns a row for each rule with a TA as shipped, on a world of its own with as many panoramas as tests."""
         world = World(shift, FIRST_SEED, self.tests, self.tests, self.work)
         rows = []
@@ -281,6 +306,10 @@ def run(
             f"{name}rounds": [_mean(found, number, "best") for number in range(1, len(found[0]))],
         }
     figures["ece_after_rounds"] = _mean(strong, rounds + 1, "ece")
+    for gap in ("strong", "mild"):
+        orders = [bench.orders(gap, seed) for seed in worlds]  # type: ignore[arg-type]
+        for name in ("risk_area", "risk_area_ta"):
+            figures[f"{gap}_{name}"] = round(float(np.mean([order[name] for order in orders])), 3)
     for name, labels, adapted in (
         ("student_ta_labels", "ta", -1),
         ("student_best", "ensemble", -1),
@@ -290,10 +319,12 @@ def run(
         scores = [bench.student(seed, labels, min(adapted, rounds)) for seed in worlds]
         figures |= {name: round(float(np.mean(scores)), 2), f"{name}_spread": round(float(np.std(scores)), 2)}
     shifts: tuple[Shift, ...] = ("none", "mild", "strong")
-    every = [row for shift in shifts for teacher in TEACHERS for row in bench.order(shift, teacher)]
+    every = [row for shift in shifts for teacher in TEACHERS for row in bench.rules(shift, teacher)]
     every += [row for rows in (*strong, *mild) for row in rows]
     figures["rank_correlation"] = round(float(spearmanr(*zip(*_pairs(every), strict=True)).statistic), 3)
     figures["rank_rows"] = len(_pairs(every))
+    edges = bench.store.get({"version": VERSION, "row": "window edges", "real": CHECKPOINT.is_file()}, window_edges.run)
+    figures["window_edge_ratio"] = edges["window_edge_ratio"]
     return figures
 
 

@@ -18,7 +18,7 @@ def command(
         str,
         option(
             "--rounds",
-            "Rounds of training, each from the TA of the last; auto: while the expected mIoU rises; 0: only "
+            "Rounds of training, each from the TA of the last; auto: while the expected mIoU rises clearly; 0: only "
             "adapt.scale and adapt.statistics.",
             "N|auto",
         ),

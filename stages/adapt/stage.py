@@ -57,6 +57,7 @@ class Round:
 RunStage = Callable[[str, Sequence[str]], None]
 
 MAX_ROUNDS = 5  #: of `auto`
+LEAST_GAIN = 0.5  #: Points of expected mIoU; `auto` ends with the round that gains less.
 CHOICE_BATCHES = 12  #: of views that scale and share are chosen on
 SCORED = 200  #: Largest number of panoramas that a round is scored on.
 VERSION = 3  #: Increased when a round with the same settings gives another TA.
@@ -75,8 +76,8 @@ def adapt(
 
     Round 0 chooses the scale of the TA's input and mixes the batch-norm statistics of the panoramas into the TA's, see
     `adapt.scale` and `adapt.statistics`; it needs no fused panorama. It is left out if it changes nothing. Later rounds
-    train the TA. With `auto` they end, after `MAX_ROUNDS` at the latest, with the first whose ensemble has no higher
-    expected mIoU than the one before; `best_round` names the round to use.
+    train the TA. With `auto` they end, after `MAX_ROUNDS` at the latest, with the first whose ensemble gains less than
+    `LEAST_GAIN` of expected mIoU; `best_round` names the round to use.
 
     A round writes `work_dir/<manifest>/adapt-<key>/` with the adapted TA (`ta.pth`), `config.yaml` (the same settings
     with that TA, for every later stage) and `round.json`. It makes artefacts `teacher` and `fused` of its own;
@@ -98,7 +99,7 @@ def adapt(
     for number in range(1, (MAX_ROUNDS if rounds == "auto" else rounds) + 1):
         finished.append(_run_round(number, manifest, config, before, work_dir, run_stage, progress))
         config = load_config(finished[-1].config)
-        if rounds == "auto" and best_round(finished) is not finished[-1]:
+        if rounds == "auto" and len(finished) > 1 and finished[-1].expected < finished[-2].expected + LEAST_GAIN:
             break
     return finished
 

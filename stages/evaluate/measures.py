@@ -88,3 +88,21 @@ def precision_at(counts: np.ndarray, coverage: float) -> float:
     before = pixels[last] - falling[last, 0]
     part = (wanted - before) / falling[last, 0]
     return 100 * float((correct[last] - falling[last, 1] + part * falling[last, 1]) / wanted)
+
+
+def risk_area(counts: np.ndarray) -> float:
+    """Returns the area under the risk-coverage curve in percent, of (summed) `weight_counts`; less is better.
+
+    The risk at a coverage is the share of wrong pixels among those of the highest weights. Pixels of equal weight are
+    in a random order. NaN without pixels.
+    """
+    falling = counts[::-1][counts[::-1, 0] > 0]
+    if not len(falling):
+        return float("nan")
+    pixels, wrong = falling[:, 0], falling[:, 0] - falling[:, 1]
+    pixels_before, wrong_before = np.cumsum(pixels) - pixels, np.cumsum(wrong) - wrong
+    rate = wrong / pixels
+    # The k-th pixel of a weight has the risk (wrong_before + k rate) / (pixels_before + k); sums of 1 / (n + k) are
+    # differences of logarithms.
+    steps = np.log((pixels_before + pixels + 0.5) / (pixels_before + 0.5))
+    return 100 * float((wrong + (wrong_before - rate * pixels_before) * steps).sum() / pixels.sum())

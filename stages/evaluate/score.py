@@ -32,6 +32,7 @@ class Scores:
     coverage: float  #: mean of the weight map; NaN without one, like the next two
     precision: float  #: correct share of the weight
     precision_at_60: float  #: precision of the `COVERAGE` of pixels with the highest weights
+    risk_area: float  #: area under the risk-coverage curve of the weight map
     expected_miou: float  #: mean IoU that the probabilities promise, without labels
     unreachable: tuple[str, ...] = ()  #: classes that the predictor does not know; their pixels are not scored
     by_image: dict[str, float] = field(default_factory=dict, repr=False)  #: mean IoU by image id
@@ -47,7 +48,7 @@ class Scores:
         figures |= {f"boundary_F_{radius}px": value for radius, value in self.boundary_f.items()}
         if not np.isnan(self.coverage):
             figures |= {"coverage": self.coverage, "precision": self.precision}
-            figures |= {"precision_at_60": self.precision_at_60}
+            figures |= {"precision_at_60": self.precision_at_60, "risk_area": self.risk_area}
         return round_figures({**figures, "IoU": self.iou}) | {"not_scored": list(self.unreachable)}
 
 
@@ -143,6 +144,7 @@ class Scorer:
             coverage=coverage,
             precision=precision,
             precision_at_60=measures.precision_at(total["weight"], COVERAGE),
+            risk_area=measures.risk_area(total["weight"]),
             expected_miou=expected_miou(total["expected"]),
             unreachable=tuple(name for name, scored in zip(self.target.classes, reachable, strict=True) if not scored),
             by_image={image_id: _mean(_iou(counts["areas"])[0]) for image_id, counts in self.counts},
@@ -180,6 +182,7 @@ def table(scores: Sequence[Scores], space: LabelSpace) -> tuple[list[str], list[
         ["M: coverage", *(s.coverage for s in scores)],
         ["M: precision", *(s.precision for s in scores)],
         ["M: precision of 60 %", *(s.precision_at_60 for s in scores)],
+        ["M: risk-coverage area", *(s.risk_area for s in scores)],
     ]
     rows = [row for row in rows if not all(np.isnan(value) for value in row[1:])]
     if not all(np.isnan(s.miou) for s in scores):

@@ -11,7 +11,8 @@ import torch
 from pipeline.cache import Cache
 from pipeline.core.errors import UserError
 from pipeline.models.weights import load_state_dict
-from stages.adapt.stage import adapt
+from stages.adapt import stage
+from stages.adapt.stage import Round, adapt, best_round
 from stages.config import load_config
 from stages.fuse.stage import fuse
 from stages.precompute.stage import precompute
@@ -122,3 +123,32 @@ def test_the_command_with_an_mmsegmentation_ta(project: Project, tmp_path: Path)
     assert before.items() <= snapshot(cache, ("sam", "masks", "teacher", "fused")).items()
     assert len(done["rounds"]) == 1
     assert last_line(run("fuse", *project.arguments()[:2], "--config", done["rounds"][0]["config"]))["computed"] == 0
+
+
+def test_auto_ends_when_a_round_gains_little(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest, config = project.manifest(), project.config(*SHORT)
+    precompute(manifest, config)
+    fuse(manifest, config)
+    for gain, rounds in ((-100.0, stage.MAX_ROUNDS), (100.0, 2)):
+        monkeypatch.setattr(stage, "LEAST_GAIN", gain)
+        made = adapt(manifest, config, "auto", tmp_path / "work", in_process)
+        assert [r.number for r in made] == list(range(1, rounds + 1))
+        assert best_round(made).expected == max(r.expected for r in made)
+
+
+def test_rounds_stay_near_the_weights_before_the_first(project: Project, tmp_path: Path) -> None:
+    """With an anchor of a half, a round moves the TA by half of what it trains, and further rounds add less."""
+    manifest, plain = project.manifest(), project.config(*SHORT)
+    precompute(manifest, plain)
+    fuse(manifest, plain)
+    before = plain.teacher.model.network("cpu").model.state_dict()
+
+    def moved(made: Round) -> float:
+        after = load_state_dict(made.config.with_name("ta.pth"))[0]
+        return float(sum((after[name] - before[name]).float().norm() for name in before))
+
+    (free,) = adapt(manifest, plain, 1, tmp_path / "work", in_process)
+    anchored = project.config(*SHORT, "adapt.anchor=0.5")
+    rounds = adapt(manifest, anchored, 4, tmp_path / "work", in_process)
+    assert moved(rounds[0]) == pytest.approx(0.5 * moved(free), rel=1e-4)
+    assert moved(rounds[-1]) < 1.2 * moved(free)

@@ -17,6 +17,7 @@ from stages.evaluate.measures import (
     coverage_and_precision,
     expected_calibration_error,
     precision_at,
+    risk_area,
     weight_counts,
 )
 from stages.evaluate.score import Scorer, largest_changes
@@ -132,3 +133,24 @@ def test_the_best_and_the_worst_images_come_first_and_last() -> None:
     assert [name for name, _, _ in found] == ["p4", "p0"]
     assert found[0][2] > found[0][1]
     assert len(largest_changes(before.scores(), after.scores())) == 5
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_the_risk_area_is_the_mean_risk_over_all_coverages(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    weight = rng.permutation(256).repeat(40).astype(np.uint8)
+    correct = rng.random(weight.size) < (0.3 + 0.6 * weight / 255)
+    order = np.argsort(-weight.astype(int), kind="stable")
+    # pixels of equal weight share their errors evenly
+    wrong = 1 - correct[order].reshape(256, 40).mean(axis=1).repeat(40)
+    by_hand = 100 * np.mean(np.cumsum(wrong) / np.arange(1, weight.size + 1))
+    assert risk_area(weight_counts(weight, correct)) == pytest.approx(by_hand, rel=1e-2)
+
+
+def test_a_better_order_has_a_smaller_risk_area() -> None:
+    correct = np.arange(1000) < 700
+    good, bad = (np.where(correct, high, 255 - high).astype(np.uint8) for high in (200, 50))
+    areas = [risk_area(weight_counts(weight, correct)) for weight in (good, np.full(1000, 9), bad)]
+    assert areas == sorted(areas)
+    assert areas[1] == pytest.approx(30, rel=1e-2), "without an order the risk is the error everywhere"
+    assert np.isnan(risk_area(np.zeros((256, 2))))
