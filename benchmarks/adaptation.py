@@ -160,21 +160,33 @@ class World:
                 counts[index] += weight_counts(weight[labelled], correct[labelled])
         return {"risk_area": risk_area(counts[0]), "risk_area_ta": risk_area(counts[1])}
 
-    def train(self, config: Config, labels: str, steps: int) -> dict[str, float]:
-        """Trains the demo's student; `labels` is `ta`, `truth` or `ensemble`. Returns its mIoU in percent."""
+    def train(self, config: Config, labels: str, steps: int, *, like_ta: bool = False) -> dict[str, float]:
+        """Trains a student; `labels` is `ta`, `truth` or `ensemble`. Returns its mIoU in percent.
+
+        It is the demo's student or, `like_ta`, the network of the TA with the TA's weights.
+        """
+        from benchmarks.student import short_schedule
         from stages.evaluate.stage import evaluate
+        from stages.train.configs import read_config, student_config
         from stages.train.stage import train_student
 
-        plain = {f"model.mka.{term}": 0.0 for term in ("whole", "ensemble", "boundary")}
+        weights = read_config(student_config("goodsam_demo")).model.mka
+        used = ("whole", "ensemble", "confident", "boundary") if labels == "ensemble" else ("confident",)
+        overrides: dict[str, Any] = {f"model.mka.{term}": weights[term] if term in used else 0.0 for term in weights}
+        changes: dict[str, Any] = {"iterations": steps, "workers": 0, "overrides": overrides}
+        if like_ta:
+            model: Any = config.teacher.model
+            overrides |= short_schedule()
+            changes |= {"student": str(model.config), "load_from": model.checkpoint}
         manifest, reader = self.manifest, None
         if labels == "truth":
             manifest = self.labelled
             reader = LabelReader(manifest, ("target-train",))
         else:
             self.fuse(config)
-        changes = {"iterations": steps, "workers": 0, "overrides": {} if labels == "ensemble" else plain}
         train = config.train.model_copy(update=changes)
-        folder = self.folder / "students" / f"{labels}-{config.artefacts(ImagePreprocessing()).key('fused')}-{steps}"
+        key = config.artefacts(ImagePreprocessing()).key("fused")
+        folder = self.folder / "students" / f"{labels}-{key}-{steps}{'-like-ta' * like_ta}"
         checkpoint = train_student(manifest, config.model_copy(update={"train": train}), folder, reader=reader)
         (score,), _ = evaluate(
             self.manifest, [config], splits=["target-test"], students=[checkpoint], pseudo_labels=False
@@ -228,7 +240,7 @@ class Bench:
                 figures.append(self.row(world, f"{name}, round {number}", {**described, "round": number}, measure))
         return figures
 
-    def student(self, seed: int, labels: str, rounds: int = -1) -> float:
+    def student(self, seed: int, labels: str, rounds: int = -1, *, like_ta: bool = False) -> float:
         """Returns the mIoU of a student on the strong world; the TA is adapted with `rounds` from 0."""
         world = self.world("strong", seed)
         config = self.settings(world)
@@ -236,15 +248,14 @@ class Bench:
         def measure() -> dict[str, float]:
             used = config
             if rounds >= 0 and (made := world.adapt(config, rounds)):
-                train = {"train": config.train}
-                used = load_config(made[-1].config).model_copy(update=train)
+                used = load_config(made[-1].config).model_copy(update={"train": config.train})
             if labels == "ta":
                 used = used.model_copy(update={"fusion": world.config("fusion.rule=ta").fusion})
-            return world.train(used, labels if labels in ("ta", "truth") else "ensemble", self.steps)
+            return world.train(used, labels, self.steps, like_ta=like_ta)
 
         settings = {"steps": self.steps, "rounds": rounds, "adapt": config.adapt.model_dump(mode="json")}
-        adapted = f", {rounds} rounds" if rounds >= 0 else ""
-        return float(self.row(world, f"student of {labels}{adapted}", settings, measure)["miou"])
+        name = f"{'large ' * like_ta}student of {labels}{f', {rounds} rounds' if rounds >= 0 else ''}"
+        return float(self.row(world, name, settings, measure)["miou"])
 
     def orders(self, shift: Shift, seed: int) -> dict[str, Any]:
         """Returns how well `M` and the TA's confidence order the pixels, with the TA as shipped."""
@@ -310,13 +321,15 @@ def run(
         orders = [bench.orders(gap, seed) for seed in worlds]  # type: ignore[arg-type]
         for name in ("risk_area", "risk_area_ta"):
             figures[f"{gap}_{name}"] = round(float(np.mean([order[name] for order in orders])), 3)
-    for name, labels, adapted in (
-        ("student_ta_labels", "ta", -1),
-        ("student_best", "ensemble", -1),
-        ("student_adapted", "ensemble", 1),
-        ("student_truth", "truth", -1),
+    for name, labels, adapted, like_ta in (
+        ("student_ta_labels", "ta", -1, False),
+        ("student_best", "ensemble", -1, False),
+        ("student_adapted", "ensemble", 1, False),
+        ("student_truth", "truth", -1, False),
+        ("large_student_ta_labels", "ta", -1, True),
+        ("large_student_adapted", "ensemble", 1, True),
     ):
-        scores = [bench.student(seed, labels, min(adapted, rounds)) for seed in worlds]
+        scores = [bench.student(seed, labels, min(adapted, rounds), like_ta=like_ta) for seed in worlds]
         figures |= {name: round(float(np.mean(scores)), 2), f"{name}_spread": round(float(np.std(scores)), 2)}
     shifts: tuple[Shift, ...] = ("none", "mild", "strong")
     every = [row for shift in shifts for teacher in TEACHERS for row in bench.rules(shift, teacher)]

@@ -189,7 +189,7 @@ def _train_and_score(bench: Bench, row: Row, described: dict[str, Any]) -> dict[
     bench.render()
     overrides: dict[str, Any] = {f"model.mka.{term}": weight for term, weight in bench.term_weights(row).items()}
     if bench.student != STUDENT:
-        overrides |= _short_schedule()
+        overrides |= short_schedule()
     if row.labels in ("photos", "truth"):
         split = "source-train" if row.labels == "photos" else "target-train"
         manifest, config = bench.manifest((split,), truth=True), bench.config("paper")
@@ -230,7 +230,7 @@ def measure(bench: Bench, checkpoint: Path) -> dict[str, float]:
     return figures
 
 
-def _short_schedule() -> dict[str, Any]:
+def short_schedule() -> dict[str, Any]:
     """Returns overrides with the crops and the schedule of the demo student; others need GPUs and days."""
     from stages.train.configs import read_config, student_config
 
