@@ -54,7 +54,7 @@ def command(
         of_terms = "; weighted terms, first -> last tenth of the steps" if terms else ""
         print_table(
             f"adapt: expected mIoU (no labels){of_terms}",
-            ["round", "TA", "ensemble", "fused", *terms],
+            ["round", "expected TA", "expected E", "fused", *terms],
             [
                 [
                     f"{r.number}{' (best)' if r is best else ''}", r.expected_ta, r.expected, r.fused,
