@@ -94,11 +94,11 @@ class World:
         path.write_text(yaml.safe_dump(data | {"splits": splits}, sort_keys=False))
         return load_manifest(path)
 
-    def config(self, *changes: str, base: Path = CONFIG, teacher: str = TEACHERS[0]) -> Config:
-        files = [f"teacher.model.config=demo_{teacher}"]
-        files.append(f"teacher.model.checkpoint={ROOT}/demo/weights/ta_{teacher}.safetensors")
-        places = [f"cache={self.folder}/cache", "device=cpu", "train.split=target-train"]
-        return load_config(base, [*places, *(files if base == CONFIG else ()), *changes])
+    def config(self, *changes: str, teacher: str = TEACHERS[0]) -> Config:
+        weights = ROOT / "demo" / "weights" / f"ta_{teacher}.safetensors"
+        model = f"teacher.model.config=demo_{teacher}", f"teacher.model.checkpoint={weights}"
+        places = f"cache={self.folder}/cache", "device=cpu", "train.split=target-train"
+        return load_config(CONFIG, [*places, *model, *changes])
 
     def fuse(self, config: Config) -> None:
         """Brings the cache up to date."""
@@ -144,7 +144,7 @@ class World:
             "ece": ensemble.ece, "precision_60": ensemble.precision_at_60,
         }  # fmt: skip
 
-    def orders(self, config: Config) -> dict[str, float]:
+    def risk_areas(self, config: Config) -> dict[str, float]:
         """Returns the area under the risk-coverage curve of the ensemble's labels, percent: pixels in the order of `M`,
         and of the TA's confidence.
         """
@@ -221,13 +221,13 @@ class Bench:
         echo(f"{world.shift} {world.seed}, {name}: {', '.join(f'{k} {v:.2f}' for k, v in figures.items())}")
         return figures
 
-    def settings(self, world: World, *changes: str) -> Config:
-        return world.config(f"adapt.iterations={self.iterations}", *changes)
+    def settings(self, world: World) -> Config:
+        return world.config(f"adapt.iterations={self.iterations}")
 
-    def rounds(self, shift: Shift, seed: int, count: int, name: str = "ours", *changes: str) -> list[dict[str, Any]]:
-        """Returns the figures of the TA as shipped, and those after each round."""
+    def rounds(self, shift: Shift, seed: int, count: int) -> list[dict[str, Any]]:
+        """Returns the figures of the TA as shipped, and those after each round from 0."""
         world = self.world(shift, seed)
-        config = self.settings(world, *changes)
+        config = self.settings(world)
         described = {"adapt": config.adapt.model_dump(mode="json")}
         figures = [self.row(world, "as shipped", {}, lambda: world.evaluate(world.config()))]
         for number in range(count + 1):
@@ -236,8 +236,7 @@ class Bench:
                 made = [r for r in world.adapt(config, number) if r.number == number]
                 return world.evaluate(load_config(made[-1].config) if made else config)
 
-            if number or config.adapt.statistics or config.adapt.scale != 1:
-                figures.append(self.row(world, f"{name}, round {number}", {**described, "round": number}, measure))
+            figures.append(self.row(world, f"ours, round {number}", {**described, "round": number}, measure))
         return figures
 
     def student(self, seed: int, labels: str, rounds: int = -1, *, like_ta: bool = False) -> float:
@@ -257,10 +256,10 @@ class Bench:
         name = f"{'large ' * like_ta}student of {labels}{f', {rounds} rounds' if rounds >= 0 else ''}"
         return float(self.row(world, name, settings, measure)["miou"])
 
-    def orders(self, shift: Shift, seed: int) -> dict[str, Any]:
+    def risk_areas(self, shift: Shift, seed: int) -> dict[str, Any]:
         """Returns how well `M` and the TA's confidence order the pixels, with the TA as shipped."""
         world = self.world(shift, seed)
-        return self.row(world, "order of pixels", {}, lambda: world.orders(world.config()))
+        return self.row(world, "order of pixels", {}, lambda: world.risk_areas(world.config()))
 
     def rules(self, shift: Shift, teacher: str) -> list[dict[str, Any]]:
         """Returns a row for each rule with a TA as shipped, on a world of its own with as many panoramas as tests."""
@@ -318,9 +317,9 @@ def run(
         }
     figures["ece_after_rounds"] = _mean(strong, rounds + 1, "ece")
     for gap in ("strong", "mild"):
-        orders = [bench.orders(gap, seed) for seed in worlds]  # type: ignore[arg-type]
+        areas = [bench.risk_areas(gap, seed) for seed in worlds]  # type: ignore[arg-type]
         for name in ("risk_area", "risk_area_ta"):
-            figures[f"{gap}_{name}"] = round(float(np.mean([order[name] for order in orders])), 3)
+            figures[f"{gap}_{name}"] = round(float(np.mean([area[name] for area in areas])), 3)
     for name, labels, adapted, like_ta in (
         ("student_ta_labels", "ta", -1, False),
         ("student_best", "ensemble", -1, False),

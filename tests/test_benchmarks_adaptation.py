@@ -42,8 +42,7 @@ def test_adaptation_keeps_its_rows(tmp_path: Path, capsys: pytest.CaptureFixture
     assert len(rows) == 3
     assert all(0 < row["best"] < 100 and 0 < row["expected"] < 100 for row in rows)
     assert bench.student(7, "ensemble", 1) > 0
-    order = bench.orders("strong", 7)
-    assert order["risk_area"] > 0
+    assert bench.risk_areas("strong", 7)["risk_area"] > 0
     written = (tmp_path / "rows.json").stat().st_mtime_ns
     assert bench.rounds("strong", 7, 1) == rows
     assert (tmp_path / "rows.json").stat().st_mtime_ns == written
