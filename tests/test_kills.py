@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from pipeline.cache import Cache
+from pipeline.models.weights import load_state_dict
 from tests.conftest import Project, write_yaml
 from tests.models import street
 
@@ -109,6 +110,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def adapted(folder: Path) -> dict[str, object]:
+    """Returns the weights of every finished TA, their expected mIoU, and the cache."""
+    result = arrays(folder)
+    for weights in sorted((folder / "work_dirs").rglob("ta.pth")):
+        state, _ = load_state_dict(weights)
+        result |= {f"{weights.parent.name} {name}": values.numpy().tobytes() for name, values in state.items()}
+    for report in sorted((folder / "work_dirs").rglob("round.json")):
+        result[report.parent.name] = json.loads(report.read_text())["expected"]
+    return result
+
+
 @dataclass(frozen=True)
 class Case:
     """A stage and the results that must be equal in the end.
@@ -152,7 +164,16 @@ def of_format_1(folder: Path) -> None:
         archive.extractall(folder)
 
 
+def with_batch_norm(folder: Path) -> None:
+    """Another TA, whose statistics are mixed and which is trained in two rounds."""
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["teacher"]["model"]["builder"] = "tests.models:batch_norm_teacher"
+    config["adapt"] = {"statistics": 0.5, "iterations": 6}
+    write_yaml(folder / "config.yaml", config)
+
+
 CASES = {
+    "adapt": Case(("adapt", *RUN, "--rounds", "2"), "work_dirs", adapted, with_batch_norm, kills=8),
     "fuse": Case(("fuse", *RUN), "cache/toy/fused", arrays, without_fused, kills=15),
     "migrate": Case(("migrate", *RUN), "cache", arrays, of_format_1),
     "gc": Case(("gc", *RUN, "--older-than", "0"), "cache", arrays, with_orphans, kills=5),

@@ -93,11 +93,14 @@ def load_state_dict(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
 
 
 def save_checkpoint(content: Mapping[str, Any], path: Path) -> None:
-    """Writes tensors, numbers, text, lists and dicts atomically with `torch.save`; creates the folder."""
+    """Writes tensors, numbers, text, lists and dicts atomically with `torch.save`; creates the folder.
+
+    The same content gives the same bytes: a path would put its file name into the file.
+    """
     import torch
 
-    with atomic_write(path) as temporary:
-        torch.save(content, temporary)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
 
 
 def load_into(model: torch.nn.Module, path: str | Path, what: str) -> dict[str, Any]:

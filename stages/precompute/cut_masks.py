@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.geometry.masks import MaskSet, from_crops, mask_box
 from pipeline.geometry.windows import Window
 
-CUT = 0.5  #: Share of a mask's rows beside an edge that end there, from which on the mask counts as cut.
+CUT = 0.1  #: Share of a mask's rows beside an edge that end there, from which on the mask counts as cut.
 
 
 def remove_cuts(masks: MaskSet, windows: Sequence[Window]) -> MaskSet:

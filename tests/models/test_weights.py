@@ -28,6 +28,7 @@ from pipeline.models.weights import (
     load_pretrained,
     load_state_dict,
     register_safe_mmengine_loader,
+    save_checkpoint,
     zero_subnormals,
 )
 from stages.precompute.generators.sam import Sam
@@ -375,3 +376,10 @@ def test_every_network_is_without_subnormal_weights(tmp_path: Path) -> None:
         count = sum(int(is_subnormal(v).sum()) for v in network.state_dict().values() if v.is_floating_point())
         assert count == 0, name
         assert any(bool((v.view(-1)[:1] == 0).all()) for v in network.parameters()), name
+
+
+def test_the_same_weights_are_the_same_file(tmp_path: Path) -> None:
+    """The cache's keys hold the hash of the file."""
+    for name in ("a", "b"):
+        save_checkpoint({"state_dict": {"weight": torch.arange(3.0)}}, tmp_path / f"{name}.pth")
+    assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
