@@ -128,9 +128,10 @@ def _plan(measuring: Measuring, tables: Sequence[Table]) -> Result:
 def _measure(measuring: Measuring, table: Table, folder: Path, out: Path | None, *, suites: bool) -> list[Row]:
     """Measures a table, writes it after every row, and prints it."""
     from pipeline.data.results import save_results
-    from stages.ablate.tables import ensemble_table, student_table, to_results, write_csv
+    from stages.ablate.suite import read_literature
+    from stages.ablate.tables import ensemble_table, literature_table, student_table, to_results, write_csv
 
-    data = measuring.manifest
+    data, literature = measuring.manifest, read_literature(measuring.manifest.name) if suites else []
     files = [folder / "suites" / table.title / "results.json"] if suites else []
     files += [out] if out is not None and out.suffix == ".json" else []
 
@@ -143,7 +144,7 @@ def _measure(measuring: Measuring, table: Table, folder: Path, out: Path | None,
                 data,
                 splits=measuring.splits,
                 description=table.suite.description,
-                literature=table.suite.literature,
+                literature=literature,
                 settings_folder=folder / "settings",
             )
             save_results(path, results)
@@ -155,6 +156,8 @@ def _measure(measuring: Measuring, table: Table, folder: Path, out: Path | None,
     print_table(title, *ensemble_table(rows, table.columns))
     if any(row.seed is not None for row in rows):
         print_table("students; ± standard deviation over seeds", *student_table(rows, table.columns))
+    if literature:
+        print_table("published", *literature_table(literature))
     if out is not None and out.suffix == ".csv":
         write_csv(out, rows)
         files.append(out)

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from pipeline.core.errors import UserError
-from pipeline.core.project_files import find_project_file
+from pipeline.core.project_files import find_project_file, project_file_names
 from pipeline.core.reading import read_yaml
 from pipeline.core.settings import Settings, parse_settings, sort_overrides
 from pipeline.data.results import LiteratureRow
@@ -21,6 +21,7 @@ from stages.ablate.grid import Combination, Vary, check_effect, combinations, de
 from stages.config import Config, load_config
 
 FOLDER = "configs/suites"  #: of the shipped suites
+LITERATURE = "configs/literature"  #: Published rows, a file for each data set.
 FACTOR = re.compile(r"x(\d+(?:\.\d+)?)")  #: A value that is a multiple of the value in the settings.
 TITLE, ROUNDS = "row", "rounds"  #: Columns of `RowGroup.name` and `RowGroup.rounds`.
 
@@ -46,7 +47,6 @@ class Suite(Settings):
     students: bool = Field(False, description="Train students on every ensemble.")
     seeds: list[int] = Field([0], min_length=1, description="Seeds of the students.")
     rows: list[RowGroup] = Field(min_length=1, description="The rows of the table.")
-    literature: list[LiteratureRow] = Field(default_factory=list, description="Published rows to show beside.")
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,21 @@ class Table:
 
     @property
     def columns(self) -> list[str]:
+        """The titles of the varied settings, in the order in which they occur."""
         titles = dict.fromkeys(title for combination in self.combinations for title in combination.values)
         return list(titles)
+
+
+class _Literature(Settings):
+    rows: list[LiteratureRow] = Field(min_length=1)
+
+
+def read_literature(dataset: str) -> list[LiteratureRow]:
+    """Returns the published rows on a data set, by the name in its manifest; none if no file has them."""
+    if dataset not in project_file_names(LITERATURE):
+        return []
+    path = find_project_file(LITERATURE, dataset, "literature")
+    return parse_settings(_Literature, read_yaml(path), str(path)).rows
 
 
 def read_suite(name: str | Path) -> tuple[str, Suite]:

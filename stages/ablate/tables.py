@@ -72,6 +72,12 @@ def _cell(name: str, values: Sequence[float | None]) -> str:
     return f"{np.mean(known):.{digits}f}{spread}"
 
 
+def literature_table(rows: Sequence[LiteratureRow]) -> tuple[list[str], list[list[str]]]:
+    """Returns titles and cells of published rows."""
+    cells = [[row.name, row.source, _cell("mIoU", [row.figures.get("mIoU")])] for row in rows]
+    return ["method", "source", TITLES["mIoU"]], cells
+
+
 def to_results(
     title: str,
     rows: Sequence[Row],

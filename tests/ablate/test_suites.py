@@ -74,12 +74,15 @@ def test_groups_expand_to_rows(project: Project) -> None:
 
 
 def test_factors_are_parts_of_the_values_in_the_settings(project: Project) -> None:
-    views = [{"width": "x0.5", "stride": "x0.5"}, {"width": "x1", "additional": [{"width": "x2", "stride": "x2"}]}]
+    views = [
+        {"width": "x0.5", "stride": "x0.5"},
+        {"width": "x1", "stride": "x1", "additional": [{"width": "x2", "stride": "x2"}]},
+    ]
     small, more = table(project, {"vary": {"sam.views, teacher.views": views}}).combinations
     assert (small.config.sam.views.width, small.config.teacher.views.stride) == (64, 32)
     assert [(v.width, v.stride) for v in more.config.sam.views.additional] == [(256, 128)]
-    with pytest.raises(UserError, match=r"fusion.rule.theta: found 'x2', but the settings have no number there"):
-        table(project, {"settings": {"fusion.rule": "paper", "fusion.rule.theta": "x2"}})
+    with pytest.raises(UserError, match=r"fusion.rule: found 'x2', but the settings have no number there"):
+        table(project, {"name": "a", "settings": {"fusion.rule": "x2"}})
 
 
 @pytest.mark.parametrize(
