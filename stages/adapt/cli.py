@@ -25,6 +25,9 @@ def command(
     ] = "auto",
     work_dir: WorkDirOption = Path("work_dirs"),
     workers: WorkersOption = 1,
+    processes: Annotated[
+        int, option("--processes", "GPUs, or processes on a CPU, that train the TA together.", "N", min=1)
+    ] = 1,
 ) -> Result:
     """Adapts the TA to the panoramas, then fuses again.
 
@@ -47,7 +50,7 @@ def command(
         statuses.append(status)
 
     with console_progress() as progress:
-        finished = adapt(data, settings, count, work_dir, run_stage, progress=progress)
+        finished = adapt(data, settings, count, work_dir, run_stage, processes=processes, progress=progress)
     if finished:
         best = best_round(finished)
         terms = list(finished[-1].losses)

@@ -24,6 +24,7 @@ from pipeline.core.progress import Progress
 from pipeline.core.reading import error_text, is_file
 from pipeline.data.class_balance import class_shares, class_weights
 from pipeline.data.samples import FusedSample, Reader
+from pipeline.execution.processes import Member
 from pipeline.geometry.views import ViewSettings, make_views
 from pipeline.geometry.windows import Window
 from pipeline.models import losses
@@ -126,11 +127,13 @@ def finetune(
     device: str,
     progress: Progress,
     state: Path | None = None,
+    member: Member = Member(),
 ) -> dict[str, list[float]]:
     """Trains the network's model in place; it stays in evaluation mode, as its statistics come from far more images.
 
     The file `state` is written every `SAVE_STEPS` steps and at the end. The training continues from it, with the same
     result as without an interruption; if it cannot be read, the training begins anew. `views` are the TA's windows.
+    Several processes share the pairs of each step and add their gradients; the first one writes.
     Returns the mean of each term over the first and the last tenth of the steps. Raises `UserError` if one is not
     finite.
     """
@@ -145,24 +148,28 @@ def finetune(
         rng = np.random.default_rng([settings.seed, step])
         optimizer.zero_grad()
         values = dict.fromkeys(TERMS, 0.0)
-        for _ in range(settings.batch_size):
+        for number in range(settings.batch_size):
             image_id = reader.ids[rng.integers(len(reader.ids))]
-            image, fused = reader.image(image_id), reader.fused(image_id)
+            image = reader.image(image_id)
             pairs = neighbouring_windows(views, *image.shape[:2])
             pair = pairs[rng.integers(len(pairs))]
+            if number % member.count != member.rank:
+                continue
+            fused = reader.fused(image_id)
             inputs = network.inputs(np.stack([window.extract_image(image) for window in pair]), device)
             terms = pair_losses(network(inputs), fused, pair, settings, ignore_index, classes)
             loss = torch.stack(list(terms.values())).sum() / settings.batch_size
             loss.backward()
             for name, value in terms.items():
                 values[name] += value.item() / settings.batch_size
+        values = member.add_up(parameters, values)
         if not np.isfinite(list(values.values())).all():
             raise UserError(f"adapt: the loss became {values}; expected a smaller adapt.learning_rate")
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         decay.step()
         history.append(values)
-        if state is not None and ((step + 1) % SAVE_STEPS == 0 or step + 1 == settings.iterations):
+        if state is not None and member.is_first and ((step + 1) % SAVE_STEPS == 0 or step + 1 == settings.iterations):
             save_checkpoint({name: part.state_dict() for name, part in parts.items()} | {"history": history}, state)
         progress.advance()
     tenth = max(1, len(history) // 10)

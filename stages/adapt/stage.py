@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,15 +13,16 @@ import numpy as np
 import yaml
 
 from pipeline.cache import Cache
-from pipeline.cache.fused_reader import CacheReader, certainty_probabilities, stitched_probabilities
+from pipeline.cache.fused_reader import CacheReader, FusedReader, certainty_probabilities, stitched_probabilities
 from pipeline.core.atomic_files import make_writable_folder, write_text
 from pipeline.core.errors import UserError
 from pipeline.core.hashing import file_digest
-from pipeline.core.progress import Progress, SilentProgress
+from pipeline.core.progress import Progress, SilentProgress, console_progress
 from pipeline.core.settings import short_hash
 from pipeline.data.expected_miou import expected_areas, expected_miou
 from pipeline.data.manifests import Manifest
 from pipeline.execution.devices import keep_freed_memory, pick_device
+from pipeline.execution.processes import Member, run_together
 from pipeline.models.network import Network
 from pipeline.models.weights import save_checkpoint
 from stages.adapt.finetune import finetune, mix_weights
@@ -70,6 +72,7 @@ def adapt(
     work_dir: Path,
     run_stage: RunStage,
     *,
+    processes: int = 1,
     progress: Progress = SilentProgress(),
 ) -> list[Round]:
     """Runs adaptation rounds, each from the result of the previous one. Finished work is not repeated.
@@ -82,8 +85,10 @@ def adapt(
     A round writes `work_dir/<manifest>/adapt-<key>/` with the adapted TA (`ta.pth`), `config.yaml` (the same settings
     with that TA, for every later stage) and `round.json`. It makes artefacts `teacher` and `fused` of its own;
     `teacher` has the attribute `adapted_from`. The artefacts `sam` and `masks` are only read. A killed round continues
-    from the last saved step of its training. Raises `UserError` before any work if the TA cannot be adapted, or if
-    nothing is fused with `config` and the first round trains.
+    from the last saved step of its training. Several `processes` share each step of it.
+
+    Raises `UserError` before any work if the TA cannot be adapted, or if nothing is fused with `config` and the first
+    round trains.
     """
     check_adaptable(config, trains=rounds != 0)
     begins_with_choice = bool(config.adapt.statistics) or config.adapt.scale != 1
@@ -99,7 +104,7 @@ def adapt(
         config = load_config(first.config)
     before = config
     for number in range(1, (MAX_ROUNDS if rounds == "auto" else rounds) + 1):
-        finished.append(_run_round(number, manifest, config, before, work_dir, run_stage, progress))
+        finished.append(_run_round(number, manifest, config, before, work_dir, run_stage, processes, progress))
         config = load_config(finished[-1].config)
         if rounds == "auto" and len(finished) > 1 and finished[-1].expected < finished[-2].expected + LEAST_GAIN:
             break
@@ -168,6 +173,7 @@ def _run_round(
     before: Config,
     work_dir: Path,
     run_stage: RunStage,
+    processes: int,
     progress: Progress,
 ) -> Round:
     """Trains the TA of `config`; that of `before` is the anchor."""
@@ -189,7 +195,11 @@ def _run_round(
     weights, report = folder / "ta.pth", folder / "losses.json"
     if not (weights.is_file() and report.is_file()):
         make_writable_folder(folder, "--work-dir")
-        _train_ta(config, before, reader, weights, report, progress)
+        arguments = config, before, reader.reader, reader.artefact.key, folder
+        if processes == 1:
+            _train_ta(Member(), pick_device(config.device), *arguments, progress)
+        else:
+            run_together(_train_ta, processes, pick_device(config.device), *arguments)
     return _finish_round(number, manifest, config, folder, parent, run_stage, json.loads(report.read_text()))
 
 
@@ -270,19 +280,40 @@ def _check_upstream(manifest: Manifest, config: Config) -> None:
 
 
 def _train_ta(
-    config: Config, before: Config, reader: CacheReader, weights: Path, report: Path, progress: Progress
+    member: Member,
+    device: str,
+    config: Config,
+    before: Config,
+    reader: FusedReader,
+    fused: str,
+    folder: Path,
+    progress: Progress | None = None,
 ) -> None:
-    device, state = pick_device(config.device), weights.with_name("training.pt")
-    network = config.teacher.model.network(device)  # type: ignore[union-attr]
+    """Trains the TA of `config` on the panoramas of `reader`, and writes it; that of `before` is the anchor."""
+    if device == "cpu":
+        keep_freed_memory()
+    state, network = folder / "training.pt", config.teacher.model.network(device)  # type: ignore[union-attr]
     views, ignore_index = config.teacher.views, config.teacher_space().ignore_index
-    terms = finetune(
-        network, reader, views, config.adapt, ignore_index=ignore_index, device=device, progress=progress, state=state
-    )
+    shown = nullcontext(progress) if progress else console_progress() if member.is_first else nullcontext()
+    with shown as own:
+        terms = finetune(
+            network,
+            reader,
+            views,
+            config.adapt,
+            ignore_index=ignore_index,
+            device=device,
+            progress=own or SilentProgress(),
+            state=state,
+            member=member,
+        )
+    if not member.is_first:
+        return
     if config.adapt.anchor:
         anchor = before.teacher.model.network(device)  # type: ignore[union-attr]
         mix_weights(network.model, anchor.model, config.adapt.anchor)
-    write_text(report, json.dumps(terms) + "\n")
-    _save_ta(network.model, weights.parent, reader.artefact.key)
+    write_text(folder / "losses.json", json.dumps(terms) + "\n")
+    _save_ta(network.model, folder, fused)
     state.unlink()
 
 

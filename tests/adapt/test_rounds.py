@@ -156,3 +156,28 @@ def test_rounds_stay_near_the_weights_before_the_first(project: Project, tmp_pat
     rounds = adapt(manifest, anchored, 4, tmp_path / "work", in_process)
     assert moved(rounds[0]) == pytest.approx(0.5 * moved(free), rel=1e-4)
     assert moved(rounds[-1]) < 1.2 * moved(free)
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_ta_as_one(project: Project, tmp_path: Path) -> None:
+    manifest, config = project.manifest(), project.config(*SHORT, "adapt.batch_size=3")
+    precompute(manifest, config)
+    fuse(manifest, config)
+    (alone,) = adapt(manifest, config, 1, tmp_path / "alone", in_process)
+    (both,) = adapt(manifest, config, 1, tmp_path / "both", in_process, processes=2)
+    before = config.teacher.model.network("cpu").model.state_dict()
+    expected, found = (load_state_dict(made.config.with_name("ta.pth"))[0] for made in (alone, both))
+    assert any(not torch.allclose(expected[name], before[name], atol=1e-4) for name in before), "something was learned"
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
+    for term, values in alone.losses.items():
+        assert both.losses[term] == pytest.approx(values, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_an_error_in_one_of_several_processes_is_one_sentence(project: Project, tmp_path: Path) -> None:
+    manifest, config = project.manifest(), project.config("adapt.preset=paper", "adapt.learning_rate=1e30")
+    precompute(manifest, config)
+    fuse(manifest, config)
+    with pytest.raises(UserError, match=r"adapt: the loss became .* expected a smaller adapt.learning_rate"):
+        adapt(manifest, config, 1, tmp_path / "work", in_process, processes=2)
