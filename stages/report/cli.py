@@ -35,7 +35,8 @@ def command(
     from pipeline.core.progress import console_progress
     from pipeline.data.manifests import load_manifest
     from pipeline.data.results import load_results
-    from stages.report.sources import Stages, table_of, table_of_cache
+    from stages.report.cached import Stages, table_of_cache
+    from stages.report.sources import table_of
     from stages.report.stage import report
 
     if out.suffix not in (".html", ".htm"):

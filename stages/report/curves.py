@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,16 +81,17 @@ def draw_charts(trainings: Mapping[str, Mapping[str, Curve]]) -> list[Chart]:
 def draw_chart(title: str, curves: Mapping[str, Curve]) -> Markup:
     """Draws curves over the same axes as SVG; the page's style sheet gives the colours."""
     points = [point for curve in curves.values() for point in curve]
-    x_ticks, y_ticks = ticks(*_range(x for x, _ in points)), ticks(*_range(y for _, y in points))
-    x0, x1 = _range(x for x, _ in points)
-    y0, y1 = _range([*(y for _, y in points), *y_ticks])
+    (x0, x1), (y0, y1) = _range(x for x, _ in points), _range(y for _, y in points)
+    x_ticks, y_ticks = ticks(x0, x1), ticks(y0, y1)
 
     def place(x: float, y: float) -> tuple[float, float]:
         right = (x - x0) / ((x1 - x0) or 1) * (WIDTH - LEFT - RIGHT)
         up = (y - y0) / ((y1 - y0) or 1) * (HEIGHT - TOP - BOTTOM)
         return round(LEFT + right, 1), round(HEIGHT - BOTTOM - up, 1)
 
-    parts = [Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, describe(title, curves))]
+    parts = [
+        Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, describe(title, curves))
+    ]
     for tick in y_ticks:
         _, y = place(x0, tick)
         parts.append(Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, WIDTH - RIGHT, y, y))
@@ -130,6 +130,6 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     return [round(k * step, 12) for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _range(values: Sequence[float] | object) -> tuple[float, float]:
-    numbers = list(values)  # type: ignore[call-overload]
+def _range(values: Iterable[float]) -> tuple[float, float]:
+    numbers = list(values)
     return min(numbers), max(numbers)

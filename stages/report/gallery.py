@@ -68,18 +68,19 @@ def choose(figures: Mapping[str, Mapping[str, float]], ids: Sequence[str], count
     count = min(count, len(ids))
     quality = next((name for name in QUALITY if any(name in figures.get(i, {}) for i in ids)), None)
     if quality is None:
-        return Choice({"panoramas": list(ids[:count])}, "in the order of the manifest")
+        return Choice({"Panoramas": list(ids[:count])}, "In the order of the manifest")
     known = [i for i in ids if quality in figures.get(i, {})]
     known.sort(key=lambda i: -figures[i][quality])
     number_best = -(-count // 3)
-    best = known[:number_best]
-    worst = known[number_best:][-((count - number_best + 1) // 2) :][::-1]
+    number_worst = (count - number_best + 1) // 2
+    best, others = known[:number_best], known[number_best:][::-1]
+    worst = others[:number_worst]
     left = [i for i in ids if i not in {*best, *worst}]
     doubt, sign = _doubt(figures, left)
     left = sorted((i for i in left if doubt in figures.get(i, {})), key=lambda i: sign * figures[i][doubt])
-    groups = {"best": best, "worst": worst, "most uncertain": left[: count - len(best) - len(worst)]}
+    groups = {"Best": best, "Worst": worst, "Most uncertain": left[: count - len(best) - len(worst)]}
     by = "the mean of M" if doubt == "weight" else "L_CC"
-    reason = f"best and worst by {QUALITY[quality]}, most uncertain by {by}"
+    reason = f"Best and worst by {QUALITY[quality]}, most uncertain by {by}"
     return Choice({title: chosen for title, chosen in groups.items() if chosen}, reason)
 
 

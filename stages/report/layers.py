@@ -28,7 +28,8 @@ from pipeline.geometry.upsample import most_likely
 from pipeline.models.student import Student
 from stages.config import Config
 
-MAX_WIDTH = 2048  #: Pixels; wider panoramas are scaled down.
+MAX_PIXELS = 1_000_000  #: Of a picture; larger ones are scaled down, which bounds the page.
+MAX_WIDTH = 4096  #: Of a picture: what graphics cards accept as a texture.
 QUALITY = 82  #: Of the JPEG.
 MASK_COLOURS = 250  #: Values 1..250 of the layer of masks are masks.
 OUTLINE = 255  #: Value of the outlines in the layer of masks.
@@ -97,8 +98,7 @@ def draw(source: Source, record: ImageRecord, student: Student | None) -> Panora
     manifest, config = source.manifest, source.config
     image = read_image(record.path, manifest.preprocessing)
     height, width = image.shape[:2]
-    scale = min(1.0, MAX_WIDTH / width)
-    size = max(1, round(height * scale)), round(width * scale)
+    size = picture_size(height, width)
     layers: list[Layer] = []
 
     def add(id: str, title: str, kind: Kind, values: np.ndarray, remark: str = "", space: str = "") -> None:
@@ -138,9 +138,13 @@ def draw(source: Source, record: ImageRecord, student: Student | None) -> Panora
                 add(f"error-{name}", title, "error", wrong, f"{share:.1f} % of the labelled pixels of the {name}")
     panorama = manifest.settings.projection == "erp"
     angles = vertical_angles(record.path, manifest.preprocessing) if panorama else None
-    return Panorama(
-        record.id, encode_jpeg(image, size), size, angles, tuple(layers), source.figures.get(record.id, {})
-    )
+    return Panorama(record.id, encode_jpeg(image, size), size, angles, tuple(layers), source.figures.get(record.id, {}))
+
+
+def picture_size(height: int, width: int) -> tuple[int, int]:
+    """Returns height and width of the pictures of a panorama."""
+    scale = min(1.0, MAX_WIDTH / width, (MAX_PIXELS / (height * width)) ** 0.5)
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def spaces_of(source: Source, student: Student | None) -> dict[str, LabelSpace]:

@@ -64,7 +64,10 @@ def render(content: Content) -> str:
         galleries=[_gallery(gallery) for gallery in content.galleries],
         charts=content.charts,
         trainings=content.trainings,
-        caches={url: [_artefact(summary, content.tables) for summary in summaries] for url, summaries in content.caches.items()},
+        caches={
+            url: [_artefact(summary, content.tables) for summary in summaries]
+            for url, summaries in content.caches.items()
+        },
         notes=content.notes,
         data={
             "against": content.against,

@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-#: Simulations of Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB: protanopia, deuteranopia, tritanopia.
+#: Simulations on linear RGB of protanopia, deuteranopia and tritanopia: Machado, Oliveira, Fernandes 2009, severity 1.
 DICHROMACY = np.array(
     [
         [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],

@@ -38,10 +38,12 @@ FIGURES = (
     Figure("mIoU", "mIoU", "Mean IoU over the classes, percent.", 1, True),
     Figure("things", "things", "Mean IoU of the thing classes, percent.", 1, True),
     Figure("accuracy", "accuracy", "Share of correct pixels, percent.", 1, True),
+    Figure("seam", "seam", "Mean IoU in the band at the seam, percent.", 1, True),
     Figure("boundary_F_2px", "F 2 px", "Boundary F-score within 2 pixels, percent.", 1, True),
     Figure("ECE", "ECE", "Expected calibration error, percent.", -1, True),
     Figure("coverage", "M cover", "Mean weight of the labelled pixels, percent.", 0, True),
     Figure("precision", "M prec.", "Correct share of the weight, percent.", 1, True),
+    Figure("risk_area", "M risk", "Area under the risk-coverage curve of M, percent.", -1, True),
     Figure("expected_mIoU", "expected mIoU", "Mean IoU that the probabilities promise, percent.", 1),
     Figure("l_cc", "L_CC", "Disagreement of the TA's views, nats.", 0, digits=4),
     Figure("residual", "residual", "Disagreement of the TA's views with their pooled prediction, nats.", 0, digits=4),
@@ -49,8 +51,8 @@ FIGURES = (
     Figure("changed", "changed", "Share of the pixels whose label is not the TA's, percent.", 0),
 )
 
-#: Figures that are no column: the number of images is told above the table.
-NO_COLUMN = ("images",)
+#: Figures that are no column: the number of images is above the table, and others are close to one that is.
+NO_COLUMN = ("images", "boundary_F_1px", "boundary_F_4px", "precision_at_60")
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping) and value:
             flat |= flatten(value, f"{prefix}{name}.")
         else:
-            flat[f"{prefix}{name}"] = json.dumps(value, ensure_ascii=False, default=str)
+            flat[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return flat
 
 

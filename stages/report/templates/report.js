@@ -15,7 +15,10 @@
     return made;
   }
 
-  const signed = (value, digits) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);
+  const signed = (value, digits) => {
+    const size = Math.abs(value).toFixed(digits);
+    return (Number(size) === 0 ? "" : value < 0 ? "−" : "+") + size;
+  };
   const side = (difference, better) => {
     const direction = Math.sign(difference) * better;
     return direction > 0 ? "better" : direction < 0 ? "worse" : "";
@@ -132,14 +135,15 @@
     const classes = [...new Set([...Object.keys(a.iou), ...Object.keys(b.iou)])];
     place("classes").replaceChildren(...(classes.length ? classes.map((name) => classLine(name, a.iou[name], b.iou[name])) : [emptyLine("There are no true labels.")]));
     const names = [...new Set([...Object.keys(a.settings), ...Object.keys(b.settings)])].filter((name) => a.settings[name] !== b.settings[name]);
-    const lines = names.sort().map((name) => {
+    const unknown = [a, b].find((row) => !Object.keys(row.settings).length);
+    const lines = (unknown ? [] : names).sort().map((name) => {
       const line = document.createElement("tr");
       line.append(element("th", name), element("td", a.settings[name] ?? "–"), element("td", b.settings[name] ?? "–"));
       return line;
     });
     const titles = head("", "A", "B");
     for (const title of titles.cells) title.className = "";
-    place("settings").replaceChildren(...(lines.length ? [titles, ...lines] : [emptyLine("None.")]));
+    place("settings").replaceChildren(...(lines.length ? [titles, ...lines] : [emptyLine(unknown ? `The settings of ${unknown.name} are not known.` : "None.")]));
   }
 
   function emptyLine(text) {
@@ -286,7 +290,6 @@
       for (const canvas of [this.canvas, this.overlay]) [canvas.width, canvas.height] = [width, height];
       this.canvas.style.setProperty("--aspect", width / height);
       this.find(".turn-switch").hidden = this.panorama.angles === null;
-      this.find(".place").textContent = "";
       const isTurning = this.viewer !== null;
       this.draw().then(() => { if (isTurning) this.turn(this.panorama.angles !== null); });
     }
@@ -367,6 +370,7 @@
       const named = panorama.layers.filter((layer) => layer.kind === "labels" || layer.kind === "weight");
       for (const layer of named) await decode(layer, panorama.size);
       if (panorama !== this.panorama) return;
+      place.classList.remove("muted");
       place.replaceChildren(`column ${pixel[0]}, row ${pixel[1]}`);
       for (const layer of named) {
         const value = layer.values[pixel[1] * width + pixel[0]];
@@ -393,7 +397,6 @@
         haov: 360, vaov: high - low, vOffset: (high + low) / 2, minPitch: low, maxPitch: high, pitch: (high + low) / 2,
         hfov: Math.min(90, widest), minHfov: 20, maxHfov: widest, mouseZoom: "fullscreenonly", showFullscreenCtrl: true,
       });
-      box.querySelector(".pnlm-container, .pnlm-ui")?.closest(".turn").setAttribute("aria-label", "Panorama: drag, or use the arrow keys, plus and minus");
       this.refresh();
     }
 
