@@ -18,7 +18,7 @@ from pipeline.data.manifests import Manifest
 from pipeline.data.results import ResultRow, Results
 from stages.config import Config
 from stages.report.sources import Table
-from stages.report.tables import flatten
+from stages.report.tables import flatten, name_figures
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Stages:
     """Functions of other stages. They are arguments because no stage imports another."""
 
     evaluate: Callable[..., tuple[list[Any], dict[str, str]]]
-    signals: Callable[..., dict[str, float]]  # of an artefact `fused` and records, means
+    signals: Callable[..., tuple[dict[str, float], dict[str, dict[str, float]]]]  # means, and those of each image
 
 
 def table_of_cache(
@@ -56,18 +56,19 @@ def table_of_cache(
             continue  # the rule ta is the same
         figures = dict(score.figures())
         iou = figures.pop("IoU", {})
-        figures["accuracy"] = figures.pop("aAcc", None)
         figures = {key: value for key, value in figures.items() if not isinstance(value, list)}
         row: dict[str, Any] = {"name": name, "kind": kind, "settings": {"row": name}, "IoU": iou}
         by_image = {key: {"mIoU": value} for key, value in score.by_image.items() if not math.isnan(value)}
         if name in configs:
             fused = configs[name].artefact(manifest, "fused")
             records = [record for record in manifest.select(splits) if fused.find_marker(record.id) is not None]
-            figures |= stages.signals(fused, records)
+            means, by_record = stages.signals(fused, records)
+            figures |= means
+            by_image = {record.id: {**by_image.get(record.id, {}), **by_record[record.id]} for record in records}
             row |= {"keys": _keys(manifest, configs[name]), "command": _command(manifest, config_file, configs[name])}
         if kind == "student":
             row |= {"checkpoint": str(students[0])}
-        rows.append(ResultRow(**row, figures=figures, panoramas=by_image, failed=len(failures)))
+        rows.append(ResultRow(**row, figures=name_figures(figures), panoramas=by_image, failed=len(failures)))
     results = Results(
         title=manifest.name,
         description="The ensembles in the cache.",

@@ -75,9 +75,9 @@ def choose(figures: Mapping[str, Mapping[str, float]], ids: Sequence[str], count
     number_worst = (count - number_best + 1) // 2
     best, others = known[:number_best], known[number_best:][::-1]
     worst = others[:number_worst]
-    left = [i for i in ids if i not in {*best, *worst}]
-    doubt, sign = _doubt(figures, left)
-    left = sorted((i for i in left if doubt in figures.get(i, {})), key=lambda i: sign * figures[i][doubt])
+    doubt, sign = _doubt(figures, ids)
+    left = [i for i in ids if i not in {*best, *worst} and doubt in figures.get(i, {})]
+    left.sort(key=lambda i: sign * figures[i][doubt])
     groups = {"Best": best, "Worst": worst, "Most uncertain": left[: count - len(best) - len(worst)]}
     by = "the mean of M" if doubt == "weight" else "L_CC"
     reason = f"Best and worst by {QUALITY[quality]}, most uncertain by {by}"
@@ -87,4 +87,5 @@ def choose(figures: Mapping[str, Mapping[str, float]], ids: Sequence[str], count
 def _doubt(figures: Mapping[str, Mapping[str, float]], ids: Sequence[str]) -> tuple[str, int]:
     """Returns the figure that tells doubt, and the sign that sorts the most uncertain panorama first."""
     weights = [figures[i]["weight"] for i in ids if "weight" in figures.get(i, {})]
-    return ("l_cc", -1) if not weights or np.ptp(weights) < 0.01 else ("weight", 1)
+    has_l_cc = any("l_cc" in figures.get(i, {}) for i in ids)
+    return ("l_cc", -1) if has_l_cc and (not weights or np.ptp(weights) < 0.01) else ("weight", 1)

@@ -16,7 +16,7 @@ from pipeline.data.results import ResultRow, Results
 from stages.config import Config, load_config
 from stages.report.gallery import QUALITY, measure, signals_of
 from stages.report.layers import Source
-from stages.report.tables import TableRow, format_setting, merge_seeds
+from stages.report.tables import TableRow, format_setting, merge_seeds, name_figures
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,11 @@ class Table:
 
 def table_of(file: Path, results: Results) -> Table:
     """Returns the table of a results file, with the settings of its rows that can be read."""
-    table, settings = Table(results, file), {}
+    rows, literature = (
+        tuple(row.model_copy(update={"figures": name_figures(row.figures)}) for row in part)
+        for part in (results.rows, results.literature)
+    )
+    table, settings = Table(results.model_copy(update={"rows": rows, "literature": literature}), file), {}
     for row in table.rows:
         if row.first.config:
             try:

@@ -74,6 +74,11 @@ class TableRow:
         return self.rows[0]
 
 
+def name_figures(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns figures with the names of `FIGURES`; mmsegmentation calls the accuracy aAcc."""
+    return {"accuracy" if name == "aAcc" else name: value for name, value in figures.items()}
+
+
 def merge_seeds(rows: Sequence[ResultRow]) -> list[TableRow]:
     """Returns a table row for each name, in the order of the first seeds."""
     by_name: dict[str, list[ResultRow]] = {}

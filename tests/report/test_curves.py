@@ -35,7 +35,7 @@ def test_no_training_no_curve(tmp_path: Path) -> None:
 
 
 def test_a_chart_is_well_formed_and_escaped() -> None:
-    name = '<b>"\''
+    name = "<b>\"'"
     (loss, other) = draw_charts({name: {"lr": [(1, 0.5), (2, 0.5)], "loss": [(0, 1.0), (10, 3.0)]}})
     assert (loss.title, other.title) == ("loss", "lr")
     svg = ElementTree.fromstring(str(loss.svg))

@@ -31,7 +31,9 @@ def test_without_figures_the_first_panoramas_are_taken() -> None:
 
 @given(count=st.integers(0, 12), known=st.integers(0, 9), weights=st.booleans())
 def test_no_panorama_twice_and_no_more_than_wanted(count: int, known: int, weights: bool) -> None:
-    figures = {name: {"mIoU": 1.0 * k, **({"weight": 1.0 * k} if weights else {})} for k, name in enumerate(IDS[:known])}
+    figures = {
+        name: {"mIoU": 1.0 * k, **({"weight": 1.0 * k} if weights else {})} for k, name in enumerate(IDS[:known])
+    }
     chosen = [name for group in choose(figures, IDS, count).groups.values() for name in group]
     assert len(chosen) == len(set(chosen)) <= count
     assert set(chosen) <= set(IDS)

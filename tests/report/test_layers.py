@@ -74,7 +74,9 @@ def test_every_layer_holds_the_values_of_the_cache(project: Project) -> None:
     label, weight = fused.read_array("label"), fused.read_array("weight")
     assert (values_of(layers["ensemble"]) == label).all()
     assert (values_of(layers["refined"]) == fused.read_array("boundary")).all()
-    assert (values_of(layers["other-0"]) == other.artefact(manifest, "fused").read("images/p000").read_array("label")).all()
+    assert (
+        values_of(layers["other-0"]) == other.artefact(manifest, "fused").read("images/p000").read_array("label")
+    ).all()
     assert np.abs(values_of(layers["weight"]).astype(int) - weight).max() < 4
     assert (values_of(layers["truth"]) == truth).all()
     assert (values_of(layers["error-student"]) == np.where(truth == 255, NO_LABEL, 0)).all()

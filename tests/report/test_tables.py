@@ -49,7 +49,12 @@ def test_settings_are_flattened_to_compare_them() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [("best", "best"), ("/a/b/ta.pth", "ta.pth"), ({"kind": "best", "theta": 0.5}, "kind best, theta 0.5"), (None, "null")],
+    [
+        ("best", "best"),
+        ("/a/b/ta.pth", "ta.pth"),
+        ({"kind": "best", "theta": 0.5}, "kind best, theta 0.5"),
+        (None, "null"),
+    ],
 )
 def test_settings_in_words(value: object, text: str) -> None:
     assert format_setting(value) == text
