@@ -40,7 +40,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     project = Project(folder)
     for k, name in enumerate(INJECTIONS):
         project.add_image(f"{name}.png", street(seed=k))
-        project.add_labels(f"{name}_labelTrainIds.png", np.full((64, 256), (0, 8, 13, 255)[k], np.uint8))
+        project.add_labels(f"{name}_labelTrainIds.png", np.full((64, 256), (255, 8, 13, 0)[k], np.uint8))
     labels = {"replace": [["images/", "labels/"], [".png", "_labelTrainIds.png"]]}
     split = {"images": ["images/**/*"], "labels": labels}
     write_yaml(project.manifest_path, {"name": "toy", "splits": {"test": split}, "licence": INJECTIONS[0]})
