@@ -26,7 +26,7 @@ def command(
     images: Annotated[int, option("--images", "Panoramas with pictures for each data set.", "N", min=0)] = 9,
     out: Annotated[Path, option("--out", "The page to write.", "FILE")] = Path("work_dirs/report/index.html"),
 ) -> Result:
-    """Writes one HTML page: tables, panoramas with their layers, training curves, settings.
+    """Writes one HTML page of tables, panoramas and training curves.
 
     It is opened from the disk and needs no network. With results files, --manifest and --config replace the data set
     and the settings that the files name, for the pictures.

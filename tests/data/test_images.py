@@ -12,7 +12,14 @@ import pytest
 from PIL import ExifTags, Image
 
 from pipeline.core.errors import ImageError
-from pipeline.data.images import ImagePreprocessing, ImageWarning, prepared_size, read_image, read_labels, vertical_angles
+from pipeline.data.images import (
+    ImagePreprocessing,
+    ImageWarning,
+    prepared_size,
+    read_image,
+    read_labels,
+    vertical_angles,
+)
 from pipeline.data.labels import load_label_space
 from tests.models import street
 
@@ -214,7 +221,12 @@ def test_only_ordinary_files_are_opened(tmp_path: Path, kind: str) -> None:
         path.mkdir()
     else:
         path.symlink_to("/dev/zero" if kind == "device" else path)
-    for read in (read_image, prepared_size, vertical_angles, lambda path, preprocessing: read_labels(path, preprocessing, SPACE)):
+    for read in (
+        read_image,
+        prepared_size,
+        vertical_angles,
+        lambda path, preprocessing: read_labels(path, preprocessing, SPACE),
+    ):
         with pytest.raises(ImageError, match=r"x\.png: cannot be decoded \((is a|Too many)"):
             read(path, PLAIN)
 
