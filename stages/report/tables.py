@@ -80,11 +80,17 @@ def name_figures(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge_seeds(rows: Sequence[ResultRow]) -> list[TableRow]:
-    """Returns a table row for each name, in the order of the first seeds."""
-    by_name: dict[str, list[ResultRow]] = {}
+    """Returns a table row for each name and kind, in the order of the first seeds.
+
+    Ensemble and students of one name have the same settings; the name of the students then ends in `, student`.
+    """
+    groups: dict[tuple[str, str], list[ResultRow]] = {}
     for row in rows:
-        by_name.setdefault(row.name, []).append(row)
-    return [_merge(name, tuple(same)) for name, same in by_name.items()]
+        groups.setdefault((row.name, row.kind), []).append(row)
+    return [
+        _merge(f"{name}, student" if kind == "student" and (name, "ensemble") in groups else name, tuple(same))
+        for (name, kind), same in groups.items()
+    ]
 
 
 def _merge(name: str, rows: tuple[ResultRow, ...]) -> TableRow:

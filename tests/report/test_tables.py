@@ -23,6 +23,13 @@ def test_seeds_become_mean_and_sample_deviation() -> None:
     assert second.spread == {}
 
 
+def test_an_ensemble_and_its_students_of_one_name_are_two_rows() -> None:
+    students = [ResultRow(name="a", kind="student", seed=seed, figures={"mIoU": 30 + seed}) for seed in (0, 2)]
+    ensemble, student = merge_seeds([row("a", mIoU=50), *students])
+    assert (ensemble.name, ensemble.mean, ensemble.spread) == ("a", {"mIoU": 50}, {})
+    assert (student.name, student.mean) == ("a, student", {"mIoU": 31})
+
+
 def test_columns_are_in_a_fixed_order_and_unknown_figures_come_last() -> None:
     rows = (row("a", l_cc=0.1, mIoU=50, images=8), row("b", new_figure=1))
     figures = columns_of(Results(title="t", rows=rows))
