@@ -42,7 +42,7 @@ $(call need,export,CHECKPOINT,student.pth)
 $(call need,view,IMAGE,images/target-test/target-test-00000)
 $(call need,paper,DENSEPASS,/data/DensePASS)$(call need,paper,SAM,sam_vit_h_4b8939.pth)$(call need,paper,TA,segformer_b5_cityscapes.pth)
 
-.PHONY: help demo demo-models setup test test-all lint bench precompute fuse ablate paper train adapt evaluate export labels predict view inspect verify gc migrate settings doctor clean
+.PHONY: help demo demo-models setup test test-all lint bench precompute fuse ablate paper train adapt evaluate export labels predict view report inspect verify gc migrate settings doctor clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -118,6 +118,10 @@ paper: $(STAMP) ## the paper's tables on DensePASS, students included    [DENSEP
 
 view: $(STAMP) ## one panorama: masks, TA, ensemble, weight, student in one picture   [IMAGE=id CHECKPOINT=]
 	@$(GOODSAM) view '$(IMAGE)' $(WITH_FUSION) $(WITH_CHECKPOINT) $(RUN)
+
+RESULTS ?=
+report: $(STAMP) ## one HTML page: tables, panoramas with layers, curves, settings    [RESULTS="results.json ..." IMAGES=9]
+	@$(GOODSAM) report $(RESULTS) $(if $(IMAGES),--images '$(IMAGES)') $(WITH_FUSION) $(WITH_CHECKPOINT) $(WITH_SPLIT) $(if $(RESULTS),$(ARGS),$(RUN))
 
 inspect: $(STAMP) ## the contents of the cache: artefacts, images, bytes per array
 	@$(GOODSAM) inspect $(RUN)

@@ -121,12 +121,29 @@ def prepared_size(path: Path, preprocessing: ImagePreprocessing) -> tuple[int, i
     """Returns `(H, W)` of the working image from the file's header. Raises `ImageError` if there is no valid one."""
     if preprocessing.size is not None:
         return preprocessing.size
-    with _opened(path) as image:
-        width, height = image.size
-        if image.getexif().get(ExifTags.Base.Orientation) in ROTATED_ORIENTATIONS:
-            width, height = height, width
+    width, height = _upright_size(path)
     first, last = preprocessing.crop_rows or (0, height)
     return min(last, height) - first, width
+
+
+def vertical_angles(path: Path, preprocessing: ImagePreprocessing) -> tuple[float, float]:
+    """Returns the elevations of the lower and the upper edge of a panorama's working image, degrees in -90..90.
+
+    The file shows 360 degrees with equal resolution in both directions, and its middle row is the horizon. A file with
+    more rows than half its columns shows 180 degrees vertically. Raises `ImageError` if there is no valid header.
+    """
+    width, height = _upright_size(path)
+    first, last = preprocessing.crop_rows or (0, height)
+    degrees = min(360 / width, 180 / height)
+    return (height / 2 - min(last, height)) * degrees, (height / 2 - first) * degrees
+
+
+def _upright_size(path: Path) -> tuple[int, int]:
+    """Returns width and height of the upright image in a file, from its header."""
+    with _opened(path) as image:
+        width, height = image.size
+        rotated = image.getexif().get(ExifTags.Base.Orientation) in ROTATED_ORIENTATIONS
+    return (height, width) if rotated else (width, height)
 
 
 def read_labels(path: Path, preprocessing: ImagePreprocessing, space: LabelSpace) -> np.ndarray:

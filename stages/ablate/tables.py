@@ -116,7 +116,7 @@ def _result_row(row: Row, manifest: Manifest, settings_folder: Path) -> ResultRo
         settings=row.values,
         seed=row.seed,
         config=str(config),
-        checkpoint=row.measurement.checkpoint or None,
+        checkpoint=str(Path(row.measurement.checkpoint).absolute()) if row.measurement.checkpoint else None,
         keys={kind: artefacts.key(kind) for kind in reversed(kinds)},
         command=shlex.join(command),
         failed=len(row.failures),

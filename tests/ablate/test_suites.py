@@ -223,5 +223,6 @@ def test_the_command_writes_results_of_suites(trainable: Project, tmp_path: Path
         assert row.figures["mIoU"] == pytest.approx(row.panoramas["p000"]["mIoU"], abs=0.01)
         assert load_config(Path(row.config)).fusion.rule.kind == row.settings["rule"]
         assert (row.checkpoint is not None) == (row.kind == "student")
+        assert row.checkpoint is None or Path(row.checkpoint).is_absolute()
     refused = CliRunner().invoke(make_app(), [*words, "--vary", "fusion.rule=ta"])
     assert "expected either --vary" in str(refused.exception)

@@ -12,7 +12,14 @@ import pytest
 from PIL import ExifTags, Image
 
 from pipeline.core.errors import ImageError
-from pipeline.data.images import ImagePreprocessing, ImageWarning, prepared_size, read_image, read_labels
+from pipeline.data.images import (
+    ImagePreprocessing,
+    ImageWarning,
+    prepared_size,
+    read_image,
+    read_labels,
+    vertical_angles,
+)
 from pipeline.data.labels import load_label_space
 from tests.models import street
 
@@ -214,7 +221,12 @@ def test_only_ordinary_files_are_opened(tmp_path: Path, kind: str) -> None:
         path.mkdir()
     else:
         path.symlink_to("/dev/zero" if kind == "device" else path)
-    for read in (read_image, prepared_size, lambda path, preprocessing: read_labels(path, preprocessing, SPACE)):
+    for read in (
+        read_image,
+        prepared_size,
+        vertical_angles,
+        lambda path, preprocessing: read_labels(path, preprocessing, SPACE),
+    ):
         with pytest.raises(ImageError, match=r"x\.png: cannot be decoded \((is a|Too many)"):
             read(path, PLAIN)
 
@@ -224,3 +236,21 @@ def test_formats_that_run_other_programs_are_no_images(tmp_path: Path) -> None:
     (tmp_path / "a.eps").rename(tmp_path / "a.png")
     with pytest.raises(ImageError, match=r"a\.png: is not an image that can be decoded"):
         read_image(tmp_path / "a.png", PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("shape", "crop_rows", "expected"),
+    [
+        ((100, 200), None, (-90, 90)),  # a full sphere
+        ((1024, 2048), (312, 712), (-35.15625, 35.15625)),  # the band of DensePASS
+        ((100, 200), (0, 60), (-18, 90)),
+        ((400, 2048), None, (-35.15625, 35.15625)),  # a file that is a band
+        ((200, 200), None, (-90, 90)),  # more rows than a sphere of square pixels has
+    ],
+)
+def test_vertical_angles(
+    tmp_path: Path, shape: tuple[int, int], crop_rows: tuple[int, int] | None, expected: tuple[float, float]
+) -> None:
+    Image.fromarray(np.zeros((*shape, 3), np.uint8)).save(tmp_path / "a.png")
+    preprocessing = ImagePreprocessing(crop_rows=crop_rows, size=(32, 64))
+    assert vertical_angles(tmp_path / "a.png", preprocessing) == pytest.approx(expected)
