@@ -15,6 +15,7 @@ from pipeline.cache import Artefact, Cache, ImageGroup
 from pipeline.cache.freshness import source_matches
 from pipeline.cache.groups import views_from_attributes
 from pipeline.core.errors import UserError
+from pipeline.data.expected_miou import expected_areas
 from pipeline.data.images import ImagePreprocessing, read_image
 from pipeline.data.labels import LabelSpace
 from pipeline.data.manifests import ImageRecord, Manifest
@@ -177,6 +178,17 @@ def certainty_probabilities(group: ImageGroup, space: LabelSpace) -> np.ndarray:
     stitched = stitched_probabilities(group)
     is_hard = group.read_array("gate", ndim=2) == 255
     return np.where(is_hard, stitched, _add_gate(stitched.copy(), group, space))
+
+
+def ensemble_areas(group: ImageGroup, space: LabelSpace) -> np.ndarray:
+    """Returns the `expected_areas` of the ensemble's classes in a fused panorama: float64 `(3, C)`.
+
+    The certainty is that of `certainty_probabilities`.
+    """
+    stitched = stitched_probabilities(group)
+    ensemble = _add_gate(stitched.copy(), group, space)
+    is_hard = group.read_array("gate", ndim=2) == 255
+    return expected_areas(np.where(is_hard, stitched, ensemble), ensemble.argmax(axis=0))
 
 
 def _add_gate(ensemble: np.ndarray, group: ImageGroup, space: LabelSpace) -> np.ndarray:
