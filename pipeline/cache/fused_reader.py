@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.cache import Artefact, Cache, ImageGroup
 from pipeline.cache.freshness import source_matches
 from pipeline.cache.groups import views_from_attributes
-from pipeline.core.errors import UserError
+from pipeline.core.errors import ImageError, UserError
 from pipeline.data.expected_miou import expected_areas
 from pipeline.data.images import ImagePreprocessing, read_image
 from pipeline.data.labels import LabelSpace
@@ -141,6 +141,11 @@ class CacheReader:
         if not self.ids:
             image_id, reason = next(iter(self.missing.items()), ("?", "the splits are empty"))
             raise UserError(f"{self.artefact}: none of {len(self.wanted)} panoramas is fused; {image_id!r}: {reason}")
+
+    def check(self, image_id: str) -> None:
+        """Raises `ImageError` with the reason if a wanted image cannot be used."""
+        if image_id in self.missing:
+            raise ImageError(self.missing[image_id])
 
     def image(self, image_id: str) -> np.ndarray:
         return self.reader.image(image_id)
