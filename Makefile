@@ -40,8 +40,9 @@ need = $(if $(filter $(1),$(MAKECMDGOALS)),$(if $($(2)),,$(error $(2) is missing
 $(call need,predict,IMAGES,/data/panoramas)$(call need,predict,CHECKPOINT,student.pth)
 $(call need,export,CHECKPOINT,student.pth)
 $(call need,view,IMAGE,images/target-test/target-test-00000)
+$(call need,paper,DENSEPASS,/data/DensePASS)$(call need,paper,SAM,sam_vit_h_4b8939.pth)$(call need,paper,TA,segformer_b5_cityscapes.pth)
 
-.PHONY: help demo demo-models setup test test-all lint bench precompute fuse ablate train adapt evaluate export labels corrections predict view inspect verify gc migrate settings doctor clean
+.PHONY: help demo demo-models setup test test-all lint bench precompute fuse ablate paper train adapt evaluate export labels corrections predict view inspect verify gc migrate settings doctor clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -105,11 +106,19 @@ ROUNDS ?= auto
 adapt: $(STAMP) ## TA adaptation to the panoramas, its logits and the fusion again; for a large domain gap   [ROUNDS=auto]
 	@$(GOODSAM) adapt --rounds $(ROUNDS) $(if $(SPLIT),--set 'train.split=$(SPLIT)') $(WITH_FUSION) $(RUN)
 
-# Settings and their values; every combination is a row.
-VARY ?= fusion.rule=ta,ssa,sepl,sgml,paper,goodsampp,best
-ablate: $(STAMP) ## a table over one cache, a row for every combination of settings    [VARY="fusion.rule=paper,best fusion.rule.theta=0.3,0.7"]
+# Tables by name, students included; or settings and their values, of which every combination is a row.
+SUITE ?=
+VARY  ?= fusion.rule=ta,ssa,sepl,sgml,paper,goodsampp,best
+PLAN  ?=
+ablate: $(STAMP) ## tables over one cache: a suite, or a row for every combination of settings    [SUITE="fusion rounds" PLAN=1, or VARY="fusion.rule=paper,best fusion.rule.theta=0.3,0.7"]
 	@$(WORLD)
-	@$(GOODSAM) ablate $(foreach v,$(VARY),--vary '$(v)') $(WITH_FUSION) $(WITH_SPLIT) $(RUN)
+	@$(GOODSAM) ablate $(if $(SUITE),$(foreach s,$(SUITE),--suite '$(s)'),$(foreach v,$(VARY),--vary '$(v)')) $(if $(PLAN),--plan) $(WITH_FUSION) $(WITH_SPLIT) $(RUN)
+
+DENSEPASS ?=
+SAM       ?=
+TA        ?=
+paper: $(STAMP) ## the paper's tables on DensePASS, students included    [DENSEPASS=folder SAM=sam_vit_h.pth TA=segformer_b5.pth PLAN=1]
+	@$(GOODSAM) paper --densepass '$(DENSEPASS)' --sam '$(SAM)' --ta '$(TA)' $(if $(PLAN),--plan) $(ARGS)
 
 view: $(STAMP) ## one panorama: masks, TA, ensemble, weight, student in one picture   [IMAGE=id CHECKPOINT=]
 	@$(GOODSAM) view '$(IMAGE)' $(WITH_FUSION) $(WITH_CHECKPOINT) $(RUN)

@@ -21,8 +21,9 @@ from pipeline.core.cli import print_table
 from pipeline.core.errors import UserError
 from pipeline.core.progress import console_progress
 from stages.ablate.grid import Combination
-from stages.ablate.stage import SCORES, SIGNALS, Row, Stages, ablate, table
-from stages.commands import stage_function
+from stages.ablate.stage import Measuring, Row
+from stages.ablate.store import Store
+from stages.ablate.tables import TITLES, ensemble_table
 
 #: Rules and values of the varied setting; the other settings have their defaults, which are among the values.
 RULES: dict[str, tuple[str, Sequence[float]]] = {
@@ -85,21 +86,24 @@ def compare(
         for shape, (masks, logits) in shapes.items()
         for rule in WINDOW_RULES
     ]
-    stages = Stages(stage_function("precompute", "check"), *map(stage_function, ("precompute", "fuse", "evaluate")))
     result: dict[str, Any] = {}
     with console_progress() as progress:
         for name, grid in groups.items():
-            rows = ablate(world.manifest, grid, stages, work / "sensitivity.json", progress=progress)
+            measuring = Measuring(world.manifest, Store(work), work, progress=progress)
+            rows = measuring.rows(grid, lambda _: None)
             for row in rows:
                 if row.failures:
-                    raise UserError(f"{row.combination.name}: {next(iter(row.failures.values()))}")
-            print_table(f"{name}; {teacher}, felzenszwalb, {images} panoramas of {split} ({shift})", *table(rows))
+                    raise UserError(f"{row.name}: {next(iter(row.failures.values()))}")
+            print_table(
+                f"{name}; {teacher}, felzenszwalb, {images} panoramas of {split} ({shift})",
+                *ensemble_table(rows, list(grid[0].values)),
+            )
             result[name] = [_figures(row) for row in rows]
     return result | {"images": images, "shift": shift, "split": split}
 
 
 def _figures(row: Row) -> dict[str, Any]:
-    return row.combination.values | {name: row.figures[name] for name in (*SCORES, *SIGNALS)}
+    return row.values | {name: row.figures[name] for name in TITLES}
 
 
 def main(

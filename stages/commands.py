@@ -27,7 +27,8 @@ from pipeline.core.errors import ImageError, UserError, print_warnings_once
 
 #: The stages in the order in which they are used; commands of other packages come before them.
 ORDER = (
-    *("precompute", "fuse", "train", "evaluate", "predict", "labels", "corrections", "export", "adapt", "ablate"),
+    *("precompute", "fuse", "train", "evaluate", "predict", "labels", "corrections", "export"),
+    *("adapt", "ablate", "paper"),
     *("view", "inspect", "verify", "gc", "migrate", "settings", "doctor"),
 )
 

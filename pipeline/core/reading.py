@@ -239,8 +239,11 @@ def _mapping(data: Any, path: Path) -> dict[str, Any]:
     return data
 
 
-def load_json(text: str) -> Any:
-    """Parses JSON. Raises `ValueError` if `text` is no JSON, or is beyond the bounds of this module."""
+def load_json(text: str, max_values: int = MAX_NODES) -> Any:
+    """Parses JSON. Raises `ValueError` if `text` is no JSON, or is beyond the bounds of this module.
+
+    `max_values` replaces the bound `MAX_NODES` for files that hold more by their nature.
+    """
     try:
         value = json.loads(text, parse_int=_integer, parse_constant=reject_constant)
     except RecursionError:
@@ -250,8 +253,8 @@ def load_json(text: str) -> Any:
         depth, count = depth + 1, count + len(level)
         if depth > MAX_DEPTH:
             raise ValueError(f"is nested deeper than {MAX_DEPTH}")
-        if count > MAX_NODES:
-            raise ValueError(f"holds more than {MAX_NODES:,} values")
+        if count > max_values:
+            raise ValueError(f"holds more than {max_values:,} values")
         nested = [item for item in level if isinstance(item, dict | list)]
         level = [child for item in nested for child in (item.values() if isinstance(item, dict) else item)]
     return value
@@ -268,10 +271,10 @@ def reject_constant(text: str) -> Any:
     raise ValueError(f"found {text}, expected a finite number")
 
 
-def read_json(path: Path, expected: str) -> dict[str, Any]:
+def read_json(path: Path, expected: str, max_values: int = MAX_NODES) -> dict[str, Any]:
     """Reads one JSON object, see `load_json`; `expected` as for `read_text`. Raises `UserError`."""
     text = read_text(path, expected)
     try:
-        return _mapping(load_json(text), path)
+        return _mapping(load_json(text, max_values), path)
     except ValueError as error:
         raise UserError(f"{path}: cannot be read as JSON ({shorten(error)})") from None

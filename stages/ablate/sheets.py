@@ -13,11 +13,12 @@ from pipeline.data.images import read_image, read_labels
 from pipeline.data.labels import LabelSpace
 from pipeline.data.manifests import ImageRecord, Manifest
 from pipeline.data.visualization import Panel, grey_to_rgb, image_grid, overlay, overlay_masks
-from stages.ablate.stage import Row, stitched_labels
+from stages.ablate.signals import stitched_labels
+from stages.ablate.stage import Row
 
 
 def draw_sheet(manifest: Manifest, rows: Sequence[Row], record: ImageRecord) -> Image.Image:
-    """Draws the ensembles of one panorama, one row of panels for each row of the table.
+    """Draws the ensembles of one panorama, one row of panels for each of `rows` that is an ensemble.
 
     A row shows its labels, those that differ from the TA's, and the weight map M unless it is constant. Before the
     first row with a TA come the image, the TA's prediction and the true labels; before the first row with masks come
@@ -27,9 +28,9 @@ def draw_sheet(manifest: Manifest, rows: Sequence[Row], record: ImageRecord) -> 
     sheet: list[list[Panel]] = []
     drawn: set[str] = set()
     for row in rows:
-        if record.id in row.failures:
+        if row.kind == "student" or record.id in row.failures:
             continue
-        config = row.combination.config
+        config = row.config
         upstream, space = config.artefacts(manifest.preprocessing).upstream("fused"), config.fused_space()
         fused = row.artefact.read(record.id)
         teacher_labels = stitched_labels(fused)
@@ -43,7 +44,7 @@ def draw_sheet(manifest: Manifest, rows: Sequence[Row], record: ImageRecord) -> 
             masks = Cache(config.cache, manifest.name).artefact("masks", upstream["masks"]).read(record.id)
             sheet.append(_mask_panels(image, masks, fused))
         drawn |= set(upstream.values())
-        sheet.append(_row_panels(image, row.combination.name, fused, teacher_labels, space))
+        sheet.append(_row_panels(image, row.name, fused, teacher_labels, space))
     return image_grid(sheet, manifest.label_space)
 
 

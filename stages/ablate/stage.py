@@ -1,121 +1,260 @@
-"""Precomputes, fuses and scores every combination of settings over one cache."""
+"""Measures the ensembles and the students of a table over one cache. Finished rows are not measured again."""
 
 from __future__ import annotations
 
-import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pipeline.cache import Artefact, ImageGroup
+from pipeline.cache import Artefact
 from pipeline.cache.artefact_spec import ArtefactKeys
 from pipeline.cache.incremental import Report
-from pipeline.core.atomic_files import write_text
 from pipeline.core.hashing import file_digest
 from pipeline.core.progress import Progress, SilentProgress
 from pipeline.core.settings import short_hash
 from pipeline.data.labels import load_label_space
 from pipeline.data.manifests import ImageRecord, Manifest
 from pipeline.execution.executor import Execution
-from pipeline.geometry.upsample import most_likely, upsample
 from pipeline.geometry.views import make_views
-from stages.ablate.grid import Combination, format_value
-from stages.config import Config
+from stages.ablate.grid import Combination, describe
+from stages.ablate.signals import compute_signals
+from stages.ablate.store import Measurement, Store
+from stages.commands import stage_function
+from stages.config import Config, load_config
 
-#: Titles of the figures that need no labels: disagreement of the TA's views and its residual after pooling (nats), mean
-#: of the weight map, and share of the pixels whose label is not the TA's (percent).
-SIGNALS = {"l_cc": "L_CC", "residual": "residual", "weight": "mean M", "changed": "changed"}
+ENSEMBLE, STUDENT = "ensemble", "student"  #: kinds of rows
 
-#: Titles of the figures of `evaluate` in the table.
-SCORES = {
-    "mIoU": "mIoU",
-    "expected_mIoU": "expected",
-    "things": "things",
-    "boundary_F_2px": "F 2 px",
-    "coverage": "M cover",
-    "precision": "M prec.",
-}
-
-_FIGURES = 2  #: Increased when the same artefacts give other figures.
-
-
-@dataclass(frozen=True)
-class Stages:
-    """Functions of the stages that a row passes through. They are arguments because no stage imports another."""
-
-    check: Callable[[Manifest, Config], None]  # raises UserError for settings that precompute cannot use
-    precompute: Callable[..., list[Report]]
-    fuse: Callable[..., Report]
-    evaluate: Callable[..., tuple[list[Any], dict[str, str]]]
+_FIGURES = 3  #: Increased when the same artefacts give other figures.
 
 
 @dataclass(frozen=True)
 class Row:
-    """A measured row: its settings, their artefact `fused`, figures (means over images), and failures by image id."""
+    """A measured row.
 
-    combination: Combination
-    artefact: Artefact
-    figures: dict[str, Any] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-
-
-def ablate(
-    manifest: Manifest,
-    combinations: Sequence[Combination],
-    stages: Stages,
-    store_path: Path,
-    *,
-    splits: Sequence[str] = (),
-    label_space: str | None = None,
-    execution: Execution = Execution(),
-    progress: Progress = SilentProgress(),
-) -> list[Row]:
-    """Computes what is missing in the cache, fuses and measures a row for each combination.
-
-    The JSON file `store_path` holds measured figures, under a hash of the ensembles and labels they depend on. It is
-    written after each row, so that a stopped run can be continued. Raises `UserError` before any work if settings
-    cannot work.
+    Attributes:
+        kind: `ensemble` or `student`.
+        values: value under the title of each column.
+        config: the settings, those of an adapted TA included.
+        artefact: the artefact `fused`.
+        measurement: its figures.
+        failures: the reason of each failure by image id.
+        computed: number of images that this run computed of each kind of artefact.
+        seed: of a student.
     """
-    manifest.select(splits)
-    if label_space is not None:
-        load_label_space(label_space).mapping_from(manifest.label_space)
-    for combination in combinations:
-        stages.check(manifest, combination.config)
-        check(manifest, combination.config)
-    rows, measured = [], json.loads(store_path.read_text()) if store_path.exists() else {}
-    for number, combination in enumerate(combinations, start=1):
-        progress.note(f"{number}/{len(combinations)}: {combination.name}")
+
+    kind: str
+    values: dict[str, Any]
+    config: Config
+    artefact: Artefact
+    measurement: Measurement
+    failures: dict[str, str] = field(default_factory=dict)
+    computed: dict[str, int] = field(default_factory=dict)
+    seed: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The values in words."""
+        return describe(self.values) or "as in the settings"
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        return self.measurement.figures
+
+    def same_ensemble(self, other: Row) -> bool:
+        """Whether both rows are one ensemble under the same values."""
+        return (self.kind, self.values, self.artefact.key) == (other.kind, other.values, other.artefact.key)
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What all rows of a table have in common.
+
+    Attributes:
+        manifest: the data set.
+        store: measurements of former runs.
+        work_dir: folder below which adapted TAs and students get a folder each.
+        splits: the splits that are scored; empty: all.
+        label_space: score in these classes instead of the manifest's.
+        execution: processes and threads.
+        progress: receives the progress.
+    """
+
+    manifest: Manifest
+    store: Store
+    work_dir: Path
+    splits: Sequence[str] = ()
+    label_space: str | None = None
+    execution: Execution = field(default_factory=Execution)
+    progress: Progress = field(default_factory=SilentProgress)
+
+    def check(self, combinations: Sequence[Combination]) -> None:
+        """Raises `UserError` for settings that cannot work, as far as that is known without an image."""
+        self.manifest.select(self.splits)
+        if self.label_space is not None:
+            load_label_space(self.label_space).mapping_from(self.manifest.label_space)
+        for combination in combinations:
+            config = combination.config
+            stage_function("precompute", "check")(self.manifest, config)
+            config.artefacts(self.manifest.preprocessing).key("fused")
+            if self.manifest.preprocessing.size is not None:
+                for views in (config.sam.views, config.teacher.views):
+                    make_views(views, *self.manifest.preprocessing.size)
+            if combination.rounds is not None:
+                stage_function("adapt", "check_adaptable")(config, trains=combination.rounds > 0)
+            if combination.seeds or combination.rounds is not None:
+                self.manifest.select((config.train.split,))
+
+    def used_splits(self, combination: Combination) -> tuple[str, ...]:
+        """Returns the splits that the combination needs: those scored and the one trained on; empty: all."""
+        trains = bool(combination.seeds) or combination.rounds is not None
+        more = (combination.config.train.split,) if trains and self.splits else ()
+        return tuple(dict.fromkeys([*self.splits, *more]))
+
+    def rows(self, combinations: Sequence[Combination], done: Callable[[list[Row]], None]) -> list[Row]:
+        """Measures all rows, and calls `done` with those that are finished after each.
+
+        Combinations that differ in the training only have one row for their ensemble.
+        """
+        self.check(combinations)
+        rows: list[Row] = []
+        for number, combination in enumerate(combinations, start=1):
+            self.progress.note(f"{number}/{len(combinations)}: {combination.name}")
+            config = self._adapted_config(combination)
+            ensemble = self._ensemble(combination, config)
+            if not any(row.same_ensemble(ensemble) for row in rows):
+                rows.append(ensemble)
+                done(rows)
+            for seed in combination.seeds:
+                rows.append(self._student(combination, config, ensemble, seed))
+                done(rows)
+        return rows
+
+    def _adapted_config(self, combination: Combination) -> Config:
+        """Adapts the TA with the combination's rounds; returns the settings with it."""
         config = combination.config
-        kinds = upstream_kinds(config.artefacts(manifest.preprocessing))
-        stages.precompute(manifest, config, splits=splits, only=kinds, execution=execution, progress=progress)
-        report = stages.fuse(manifest, config, splits=splits, execution=execution, progress=progress)
-        failures = dict(report.failures)
-        records = [record for record in manifest.select(splits) if record.id not in failures]
-        name = _content_hash(report.artefact, records, label_space)
-        figures = measured.get(name, {})
-        if not figures and records:
-            figures = compute_signals(report.artefact, records)
-            scores, unscored = stages.evaluate(
-                manifest, [config], splits=splits, label_space=label_space, progress=progress
-            )
-            figures |= scores[1].figures()
+        if combination.rounds is None:
+            return config
+        self._fuse(combination, config)
+        stages = {"precompute": self._teacher_logits, "fuse": self._fuse}
+
+        def run_stage(stage: str, options: Sequence[str]) -> None:
+            stages[stage](combination, load_config(Path(options[options.index("--config") + 1])))
+
+        adapt = stage_function("adapt")
+        rounds = adapt(self.manifest, config, combination.rounds, self.work_dir, run_stage, progress=self.progress)
+        return load_config(rounds[-1].config) if rounds else config
+
+    def _teacher_logits(self, combination: Combination, config: Config) -> list[Report]:
+        return self._precompute(combination, config, ["teacher"])
+
+    def _precompute(self, combination: Combination, config: Config, kinds: Sequence[str]) -> list[Report]:
+        reports: list[Report] = stage_function("precompute")(
+            self.manifest,
+            config,
+            splits=self.used_splits(combination),
+            only=kinds,
+            execution=self.execution,
+            progress=self.progress,
+        )
+        return self._noted(reports)
+
+    def _fuse(self, combination: Combination, config: Config) -> list[Report]:
+        """Computes what is missing of the ensembles and of all that they are made from; the last report is theirs."""
+        kinds = upstream_kinds(config.artefacts(self.manifest.preprocessing))
+        reports = self._precompute(combination, config, kinds)
+        report = stage_function("fuse")(
+            self.manifest,
+            config,
+            splits=self.used_splits(combination),
+            execution=self.execution,
+            progress=self.progress,
+        )
+        return [*reports, *self._noted([report])]
+
+    def _noted(self, reports: Sequence[Report]) -> list[Report]:
+        for report in reports:
+            if report.computed:
+                self.store.add_rate(report.artefact.kind, report.artefact.key, report.computed, report.seconds)
+        return list(reports)
+
+    def _ensemble(self, combination: Combination, config: Config) -> Row:
+        reports = self._fuse(combination, config)
+        artefact, failures = reports[-1].artefact, dict(reports[-1].failures)
+        records = [record for record in self.manifest.select(self.splits) if record.id not in failures]
+        name = self._content_hash({"fused": artefact.key}, artefact, records)
+        measured = self.store.find(name)
+        if measured is None and records:
+            seconds = {
+                "fuse" if report.artefact.kind == "fused" else "precompute": report.seconds
+                for report in reports
+                if report.computed
+            }
+            figures, panoramas = compute_signals(artefact, records)
+            scores, unscored = self._evaluate([config])
+            measured = _measurement(scores[1], figures, panoramas, seconds)
             failures = {**unscored, **failures}
-            if len(failures) == len(report.failures):
-                measured[name] = figures
-                write_text(store_path, json.dumps(measured, indent=1))
-        rows.append(Row(combination, report.artefact, figures, failures))
-    return rows
+            if len(failures) == len(reports[-1].failures):
+                self.store.add(name, measured)
+        computed = {report.artefact.kind: report.computed for report in reports}
+        values = combination.ensemble_values
+        return Row(ENSEMBLE, values, config, artefact, measured or Measurement({}), failures, computed)
+
+    def _student(self, combination: Combination, config: Config, ensemble: Row, seed: int) -> Row:
+        config = with_seed(config, seed)
+        folder = stage_function("train", "run_folder")(self.work_dir, self.manifest, config)
+        records = self.manifest.select(self.splits)
+        name = self._content_hash({"student": folder.name}, ensemble.artefact, records)
+        measured = self.store.find(name)
+        failures: dict[str, str] = {}
+        if measured is None:
+            began = time.monotonic()
+            checkpoint = stage_function("train", "train_student")(
+                self.manifest, config, folder, allow_partial=bool(ensemble.failures), progress=self.progress
+            )
+            seconds = {"train": time.monotonic() - began}
+            (score,), failures = self._evaluate([config], students=[checkpoint], pseudo_labels=False)
+            measured = _measurement(score, {}, {}, seconds, str(checkpoint))
+            if not failures:
+                self.store.add(name, measured)
+            if config.train.iterations:
+                self.store.add_rate(STUDENT, config.train.student, config.train.iterations, seconds["train"])
+        return Row(STUDENT, combination.values, config, ensemble.artefact, measured, failures, seed=seed)
+
+    def _evaluate(self, configs: Sequence[Config], **options: Any) -> tuple[list[Any], dict[str, str]]:
+        common = {"splits": self.splits, "label_space": self.label_space, "progress": self.progress}
+        result: tuple[list[Any], dict[str, str]] = stage_function("evaluate")(
+            self.manifest, configs, **common, **options
+        )
+        return result
+
+    def _content_hash(self, named: dict[str, str], fused: Artefact, records: Sequence[ImageRecord]) -> str:
+        """Returns a hash of what is scored and of the labels."""
+        markers = fused.find_markers(record.id for record in records)
+        labels = {r.id: file_digest(r.label_path) for r in records if r.label_path is not None}
+        ensembles = {r.id: marker.content for r, marker in zip(records, markers, strict=True) if marker is not None}
+        return short_hash(
+            {**named, "ensembles": ensembles, "labels": labels, "space": self.label_space, "figures": _FIGURES}
+        )
 
 
-def check(manifest: Manifest, config: Config) -> None:
-    """Raises `UserError` for settings that cannot work, as far as that is known without an image."""
-    config.artefacts(manifest.preprocessing).key("fused")
-    if manifest.preprocessing.size is not None:
-        for views in (config.sam.views, config.teacher.views):
-            make_views(views, *manifest.preprocessing.size)
+def _measurement(
+    scores: Any,
+    figures: dict[str, float],
+    panoramas: dict[str, dict[str, float]],
+    seconds: dict[str, float],
+    checkpoint: str = "",
+) -> Measurement:
+    for image_id, miou in scores.by_image.items():
+        panoramas.setdefault(image_id, {})["mIoU"] = round(float(miou), 2)
+    rounded = {stage: round(value, 1) for stage, value in seconds.items()}
+    return Measurement(figures | scores.figures(), panoramas, rounded, checkpoint)
+
+
+def with_seed(config: Config, seed: int) -> Config:
+    """Returns the settings with the seed of the training."""
+    return config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
 
 
 def upstream_kinds(artefacts: ArtefactKeys) -> list[str]:
@@ -124,54 +263,3 @@ def upstream_kinds(artefacts: ArtefactKeys) -> list[str]:
     for kind in kinds:  # grows
         kinds += [source for source in artefacts.upstream(kind) if source not in kinds]
     return kinds[1:]
-
-
-def compute_signals(fused: Artefact, records: Sequence[ImageRecord]) -> dict[str, float]:
-    """Returns the figures of `SIGNALS`, means over `records`."""
-    ignore_index = fused.attributes()["ignore_index"]
-    images = [_signals(fused.read(record.id), ignore_index) for record in records]
-    return {name: round(float(np.mean([image[name] for image in images])), 4) for name in SIGNALS}
-
-
-def _signals(group: ImageGroup, ignore_index: int) -> dict[str, float]:
-    signals, labels = group.attributes["signals"], group.read_array("label", ndim=2)
-    changed = np.count_nonzero((labels != ignore_index) & (labels != stitched_labels(group))) / labels.size
-    percent = {"weight": 100 * signals["weight"], "changed": 100 * changed}
-    return {"l_cc": signals["l_cc"], "residual": signals["residual"], **percent}
-
-
-def stitched_labels(group: ImageGroup) -> np.ndarray:
-    """Returns the labels of the TA's stitched prediction of a fused panorama: uint8 `(H, W)`."""
-    stitched = group.read_array("stitched", ndim=3).astype(np.float32)
-    height, stride = int(group.attributes["image_size"][0]), int(group.attributes["output_stride"])
-    return most_likely(upsample(stitched, stride, height, cyclic=True))
-
-
-def _content_hash(fused: Artefact, records: Sequence[ImageRecord], label_space: str | None) -> str:
-    """Returns a hash of the ensembles and labels that a row is measured on."""
-    markers = fused.find_markers(record.id for record in records)
-    labels = {r.id: file_digest(r.label_path) for r in records if r.label_path is not None}
-    ensembles = {r.id: marker.content for r, marker in zip(records, markers, strict=True) if marker is not None}
-    return short_hash(
-        {"fused": fused.key, "ensembles": ensembles, "labels": labels, "space": label_space, "figures": _FIGURES}
-    )
-
-
-def table(rows: Sequence[Row]) -> tuple[list[str], list[list[Any]]]:
-    """Returns titles and cells for printing, without the figures that no row has."""
-    names = {name: title for name, title in (SCORES | SIGNALS).items() if any(name in row.figures for row in rows)}
-    cells = [
-        [*map(format_value, row.combination.values.values()), *(_cell(name, row.figures.get(name)) for name in names)]
-        for row in rows
-    ]
-    return [*rows[0].combination.values, *names.values()], cells
-
-
-def _cell(name: str, value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}" if name in ("l_cc", "residual") else f"{value:.2f}"
-
-
-def to_json(row: Row) -> dict[str, Any]:
-    """Returns a row as plain JSON values."""
-    settings, key = row.combination.values, row.artefact.key
-    return {"settings": settings, "fused": key, "failed": len(row.failures), **row.figures}

@@ -15,21 +15,27 @@ from typer.testing import CliRunner, Result
 from pipeline.cache import Cache
 from pipeline.cache.fused_reader import CacheReader, stitched_probabilities
 from pipeline.core.errors import UserError
+from pipeline.data.results import load_results
 from stages.ablate.grid import combinations, parse_vary
-from stages.ablate.stage import SCORES, SIGNALS, Row, Stages, ablate, table, to_json
-from stages.commands import make_app, stage_function
+from stages.ablate.signals import SIGNALS
+from stages.ablate.stage import Measuring, Row
+from stages.ablate.store import Store
+from stages.ablate.tables import TITLES, ensemble_table, to_json
+from stages.commands import make_app
+from stages.config import load_config
 from stages.evaluate.stage import evaluate
-from stages.fuse.stage import fuse
-from stages.precompute.stage import check, precompute
 from tests.caches import finished
 from tests.conftest import Project, write_yaml
-
-STAGES = Stages(check, precompute, fuse, evaluate)
 
 
 def run(project: Project, *varied: str, overrides: tuple[str, ...] = (), **options: Any) -> list[Row]:
     grid = combinations(project.config_path, overrides, [parse_vary(text) for text in varied])
-    return ablate(project.manifest(), grid, STAGES, project.folder / "rows.json", **options)
+    store, manifest = Store(project.folder / "store"), project.manifest()
+    return Measuring(manifest, store, project.folder / "runs", **options).rows(grid, lambda _: None)
+
+
+def table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
+    return ensemble_table(rows, list(rows[0].values))
 
 
 def label(project: Project) -> None:
@@ -54,7 +60,7 @@ def test_without_labels_there_are_signals_alone(project: Project) -> None:
     rows = run(project, "fusion.rule=ta,ssa,sepl,paper")
     assert all(set(row.figures) == {"images", "expected_mIoU", *SIGNALS} for row in rows)
     columns, cells = table(rows)
-    assert columns == ["rule", "expected", *SIGNALS.values()]
+    assert columns == ["rule", "expected", *(TITLES[name] for name in SIGNALS)]
     assert [cell[0] for cell in cells] == ["ta", "ssa", "sepl", "paper"]
     for row in rows:
         l_cc, weight, changed = [], [], []
@@ -76,10 +82,10 @@ def test_without_labels_there_are_signals_alone(project: Project) -> None:
 def test_with_labels_a_row_says_what_evaluate_says(project: Project) -> None:
     label(project)
     rows = run(project, "fusion.rule.theta=0.3,0.9", "fusion.rule=paper,best", splits=["val"])
-    assert [row.combination.values for row in rows] == [
+    assert [row.values for row in rows] == [
         {"theta": theta, "rule": rule} for theta in (0.3, 0.9) for rule in ("paper", "best")
     ]
-    (_, *scores), failures = evaluate(project.manifest(), [row.combination.config for row in rows], splits=["val"])
+    (_, *scores), failures = evaluate(project.manifest(), [row.config for row in rows], splits=["val"])
     assert not failures
     for row, score in zip(rows, scores, strict=True):
         assert not row.failures
@@ -87,7 +93,7 @@ def test_with_labels_a_row_says_what_evaluate_says(project: Project) -> None:
     low, _, high, _ = (row.figures for row in rows)
     assert low["mIoU"] == high["mIoU"], "theta gates the weight alone"
     assert low["coverage"] > high["coverage"]
-    assert table(rows)[0] == ["theta", "rule", *SCORES.values(), *SIGNALS.values()]
+    assert table(rows)[0] == ["theta", "rule", *TITLES.values()]
     # panoramas without labels count for the signals only, and other classes may be scored
     (ssa,) = run(project, "fusion.rule=ssa")
     assert (ssa.figures["mIoU"], ssa.figures["images"]) == (100, 2)
@@ -107,7 +113,7 @@ def test_what_is_done_is_not_done_again(project: Project, monkeypatch: pytest.Mo
               ("sam", "masks", "teacher", "fused")}  # fmt: skip
     assert counts == {"sam": 2, "masks": 2, "teacher": 2, "fused": 5}  # the fifth is that of the labels
     scored: list[Any] = []
-    monkeypatch.setattr(f"{__name__}.STAGES", Stages(check, precompute, fuse, lambda *_, **__: scored.append(1)))
+    monkeypatch.setattr("stages.evaluate.stage.evaluate", lambda *_, **__: scored.append(1))
     assert [to_json(row) for row in run(project, *varied)] == [to_json(row) for row in rows]
     assert untouched(project) == after
     assert not scored
@@ -151,7 +157,7 @@ def test_what_cannot_work_is_refused_before_any_work(
     with pytest.raises(UserError, match=message):
         run(project, varied, overrides=overrides, **options)
     assert not Path(project.config().cache).exists()
-    assert not (project.folder / "rows.json").exists()
+    assert not (project.folder / "store").exists()
 
 
 def command(project: Project, *options: str | Path) -> Result:
@@ -179,8 +185,16 @@ def test_the_command_writes_table_and_pictures(project: Project, tmp_path: Path)
         assert width == 3 * 256
         assert 8 * 82 < height < 9 * 82
     again = command(project, "--vary", views, "--vary", "fusion.rule=ta,paper", "--out", tmp_path / "table.json")
-    assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
-    assert json.loads((tmp_path / "table.json").read_text()) == result["rows"]
+    repeated = json.loads(again.stdout.splitlines()[-1])
+    assert repeated["rows"] == result["rows"]
+    assert set(repeated["computed"].values()) == {0}
+    written = load_results(tmp_path / "table.json")
+    assert [row.settings for row in written.rows] == [row["settings"] for row in result["rows"]]
+    assert [row.keys["fused"] for row in written.rows] == [row["fused"] for row in result["rows"]]
+    assert all(row.figures["mIoU"] == shown["mIoU"] for row, shown in zip(written.rows, result["rows"], strict=True))
+    for row in written.rows:
+        settings = load_config(Path(row.config))
+        assert settings.artefacts(project.manifest().preprocessing).key("fused") == row.keys["fused"]
 
 
 def test_the_command_tells_failures_by_its_exit_status(project: Project, tmp_path: Path) -> None:
@@ -193,8 +207,3 @@ def test_the_command_tells_failures_by_its_exit_status(project: Project, tmp_pat
     refused = command(project, "--vary", "fusion.rule=ta", "--out", tmp_path / "table.txt")
     assert isinstance(refused.exception, UserError)
     assert "expected a file that ends in .csv or .json" in str(refused.exception)
-
-
-def test_stages_are_found_by_name() -> None:
-    assert [stage_function(name) for name in ("precompute", "fuse", "evaluate")] == [precompute, fuse, evaluate]
-    assert stage_function("precompute", "check") is check

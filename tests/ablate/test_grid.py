@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline.core.errors import UserError
 from pipeline.data.images import ImagePreprocessing
 from stages.ablate.grid import Vary, check_effect, column_titles, combinations, format_value, parse_vary
-from stages.config import load_config
+from stages.config import Config, load_config
 from tests.conftest import Project
 
 
@@ -53,6 +53,10 @@ def test_text_that_is_no_list_of_values_is_refused(text: str, message: str) -> N
 text = st.text(st.characters(min_codepoint=32, max_codepoint=0x17F, exclude_categories=["Cc", "Zs"]), max_size=8)
 numbers = st.integers(-(2**63) + 1, 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 value = st.none() | st.booleans() | numbers | text
+
+
+def fused_key(config: Config) -> str:
+    return config.artefacts(ImagePreprocessing()).key("fused")
 
 
 @given(st.lists(value | st.lists(value, max_size=3) | st.dictionaries(text, value), min_size=1))
@@ -137,7 +141,7 @@ def test_a_setting_without_effect_on_the_rows_is_refused(project: Project, text:
     varied = [parse_vary("fusion.rule=ta,paper"), parse_vary(text)]
     rows = combinations(project.config_path, [], varied)
     with pytest.raises(UserError, match=f"--vary {text.partition('=')[0]}: changes no ensemble"):
-        check_effect(rows, varied, ImagePreprocessing())
+        check_effect(rows, varied, fused_key)
 
 
 @pytest.mark.parametrize("text", ["fusion.rule.theta=0.3,0.7", "masks.filter.min_area=16,32", "device=cpu"])
@@ -145,4 +149,4 @@ def test_a_setting_may_act_in_some_of_the_rows(project: Project, text: str) -> N
     """`theta` and masks are settings of some rules only, and a single value needs no effect."""
     rules = "fusion.rule=paper,best" if "theta" in text else "fusion.rule=ta,paper"
     varied = [parse_vary(rules), parse_vary(text)]
-    check_effect(combinations(project.config_path, [], varied), varied, ImagePreprocessing())
+    check_effect(combinations(project.config_path, [], varied), varied, fused_key)

@@ -1,0 +1,1 @@
+"""The paper's tables on DensePASS: checks data and weights, then runs the suites."""
