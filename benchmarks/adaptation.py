@@ -43,6 +43,7 @@ ROWS = Path(__file__).parent / "adaptation_rows.json"
 WORK = ROOT / "work_dirs" / "bench_adaptation"
 CONFIG = ROOT / "configs" / "demo.yaml"
 IMAGES, TESTS, SEEDS, ROUNDS, ITERATIONS, STEPS = 48, 16, 3, 5, 300, 1000
+LARGE = 4  #: Steps of a student as large as the TA, in multiples of the small student's.
 FIRST_SEED = 7
 
 #: Increased when code changes a row with the same settings; rows of another version do not count.
@@ -243,7 +244,7 @@ class Bench:
 
     def student(self, seed: int, labels: str, rounds: int = -1, *, like_ta: bool = False) -> float:
         """Returns the mIoU of a student on the strong world; the TA is adapted with `rounds` from 0."""
-        world = self.world("strong", seed)
+        world, steps = self.world("strong", seed), self.steps * (LARGE if like_ta else 1)
         config = self.settings(world)
 
         def measure() -> dict[str, float]:
@@ -252,9 +253,9 @@ class Bench:
                 used = load_config(made[-1].config).model_copy(update={"train": config.train})
             if labels == "ta":
                 used = used.model_copy(update={"fusion": world.config("fusion.rule=ta").fusion})
-            return world.train(used, labels, self.steps, like_ta=like_ta)
+            return world.train(used, labels, steps, like_ta=like_ta)
 
-        settings = {"steps": self.steps, "rounds": rounds, "adapt": config.adapt.model_dump(mode="json")}
+        settings = {"steps": steps, "rounds": rounds, "adapt": config.adapt.model_dump(mode="json")}
         name = f"{'large ' * like_ta}student of {labels}{f', {rounds} rounds' if rounds >= 0 else ''}"
         return float(self.row(world, name, settings, measure)["miou"])
 

@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from pipeline.cache import Cache
+from pipeline.data.results import load_results
 from pipeline.models.weights import load_state_dict
 from tests.conftest import Project, write_yaml
 from tests.models import street
@@ -121,6 +122,14 @@ def adapted(folder: Path) -> dict[str, object]:
     return result
 
 
+def tables(folder: Path) -> dict[str, object]:
+    """Returns the cache, and the figures of every row of the tables."""
+    result = arrays(folder)
+    for path in sorted((folder / "work_dirs").rglob("results.json")):
+        result |= {f"{row.name} {row.kind} {row.seed}": (row.figures, row.keys) for row in load_results(path).rows}
+    return result
+
+
 @dataclass(frozen=True)
 class Case:
     """A stage and the results that must be equal in the end.
@@ -172,7 +181,15 @@ def with_batch_norm(folder: Path) -> None:
     write_yaml(folder / "config.yaml", config)
 
 
+def with_suite(folder: Path) -> None:
+    """A table of two rules and of an adapted TA, with students."""
+    rows = [{"vary": {"fusion.rule": ["ta", "paper"]}}, {"name": "adapted", "rounds": [0]}]
+    write_yaml(folder / "suite.yaml", {"students": True, "rows": rows})
+    with_batch_norm(folder)
+
+
 CASES = {
+    "suite": Case(("ablate", *RUN, "--suite", "suite.yaml"), "work_dirs", tables, with_suite, kills=6),
     "adapt": Case(("adapt", *RUN, "--rounds", "2"), "work_dirs", adapted, with_batch_norm, kills=8),
     "fuse": Case(("fuse", *RUN), "cache/toy/fused", arrays, without_fused, kills=15),
     "migrate": Case(("migrate", *RUN), "cache", arrays, of_format_1),
@@ -259,8 +276,6 @@ def test_a_killed_repair_is_continued(made: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kills", [6])
 def test_a_training_killed_again_and_again_ends_with_the_same_weights(made: Path, tmp_path: Path, kills: int) -> None:
-    from pipeline.models.weights import load_state_dict
-
     arguments = ["train", "--json", *RUN, "--set", "train.iterations=30", "--work-dir", "runs"]
     weights, rng = [], random.Random(1)
     for name in ("undisturbed", "killed"):

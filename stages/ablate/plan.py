@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,21 +15,23 @@ from pipeline.core.progress import clock, mebibytes
 from stages.ablate.grid import Combination
 from stages.ablate.stage import STUDENT, Measuring, upstream_kinds, with_seed
 from stages.commands import stage_function
-from stages.config import Config
+from stages.config import ARTEFACTS, Config
 
 
 @dataclass(frozen=True)
 class Work:
-    """One artefact, adaptation or student that a table needs.
+    """One artefact or student that a table needs.
 
     Attributes:
-        title: what it is.
+        group: what it is one of.
+        title: its name.
         total: number of its images, or of the steps of a training; 0 if its config alone knows them.
         missing: number of those that are not there.
         seconds: estimated time for the missing ones; None if nothing of its kind was measured.
         bytes: estimated size of the missing ones in the cache; None likewise.
     """
 
+    group: str
     title: str
     total: int
     missing: int
@@ -54,7 +57,7 @@ def plan(measuring: Measuring, combinations: Sequence[Combination]) -> list[Work
                 works[work.title] = work
         for seed in combination.seeds:
             work = _student(measuring, combination, with_seed(config, seed))
-            works.setdefault(f"{work.title} {combination.name} {seed}", work)
+            works.setdefault(f"{work.group}, {work.title}", work)
     return list(works.values())
 
 
@@ -80,7 +83,8 @@ def _work(
 ) -> Work:
     rate, size = measuring.store.rate(artefact.kind, artefact.key), sizes.get(artefact.path, sizes.get(artefact.kind))
     seconds = 0.0 if not missing else None if rate is None else rate * missing
-    return Work(title, total, missing, seconds, 0.0 if not missing else None if size is None else size * missing)
+    group = ARTEFACTS[artefact.kind].title + " of adapted TAs" * (title != artefact.path)
+    return Work(group, title, total, missing, seconds, 0.0 if not missing else None if size is None else size * missing)
 
 
 def _bytes_per_image(cache: Cache) -> dict[str, float]:
@@ -106,27 +110,40 @@ def _student(measuring: Measuring, combination: Combination, config: Config) -> 
         if any(path.stem == f"iter_{steps}" for path in checkpoints) or (checkpoints and not steps):
             missing = 0
     seconds = 0.0 if not missing else None if rate is None or not steps else rate * missing
-    return Work(f"student {config.train.student}", steps, missing, seconds)
+    title = f"{combination.name}, seed {config.train.seed}"
+    return Work(f"student {Path(config.train.student).stem}", title, steps, missing, seconds)
 
 
 def plan_table(works: Sequence[Work]) -> tuple[list[str], list[list[Any]]]:
-    """Returns titles and cells of a plan; the last row is the sum of what is known."""
-    cells = [[work.title, work.total or "", work.missing, _time(work.seconds), _size(work.bytes)] for work in works]
-    return ["needed", "total", "to compute", "time, about", "disk, about"], [*cells, ["sum", "", "", *_sums(works)]]
+    """Returns titles and cells of a plan: a row for each group, and the sum of what is known."""
+    groups: dict[str, list[Work]] = {}
+    for work in works:
+        groups.setdefault(work.group, []).append(work)
+    cells = [
+        [
+            group,
+            len(found),
+            sum(1 for work in found if not work.missing),
+            sum(work.missing for work in found),
+            *_sums(found),
+        ]
+        for group, found in groups.items()
+    ]
+    units = "panoramas or steps to compute"
+    total = ["sum", len(works), sum(1 for work in works if not work.missing), "", *_sums(works)]
+    return ["needed", "different ones", "finished", units, "time, about", "disk, about"], [*cells, total]
 
 
 def _sums(works: Sequence[Work]) -> tuple[str, str]:
     seconds, sizes = [work.seconds for work in works], [work.bytes for work in works]
-    known = clock(sum(value for value in seconds if value)), mebibytes(sum(value for value in sizes if value))
-    return known[0] + " and more" * (None in seconds), known[1] + " and more" * (None in sizes)
+    return _sum(seconds, clock, "not measured"), _sum(sizes, mebibytes, "not known")
 
 
-def _time(seconds: float | None) -> str:
-    return "not measured" if seconds is None else clock(seconds) if seconds else ""
-
-
-def _size(size: float | None) -> str:
-    return "not known" if size is None else mebibytes(size) if size else ""
+def _sum(values: Sequence[float | None], text: Callable[[float], str], unknown: str) -> str:
+    known = sum(value for value in values if value)
+    if None not in values:
+        return text(known)
+    return f"{text(known)} and what is {unknown}" if known else unknown
 
 
 def to_json(works: Sequence[Work]) -> list[dict[str, Any]]:

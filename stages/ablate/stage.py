@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -247,7 +248,8 @@ def _measurement(
     checkpoint: str = "",
 ) -> Measurement:
     for image_id, miou in scores.by_image.items():
-        panoramas.setdefault(image_id, {})["mIoU"] = round(float(miou), 2)
+        if not math.isnan(miou):  # without labels
+            panoramas.setdefault(image_id, {})["mIoU"] = round(float(miou), 2)
     rounded = {stage: round(value, 1) for stage, value in seconds.items()}
     return Measurement(figures | scores.figures(), panoramas, rounded, checkpoint)
 

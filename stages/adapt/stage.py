@@ -20,7 +20,7 @@ from pipeline.core.progress import Progress, SilentProgress
 from pipeline.core.settings import short_hash
 from pipeline.data.expected_miou import expected_areas, expected_miou
 from pipeline.data.manifests import Manifest
-from pipeline.execution.devices import pick_device
+from pipeline.execution.devices import keep_freed_memory, pick_device
 from pipeline.models.network import Network
 from pipeline.models.weights import save_checkpoint
 from stages.adapt.finetune import finetune, mix_weights
@@ -91,6 +91,8 @@ def adapt(
         example = "expected rounds, or a share such as --set adapt.statistics=0.5"
         raise UserError(f"adapt: --rounds 0, adapt.statistics 0 and adapt.scale 1 change nothing; {example}")
     _check_upstream(manifest, config)
+    if pick_device(config.device) == "cpu":
+        keep_freed_memory()
     finished: list[Round] = []
     if begins_with_choice and (first := _run_round_0(manifest, config, work_dir, run_stage, progress)):
         finished.append(first)

@@ -20,7 +20,7 @@ from stages.ablate.grid import combinations, parse_vary
 from stages.ablate.signals import SIGNALS
 from stages.ablate.stage import Measuring, Row
 from stages.ablate.store import Store
-from stages.ablate.tables import TITLES, ensemble_table, to_json
+from stages.ablate.tables import TITLES, ensemble_table, to_json, to_results
 from stages.commands import make_app
 from stages.config import load_config
 from stages.evaluate.stage import evaluate
@@ -73,6 +73,8 @@ def test_without_labels_there_are_signals_alone(project: Project) -> None:
         assert row.figures["l_cc"] == pytest.approx(np.mean(l_cc), abs=1e-4)
         assert row.figures["weight"] == pytest.approx(100 * np.mean(weight), abs=1e-3)
         assert row.figures["changed"] == pytest.approx(100 * np.mean(changed), abs=1e-3)
+    results = to_results("signals", rows, columns, project.manifest(), settings_folder=project.folder / "settings")
+    assert [set(row.panoramas["p000"]) for row in results.rows] == [set(SIGNALS)] * 4
     ta, ssa, _, paper = (row.figures for row in rows)
     assert (ta["changed"], ta["weight"], ssa["weight"]) == (0, 100, 100)
     assert ssa["changed"] > 0

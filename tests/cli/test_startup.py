@@ -31,7 +31,7 @@ def test_help_lists_every_stage() -> None:
 def test_every_stage_has_help(stage: str) -> None:
     result = command("-m", "pipeline", stage, "--help")
     assert (result.returncode, result.stderr) == (0, "")
-    assert "--manifest" in result.stdout or stage in ("predict", "export", "settings")
+    assert "--manifest" in result.stdout or stage in ("predict", "export", "settings", "paper")
 
 
 def imported_modules(*arguments: str) -> set[str]:
