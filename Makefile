@@ -42,7 +42,7 @@ $(call need,export,CHECKPOINT,student.pth)
 $(call need,view,IMAGE,images/target-test/target-test-00000)
 $(call need,paper,DENSEPASS,/data/DensePASS)$(call need,paper,SAM,sam_vit_h_4b8939.pth)$(call need,paper,TA,segformer_b5_cityscapes.pth)
 
-.PHONY: help demo demo-models setup test test-all lint bench precompute fuse ablate paper train adapt evaluate export labels predict view report inspect verify gc migrate settings doctor clean
+.PHONY: help demo demo-models setup test test-all lint bench precompute fuse ablate paper train adapt evaluate export labels corrections predict view report inspect verify gc migrate settings doctor clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -94,6 +94,10 @@ predict: $(STAMP) ## label PNGs and overlays of panoramas    [IMAGES="file folde
 
 labels: $(STAMP) ## the pseudo-labels as Cityscapes-style PNGs, for any other framework
 	@$(GOODSAM) labels $(WITH_FUSION) $(WITH_SPLIT) $(RUN)
+
+LABELS ?=
+corrections: $(STAMP) ## check corrected label maps before a training takes them    [LABELS=folder]
+	@$(GOODSAM) corrections $(if $(LABELS),--labels '$(LABELS)') $(WITH_FUSION) $(WITH_SPLIT) $(RUN)
 
 export: $(STAMP) ## a student as ONNX, checked against torch   [CHECKPOINT= ARGS="--size 400x2048"]
 	@$(GOODSAM) export $(WITH_CHECKPOINT) $(ARGS)

@@ -22,7 +22,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("pipeline", "stages")
-IMPORTED = ("pipeline", "stages", "demo", "benchmarks")
+IMPORTED = ("goodsam", "pipeline", "stages", "demo", "benchmarks")
 
 
 @dataclass(frozen=True)

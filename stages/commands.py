@@ -27,8 +27,9 @@ from pipeline.core.errors import ImageError, UserError, print_warnings_once
 
 #: The stages in the order in which they are used; commands of other packages come before them.
 ORDER = (
-    *("precompute", "fuse", "train", "evaluate", "predict", "labels", "export", "adapt", "ablate", "paper"),
-    *("view", "report", "inspect", "verify", "gc", "migrate", "settings", "doctor"),
+    *("precompute", "fuse", "train", "evaluate", "predict", "labels", "corrections", "export"),
+    *("adapt", "ablate", "paper", "report"),
+    *("view", "inspect", "verify", "gc", "migrate", "settings", "doctor"),
 )
 
 #: What a system refuses without the program being wrong.

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.code_metrics import find_cycles, import_failures, import_graph, read_modules
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("pipeline", "stages", "demo", "benchmarks")
+PACKAGES = ("goodsam", "pipeline", "stages", "demo", "benchmarks")
 MODULES = read_modules(ROOT, PACKAGES)
 
 #: The packages of `pipeline` from low to high, with the lower ones that each may not import.

@@ -14,7 +14,8 @@ import numpy as np
 from pipeline.cache import Artefact, Cache, ImageGroup
 from pipeline.cache.freshness import source_matches
 from pipeline.cache.groups import views_from_attributes
-from pipeline.core.errors import UserError
+from pipeline.core.errors import ImageError, UserError
+from pipeline.data.expected_miou import expected_areas
 from pipeline.data.images import ImagePreprocessing, read_image
 from pipeline.data.labels import LabelSpace
 from pipeline.data.manifests import ImageRecord, Manifest
@@ -141,6 +142,11 @@ class CacheReader:
             image_id, reason = next(iter(self.missing.items()), ("?", "the splits are empty"))
             raise UserError(f"{self.artefact}: none of {len(self.wanted)} panoramas is fused; {image_id!r}: {reason}")
 
+    def check(self, image_id: str) -> None:
+        """Raises `ImageError` with the reason if a wanted image cannot be used."""
+        if image_id in self.missing:
+            raise ImageError(self.missing[image_id])
+
     def image(self, image_id: str) -> np.ndarray:
         return self.reader.image(image_id)
 
@@ -177,6 +183,17 @@ def certainty_probabilities(group: ImageGroup, space: LabelSpace) -> np.ndarray:
     stitched = stitched_probabilities(group)
     is_hard = group.read_array("gate", ndim=2) == 255
     return np.where(is_hard, stitched, _add_gate(stitched.copy(), group, space))
+
+
+def ensemble_areas(group: ImageGroup, space: LabelSpace) -> np.ndarray:
+    """Returns the `expected_areas` of the ensemble's classes in a fused panorama: float64 `(3, C)`.
+
+    The certainty is that of `certainty_probabilities`.
+    """
+    stitched = stitched_probabilities(group)
+    ensemble = _add_gate(stitched.copy(), group, space)
+    is_hard = group.read_array("gate", ndim=2) == 255
+    return expected_areas(np.where(is_hard, stitched, ensemble), ensemble.argmax(axis=0))
 
 
 def _add_gate(ensemble: np.ndarray, group: ImageGroup, space: LabelSpace) -> np.ndarray:

@@ -29,11 +29,15 @@ def expected_areas(probabilities: np.ndarray, label: np.ndarray) -> np.ndarray:
     )
 
 
-def expected_miou(areas: np.ndarray) -> float:
+def expected_miou(areas: np.ndarray, *, predicted_only: bool = False) -> float:
     """Returns the expected mIoU in percent over all `C` classes, of (summed) `expected_areas`.
 
-    A class that is neither predicted nor expected counts with 0: rows of the same panoramas stay comparable.
+    A class that is neither predicted nor expected counts with 0: rows of the same panoramas stay comparable. With
+    `predicted_only` the mean is over the classes that are predicted, which compares panoramas with each other; it is
+    NaN if there is none.
     """
     intersection, predicted, true = areas
-    union = predicted + true - intersection
-    return 100 * float(np.mean(intersection / np.maximum(union, 1)))
+    iou = intersection / np.maximum(predicted + true - intersection, 1)
+    if predicted_only:
+        iou = iou[predicted > 0]
+    return 100 * float(np.mean(iou)) if len(iou) else float("nan")

@@ -31,17 +31,27 @@ def command(
     work_dirs` shows scalars and sample pictures.
     """
     from pipeline.core.progress import console_progress
-    from stages.train.stage import run_folder, train_student
+    from stages.train.stage import read_corrections, run_folder, train_student
 
     run = run.with_settings({"train.split": split, "train.student": student, "train.iterations": iterations})
     data, settings = run.read(fusion)
-    folder = run_folder(work_dir, data, settings, int(os.environ.get("WORLD_SIZE", "1")) if distributed else 1)
+    corrections = read_corrections(data, settings)
+    processes = int(os.environ.get("WORLD_SIZE", "1")) if distributed else 1
+    folder = run_folder(work_dir, data, settings, processes, corrections)
     with console_progress() as progress:
         checkpoint = train_student(
-            data, settings, folder, allow_partial=allow_partial, fresh=fresh, distributed=distributed, progress=progress
+            data,
+            settings,
+            folder,
+            corrections=corrections,
+            allow_partial=allow_partial,
+            fresh=fresh,
+            distributed=distributed,
+            progress=progress,
         )
     if os.environ.get("RANK", "0") != "0":
         return None
     echo(f"student: {checkpoint}")
     echo_hint("predict, export or evaluate with this checkpoint")
-    return Result({"stage": "train", "student": settings.train.student, "checkpoint": str(checkpoint)})
+    figures = {"stage": "train", "student": settings.train.student, "checkpoint": str(checkpoint)}
+    return Result({**figures, "corrected": len(corrections.files)})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -210,9 +211,10 @@ def build_config(run: TrainingRun) -> Config:
 def _hooks(run: TrainingRun, checkpoint_interval: int) -> list[dict[str, Any]]:
     settings, space = run.settings, run.space
     description = StudentDescription.of(space, run.preprocessing)
+    sources = dict(Counter(entry["source"] for entry in run.label_sources.values()))
     hooks: list[dict[str, Any]] = [
         {"type": "StepSeedHook", "seed": settings.seed},
-        {"type": "StudentMetaHook", "description": description.model_dump(mode="json")},
+        {"type": "StudentMetaHook", "description": description.model_dump(mode="json") | {"label_sources": sources}},
     ]
     if settings.ema is not None:
         hooks.append({"type": "EMAHook", "momentum": settings.ema, "update_buffers": True})

@@ -55,6 +55,7 @@ def launch(run: TrainingRun, progress: Progress = SilentProgress()) -> Path:
             if not run.resume:
                 set_checkpoints_aside(run.work_dir)
             write_text(run.work_dir / "train_images.json", json.dumps(run.train_ids, ensure_ascii=False))
+            write_text(run.work_dir / "label_sources.json", json.dumps(run.label_sources, ensure_ascii=False, indent=1))
         runner.train()
     checkpoints = checkpoints_of(run.work_dir)
     if not checkpoints:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -21,7 +22,8 @@ from stages.train.settings import TrainSettings
 class TrainingRun:
     """Everything that determines a training.
 
-    Its `work_dir` receives checkpoints, logs, the mmengine config, and `train_images.json` with the ids of the images.
+    Its `work_dir` receives checkpoints, logs, the mmengine config, `train_images.json` with the ids of the images, and
+    `label_sources.json` with the source of each label.
     """
 
     settings: TrainSettings
@@ -32,6 +34,7 @@ class TrainingRun:
     device: str = "auto"  #: `auto` (CUDA if available), `cpu` or `cuda[:index]`
     resume: bool = True  #: continue from the last checkpoint in `work_dir`, if there is one
     distributed: bool = False  #: started by `torchrun`, with one process per GPU (NCCL), or on the CPU (gloo)
+    label_sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  #: where each image's label comes from
 
     @cached_property
     def resolved_device(self) -> str:

@@ -28,6 +28,11 @@ class TrainSettings(Settings):
     pretrained_backbone: SettingsFile | None = Field(
         None, description="Initial weights of the backbone: a file of the backbone alone, or of a whole segmentor."
     )
+    corrections: SettingsFile | None = Field(
+        None,
+        json_schema_extra=NOT_IN_KEY,  # enters by the corrected labels, see `stages.train.stage.run_folder`
+        description="Folder of corrected label maps, named as `labels` writes them; they replace the pseudo-labels.",
+    )
     overrides: dict[str, Any] = Field(
         default_factory=dict, description="Changes of the mmsegmentation config, e.g. {model.mka.boundary: 0}."
     )

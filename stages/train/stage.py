@@ -12,6 +12,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.hashing import content_digest
 from pipeline.core.progress import Progress, SilentProgress
 from pipeline.core.settings import short_hash
+from pipeline.data.corrections import CorrectedReader, Corrections, find_corrections
 from pipeline.data.images import prepared_size
 from pipeline.data.manifests import Manifest
 from pipeline.data.samples import Reader
@@ -22,17 +23,42 @@ from stages.train.run import TrainingRun
 from stages.train.settings import TrainSettings
 
 
-def run_folder(root: Path, manifest: Manifest, config: Config, processes: int = 1) -> Path:
+def run_folder(
+    root: Path, manifest: Manifest, config: Config, processes: int = 1, corrections: Corrections | None = None
+) -> Path:
     """Returns the folder of a run, named by a hash of everything that determines the training.
 
-    Panoramas and mmsegmentation configs count by their content. The number of processes changes the batch. Raises
-    `UserError` if a config that the settings name does not exist.
+    Panoramas, corrected labels and mmsegmentation configs count by their content. The number of processes changes the
+    batch. Raises `UserError` if a config that the settings name does not exist, or corrected labels cannot be used.
     """
     reader = CacheReader(manifest, config, (config.train.split,))
     panoramas = sorted([image_id, content] for image_id, content in reader.contents())
-    parts = {"train": training_key(config), "fused": reader.artefact.key, "panoramas": panoramas}
-    key = short_hash(parts | ({"processes": processes} if processes > 1 else {}))
+    parts: dict[str, Any] = {"train": training_key(config), "fused": reader.artefact.key, "panoramas": panoramas}
+    corrected = (corrections or read_corrections(manifest, config)).digests
+    parts |= ({"processes": processes} if processes > 1 else {}) | ({"corrections": corrected} if corrected else {})
+    key = short_hash(parts)
     return root / manifest.name / f"{Path(config.train.student).stem}-{key}"
+
+
+def read_corrections(manifest: Manifest, config: Config) -> Corrections:
+    """Returns the corrected labels of `train.split`: those in `train.corrections`, or none.
+
+    Raises `UserError` if some of them cannot be used.
+    """
+    folder = config.train.corrections
+    if folder is None:
+        return Corrections()
+    return find_corrections(folder, manifest, manifest.select([config.train.split]), config.fused_space())
+
+
+def label_sources(reader: CacheReader, corrections: Corrections) -> dict[str, dict[str, str]]:
+    """Returns where the label of every panorama comes from: an artefact, or a file with its digest, by image id."""
+    collection = f"corrections/{short_hash(corrections.digests)}"
+    sources = {image_id: {"source": reader.artefact.path} for image_id in reader.ids}
+    for image_id in set(corrections.files) & set(sources):
+        file = str(corrections.files[image_id])
+        sources[image_id] = {"source": collection, "file": file, "digest": corrections.digests[image_id]}
+    return sources
 
 
 def training_key(config: Config) -> dict[str, Any]:
@@ -54,6 +80,7 @@ def train_student(
     work_dir: Path,
     *,
     reader: Reader | None = None,
+    corrections: Corrections | None = None,
     allow_partial: bool = False,
     fresh: bool = False,
     distributed: bool = False,
@@ -67,17 +94,24 @@ def train_student(
         manifest, config: the data set and the settings; `train.split` names the panoramas.
         work_dir: folder of the run. A stopped run continues from its last checkpoint there.
         reader: images and labels to train on, instead of the cached ensemble of `train.split`.
+        corrections: those of `read_corrections`, if they have been read already.
         allow_partial: leave out panoramas that are not fused.
         fresh: start from the first step; checkpoints of an earlier run are moved to a folder `earlier-<n>`.
         distributed: started by `torchrun`.
         progress: receives the steps.
     """
+    sources: dict[str, dict[str, str]] = {}
     if reader is None:
         selection = CacheReader(manifest, config, (config.train.split,))
         selection.artefact.attributes()
         check_complete(selection, allow_partial)
         check_sizes(selection, config.train)
+        corrections = corrections or read_corrections(manifest, config)
+        sources = label_sources(selection, corrections)
         reader = selection.reader
+        if corrections.files or corrections.unchanged:
+            progress.note(corrections.describe(selection.ids))
+            reader = CorrectedReader(selection.reader, corrections, config.fused_space())
     make_writable_folder(work_dir, "--work-dir")
     import_mmseg()
     from stages.train.launch import launch
@@ -91,6 +125,7 @@ def train_student(
         device=config.device,
         resume=not fresh,
         distributed=distributed,
+        label_sources=sources,
     )
     return launch(run, progress)
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 #: What the wheel is built from.
 SOURCES = [
-    *("pipeline", "stages", "demo", "configs", "data_manifests", "mmseg_configs"),
+    *("goodsam", "pipeline", "stages", "demo", "configs", "data_manifests", "mmseg_configs"),
     *("setup.cfg", "pyproject.toml", "README.md", "LICENSE"),
 ]
 
@@ -68,7 +68,7 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_every_file_comes_along(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    for folder in ("pipeline", "stages", "demo", "configs", "data_manifests", "mmseg_configs"):
+    for folder in ("goodsam", "pipeline", "stages", "demo", "configs", "data_manifests", "mmseg_configs"):
         files = [path for path in (PROJECT_ROOT / folder).rglob("*") if path.is_file() and path.suffix != ".pyc"]
         assert files
         assert {str(path.relative_to(PROJECT_ROOT)) for path in files} <= names

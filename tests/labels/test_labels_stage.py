@@ -18,10 +18,11 @@ from PIL import Image
 from pipeline.cache.fused_reader import CacheReader
 from pipeline.core.errors import UserError
 from pipeline.core.progress import SilentProgress
+from pipeline.data.label_files import label_file
 from pipeline.data.labels import load_label_space
 from pipeline.models.mmseg_import import import_mmseg
 from stages.fuse.stage import fuse
-from stages.labels.stage import label_file, write_labels
+from stages.labels.stage import write_labels
 from stages.precompute.stage import precompute
 from stages.train.configs import CONFIGS
 from tests.conftest import Project
@@ -40,10 +41,11 @@ def test_every_fused_panorama_becomes_a_label_map(project: Project, tmp_path: Pa
     precompute(manifest, config)
     fuse(manifest, config)
     reader = CacheReader(manifest, config)
-    done, failures = write_labels(manifest, config, tmp_path / "out")
-    assert (done, failures) == ([record.id for record in manifest.images], {})
-    confident, _ = write_labels(manifest, config, tmp_path / "confident", confident=True)
-    assert confident == done
+    written = write_labels(manifest, config, tmp_path / "out")
+    done = written.ids
+    assert (done, written.failures) == ([record.id for record in manifest.images], {})
+    confident = write_labels(manifest, config, tmp_path / "confident", confident=True)
+    assert confident.ids == done
     ignored = 0
     for image_id in done:
         fused = reader.fused(image_id)
@@ -67,9 +69,9 @@ def test_panoramas_that_are_not_fused_are_failures(project: Project, tmp_path: P
     precompute(manifest, config)
     fuse(manifest, config)
     project.add_image("p009.png", np.zeros((64, 256, 3), np.uint8))
-    done, failures = write_labels(project.manifest(), config, tmp_path)
-    assert len(done) == 3
-    assert failures == {"p009": "not fused: not computed"}
+    written = write_labels(project.manifest(), config, tmp_path)
+    assert len(written.ids) == 3
+    assert written.failures == {"p009": "not fused: not computed"}
     assert (tmp_path / "images.txt").read_text() == "p000\np001\np002\n"
 
 
@@ -97,8 +99,8 @@ def test_mmsegmentation_reads_them_as_a_data_set_of_its_own(
     precompute(manifest, config, only=["teacher"])
     fuse(manifest, config)
     project.add_image("p009.png", np.zeros((64, 256, 3), np.uint8))
-    _, failures = write_labels(project.manifest(), config, tmp_path / "out")
-    assert list(failures) == ["p009"]
+    written = write_labels(project.manifest(), config, tmp_path / "out")
+    assert list(written.failures) == ["p009"]
     project.add_image("instances/p000.png", np.zeros((64, 256, 3), np.uint8))
     dataset = data_set(monkeypatch, base, IMAGES=project.folder / "images", LABELS=tmp_path / "out")
     expected = load_label_space(space)
@@ -123,7 +125,7 @@ def test_mmsegmentation_reads_other_endings_too(
     precompute(manifest, config, only=["teacher"])
     fuse(manifest, config)
     out = tmp_path / "out"
-    done, _ = write_labels(manifest, config, out)
+    done = write_labels(manifest, config, out).ids
     assert (out / "images.txt").read_text() == "train/b\nval/a\n"
     endings = {"IMG_SUFFIX": "_leftImg8bit.jpg", "SEG_SUFFIX": "_gtFine_labelTrainIds.png"}
     dataset = data_set(monkeypatch, "pseudo_labels_19", IMAGES=project.folder / "images", LABELS=out, **endings)

@@ -1,0 +1,1 @@
+"""Corrected label maps beside the pseudo-labels: what a person has changed."""
