@@ -133,6 +133,9 @@ def read_window_masks(
     windows = [view for view in views if isinstance(view, Window) and view.height == height]
     if len(windows) < len(views):
         raise ImageError(f"{group.marker.id}: the per-window rule expects windows of the panorama's full height only")
+    if len(widths := {window.width for window in windows}) > 1:
+        found = f"found windows {sorted(widths)} wide"
+        raise ImageError(f"{group.marker.id}: {found}; the per-window rule expects windows of one width")
     sets = read_mask_sets(group, [(view.height, view.width) for view in windows])
     return windows, [masks.filtered(**thresholds) for masks in sets]
 
