@@ -60,6 +60,16 @@ def test_the_per_window_rule_expects_windows_of_full_height(project: Project) ->
     assert len(report.failures) == 3
 
 
+def test_the_per_window_rule_expects_windows_of_one_width(project: Project) -> None:
+    views = "{width: 64, stride: 32, additional: [{width: 128, stride: 64}]}"
+    change = f"sam.views={views}", f"teacher.views={views}"
+    precompute(project.manifest(), project.config(*change))
+    report = fuse(project.manifest(), project.config(*change, "fusion.rule=paper"))
+    assert len(report.failures) == 3
+    reasons = set(report.failures.values())
+    assert all("found windows [64, 128] wide; the per-window rule expects windows of one width" in r for r in reasons)
+
+
 def test_circular_padding_keeps_the_object_on_the_seam_whole(project: Project) -> None:
     image = np.full((64, 256, 3), 60, np.uint8)
     image[20:40, :12] = image[20:40, -12:] = (200, 40, 40)
