@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.core.cli import echo, run_command
+from pipeline.core.cli import Result, echo, run_command
 from pipeline.core.progress import clock, console_progress
 from pipeline.core.project_files import find_project_file
 
@@ -40,7 +40,7 @@ def demo(
     iterations: Annotated[int, typer.Option(min=1, metavar="N", help="Optimiser steps of the student.")] = 600,
     world_only: Annotated[bool, typer.Option("--world-only", help="Render the world and stop.")] = False,
     workers: Annotated[int, typer.Option(min=1, metavar="N", help="Processes of the stages.")] = os.cpu_count() or 1,
-) -> None:
+) -> Result:
     """Runs the whole chain on an embedded street world.
 
     Renders the world, runs all stages and draws pictures: minutes on a CPU. The second time only what is missing.
@@ -48,7 +48,7 @@ def demo(
     began = time.monotonic()
     render_world({"target-train": panoramas, "target-tune": TUNE, "target-test": tests}, workers)
     if world_only:
-        return
+        return Result({"stage": "demo", "student": None, "pictures": []})
     run_stage("precompute", "--workers", str(workers))
     for rule in RULES:
         run_stage("fuse", "--fusion", rule)
@@ -62,6 +62,7 @@ def demo(
     echo(f"pictures: {', '.join(map(str, pictures))}")
     echo(f"student:  {checkpoint}")
     echo("next: your own panoramas, see the README; `goodsam --help` lists the commands")
+    return Result({"stage": "demo", "student": checkpoint, "pictures": [str(picture) for picture in pictures]})
 
 
 def render_world(counts: dict[Split, int], workers: int) -> None:

@@ -35,7 +35,7 @@ model = dict(
 
 def run(*arguments: object, expect: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
     result = subprocess.run(
-        [sys.executable, "-m", "pipeline", *map(str, arguments), *([] if arguments[0] == "view" else ["--json"])],
+        [sys.executable, "-m", "pipeline", *map(str, arguments), "--json"],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,

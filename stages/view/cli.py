@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.core.cli import echo
+from pipeline.core.cli import Result, echo
 from stages.options import FusionOption, RunOptions, option
 
 
@@ -17,7 +17,7 @@ def command(
     fusion: FusionOption = None,
     student: Annotated[Path | None, option("--student", "A student's checkpoint to show as well.", "FILE")] = None,
     out: Annotated[Path, option("--out", "The picture to write.", "FILE")] = Path("outputs/view.png"),
-) -> None:
+) -> Result:
     """Draws one panorama with all its cached data.
 
     Image, SAM masks, boundary, TA, ensemble, weight and student, below each other.
@@ -28,3 +28,4 @@ def command(
     data, settings = run.read(fusion)
     save_picture(draw_panorama(data, settings, image, student), out)
     echo(str(out))
+    return Result({"stage": "view", "picture": str(out)})

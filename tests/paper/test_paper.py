@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from pipeline.core.errors import UserError
 from stages.commands import make_app
+from tests.cli.test_json_keys import differences
 
 
 @pytest.fixture
@@ -50,6 +52,15 @@ def test_the_plan_names_every_artefact_once(
     (masks,) = (line for line in printed.splitlines() if "masks of the views" in line)
     assert masks.split("│")[2].strip() == "7", "six shapes of windows, and the whole panorama"
     assert not (densepass.parent / "cache").exists()
+
+
+@pytest.mark.slow
+def test_the_line_of_json_has_the_documented_keys(densepass: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    done = paper(densepass, "--plan", "--json")
+    assert done.exit_code == 0, done.exception
+    printed = done.stdout + capfd.readouterr().out
+    figures = json.loads(next(line for line in printed.splitlines() if line.startswith("{")))
+    assert differences(figures, "paper") == []
 
 
 def test_what_is_missing_is_named_before_any_work(densepass: Path) -> None:
