@@ -133,6 +133,7 @@ def test_the_commands_of_a_cache_have_the_documented_keys(labelled: Project, cal
         "evaluate": here,
         "labels": [*here, "--out", "labels_out"],
         "view": ["images/p000", *here, "--out", "view.png"],
+        "report": [*here, "--out", "report.html"],
         "inspect": here,
         "verify": here,
         "gc": here,
